@@ -1,0 +1,1 @@
+"""fluxgrid turns flux-tower models into maps."""

@@ -1,0 +1,1 @@
+"""Sites, cubes, gap filling, scaling, splits and windows."""

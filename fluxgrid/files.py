@@ -1,0 +1,127 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fluxgrid.errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the disk quota is used up; free some space",
+    errno.EFBIG: "the file would be larger than this process may write; raise the limit (ulimit -f)",
+    errno.EACCES: "permission is denied; choose a folder you may write to (--out)",
+    errno.EPERM: "permission is denied; choose a folder you may write to (--out)",
+    errno.EROFS: "the file system is read-only; choose another folder (--out)",
+}
+
+
+def output_error(error: OSError, path: Path | str) -> OutputError:
+    """Return the error a user can act on for a failed write.
+
+    Parameters
+    ----------
+    error : OSError
+        What the system said.
+    path : path
+        What was being written.
+
+    Returns
+    -------
+    error : OutputError
+        To be raised by the caller, from ``error``.
+    """
+    reason = _REASONS.get(error.errno or 0, str(error))
+    return OutputError(f"Cannot write {path}: {reason}. Nothing that was finished before is lost.")
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` and move it there if the block ends well.
+
+    The file is flushed to disk before it is moved, so that a reader, a crash or a second run sees the old file or the
+    new one, never half of one. A failed block leaves nothing behind.
+
+    Parameters
+    ----------
+    path : path
+        Where the finished file shall be. Its folder is made if missing.
+
+    Yields
+    ------
+    temporary : Path
+        Same folder and suffix.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, the folder read-only and the like.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """Give a temporary folder beside ``path`` and move it there if the block ends well.
+
+    Parameters
+    ----------
+    path : path
+        Where the finished folder shall be; it must not exist when the block ends.
+
+    Yields
+    ------
+    temporary : Path
+        An existing, empty folder.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, the folder read-only and the like.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file that appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    text : str
+        What, written as UTF-8.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Architectures, heads, the registry and checkpoints."""

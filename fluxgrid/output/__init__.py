@@ -1,0 +1,1 @@
+"""The map store, NetCDF, QGIS layers, quicklook and totals."""

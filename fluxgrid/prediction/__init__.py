@@ -1,0 +1,1 @@
+"""The pure block predictor that sites and maps share."""

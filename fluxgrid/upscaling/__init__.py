@@ -1,0 +1,1 @@
+"""From a plan of tiles to a finished map."""
