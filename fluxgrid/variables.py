@@ -29,7 +29,7 @@ class Variable:
     long_name: str
     """What it is, with its sign convention where it has one."""
     role: Role
-    """``forcing`` and ``derived`` vary in time, ``static`` and ``class`` do not; ``derived`` is computed, never read."""
+    """``forcing`` and ``derived`` vary in time, ``static`` and ``class`` do not; ``derived`` ones are computed."""
     valid_range: tuple[float, float] | None = None
     """Values outside are a sign of a wrong unit or a broken file."""
     standard_name: str | None = None
@@ -187,5 +187,6 @@ def get_variable(name: str) -> Variable:
     'g m-2 d-1'
     """
     if name not in VARIABLES:
-        raise unknown_name("variable", name, VARIABLES)
+        error = unknown_name("variable", name, VARIABLES)
+        raise error
     return VARIABLES[name]
