@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fluxgrid.errors import OutputError
+from fluxgrid.errors import ConfigError, OutputError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -125,3 +125,27 @@ def write_text(path: Path | str, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def configs_folder() -> Path:
+    """Return the folder of the configurations that come with fluxgrid.
+
+    An installed wheel carries them inside the package; in a checkout they lie beside it.
+
+    Returns
+    -------
+    folder : Path
+        Holds ``regions/``, ``models/`` and ``runs/``.
+
+    Raises
+    ------
+    ConfigError
+        If the installation has lost them.
+    """
+    package = Path(__file__).parent
+    candidates = (package / "configs", package.parent / "configs")
+    for folder in candidates:
+        if (folder / "regions").is_dir():
+            return folder
+    message = f"fluxgrid's own configs are missing; looked in {' and '.join(map(str, candidates))}. Install it again."
+    raise ConfigError(message)
