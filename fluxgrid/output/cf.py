@@ -1,0 +1,267 @@
+"""The metadata of a NetCDF map: CF-1.11 for the variables, ACDD-1.3 for the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pyproj import CRS, Transformer
+
+from fluxgrid.output.flags import flag_masks, flag_meanings
+from fluxgrid.output.store import EPOCH_UNITS
+from fluxgrid.variables import MAP_FLUXES, VARIABLES
+
+if TYPE_CHECKING:
+    from fluxgrid.geo.grid import Grid
+    from fluxgrid.output.info import MapInfo
+
+CONVENTIONS = "CF-1.11, ACDD-1.3"
+
+NAMES_VOCABULARY = "CF Standard Name Table v93"
+
+_KEYWORDS = (
+    "net ecosystem exchange, gross primary production, ecosystem respiration, carbon flux, upscaling, eddy covariance"
+)
+
+_COMMENTS = {
+    "nee": "RECO - GPP; positive to the atmosphere, negative is uptake by the land. Carbon that leaves as harvest, "
+    "fire or in water is not part of it. Mass of carbon. CF has no standard name with this meaning and sign.",
+    "gpp": "Positive is uptake by the land. Mass of carbon.",
+    "reco": "Plants and soil together; positive to the atmosphere. Mass of carbon. "
+    "CF has no standard name with this meaning.",
+}
+
+_DISSIMILARITY = (
+    "Distance to the nearest training sample in the space of scaled covariates, divided by the mean distance between "
+    "training samples. Above the threshold the model extrapolates and its skill at the training sites does not hold."
+)
+
+_Attributes = dict[str, Any]
+
+
+def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
+    """Return the attributes of every variable on the map's cells.
+
+    Parameters
+    ----------
+    info : MapInfo
+        Gives the threshold of applicability.
+    grid : Grid
+        The map's grid: maps on a projection name their auxiliary coordinates.
+
+    Returns
+    -------
+    attributes : dict of str to dict
+        By variable, without fill values and coordinates.
+    """
+    everywhere: _Attributes = {"grid_mapping": "crs"}
+    if not grid.geographic:
+        everywhere["coordinates"] = "lat lon"
+    specific = {name: _flux_attributes(name) for name in MAP_FLUXES}
+    specific["quality_flag"] = _flag_attributes()
+    specific["applicability"] = _applicability_attributes(info.applicability_threshold)
+    specific["cell_area"] = {
+        "standard_name": "cell_area",
+        "long_name": "area of the whole cell on the WGS 84 ellipsoid",
+        "units": "m2",
+        "coverage_content_type": "auxiliaryInformation",
+    }
+    specific["land_area_fraction"] = {
+        "standard_name": "land_area_fraction",
+        "long_name": "share of the cell that is land; fluxes are per area of land",
+        "units": "1",
+        "coverage_content_type": "auxiliaryInformation",
+    }
+    return {name: {**attributes, **everywhere} for name, attributes in specific.items()}
+
+
+def coordinate_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
+    """Return the attributes of the coordinates.
+
+    Parameters
+    ----------
+    info : MapInfo
+        Gives step and day definition.
+    grid : Grid
+        The map's grid.
+
+    Returns
+    -------
+    attributes : dict of str to dict
+        For time, the two dims of the grid and, on a projection, the auxiliary lat and lon.
+    """
+    latitude = {"standard_name": "latitude", "long_name": "latitude", "units": "degrees_north"}
+    longitude = {"standard_name": "longitude", "long_name": "longitude", "units": "degrees_east"}
+    if grid.geographic:
+        axes = {
+            "lat": {**latitude, "axis": "Y", "bounds": "lat_bnds"},
+            "lon": {**longitude, "axis": "X", "bounds": "lon_bnds"},
+        }
+    else:
+        axes = {
+            axis: {
+                "standard_name": f"projection_{axis}_coordinate",
+                "long_name": f"{axis} of the cell centre on the map projection",
+                "units": "m",
+                "axis": axis.upper(),
+                "bounds": f"{axis}_bnds",
+            }
+            for axis in ("y", "x")
+        }
+        axes |= {"lat": latitude, "lon": longitude}
+    attributes = {"time": _time_attributes(info), **axes}
+    return {name: {**attrs, "coverage_content_type": "coordinate"} for name, attrs in attributes.items()}
+
+
+def grid_mapping_attributes(grid: Grid) -> _Attributes:
+    """Return the attributes of the grid mapping variable, in the dialects of CF and of GDAL.
+
+    Parameters
+    ----------
+    grid : Grid
+        The map's grid.
+
+    Returns
+    -------
+    attributes : dict
+        CF's own, ``crs_wkt``, and GDAL's ``spatial_ref`` and ``GeoTransform``.
+    """
+    crs = CRS.from_wkt(grid.crs.to_wkt())
+    attributes = crs.to_cf()
+    attributes["spatial_ref"] = attributes["crs_wkt"]
+    attributes["GeoTransform"] = " ".join(f"{value!r}" for value in (float(v) for v in grid.affine.to_gdal()))
+    attributes["long_name"] = f"coordinate reference system: {crs.name}"
+    attributes["coverage_content_type"] = "referenceInformation"
+    return attributes
+
+
+def global_attributes(info: MapInfo, grid: Grid, times: pd.DatetimeIndex, ends: pd.DatetimeIndex) -> _Attributes:
+    """Return the global attributes of a file.
+
+    Parameters
+    ----------
+    info : MapInfo
+        What the map says about itself; its ``attributes`` win over those made here.
+    grid : Grid
+        The map's grid.
+    times, ends : DatetimeIndex
+        Starts and ends of the file's steps.
+
+    Returns
+    -------
+    attributes : dict
+    """
+    attributes: _Attributes = {
+        "Conventions": CONVENTIONS,
+        "title": info.full_title,
+        "summary": info.summary,
+        "keywords": _KEYWORDS,
+        "id": f"fluxgrid-{info.region_name}-{info.step}-{times[0]:%Y%m%d}-{ends[-1]:%Y%m%d}",
+        "source": info.model_text,
+        "model": info.model_name,
+        "references": "; ".join(info.sources) or "none",
+        "comment": " ".join(info.caveats) or "none",
+        "synthetic": "true" if info.synthetic else "false",
+        "day_definition": info.day_definition,
+        "region": info.region_title,
+        "history": f"{info.created}: written by fluxgrid".lstrip(": "),
+        "date_created": info.created,
+        "institution": "made with fluxgrid",
+        "project": "fluxgrid",
+        "processing_level": "modelled: upscaled from flux towers with gridded covariates",
+        "cdm_data_type": "Grid",
+        "standard_name_vocabulary": NAMES_VOCABULARY,
+        **_time_coverage(info, times, ends),
+        **_place_coverage(grid),
+    }
+    return {**attributes, **{key: str(value) for key, value in info.attributes.items()}}
+
+
+def _flux_attributes(name: str) -> _Attributes:
+    """Attributes of nee, gpp or reco."""
+    variable = VARIABLES[name]
+    attributes: _Attributes = {"standard_name": variable.standard_name} if variable.standard_name else {}
+    return attributes | {
+        "long_name": variable.long_name,
+        "units": variable.units,
+        "expressed_as": "carbon",
+        "cell_methods": "time: mean area: mean where land",
+        "ancillary_variables": "quality_flag applicability",
+        "cell_measures": "area: cell_area",
+        "comment": _COMMENTS[name],
+        "coverage_content_type": "modelResult",
+    }
+
+
+def _flag_attributes() -> _Attributes:
+    """Attributes of quality_flag."""
+    return {
+        "standard_name": "quality_flag",
+        "long_name": "why a cell is missing or doubtful; 0 is a plain, complete prediction",
+        "flag_masks": np.array(flag_masks(), "int8"),
+        "flag_meanings": flag_meanings(),
+        "coverage_content_type": "qualityInformation",
+    }
+
+
+def _applicability_attributes(threshold: float) -> _Attributes:
+    """Attributes of the dissimilarity index."""
+    return {
+        "long_name": "dissimilarity index of the covariates against the training sites",
+        "units": "1",
+        "threshold": np.float32(threshold),
+        "comment": _DISSIMILARITY,
+        "references": "Meyer and Pebesma (2021), https://doi.org/10.1111/2041-210X.13650",
+        "coverage_content_type": "qualityInformation",
+    }
+
+
+def _time_attributes(info: MapInfo) -> _Attributes:
+    """Attributes of time, which has no fill value."""
+    what = "day" if info.step == "daily" else "calendar month"
+    return {
+        "standard_name": "time",
+        "long_name": f"start of the {what}",
+        "units": EPOCH_UNITS,
+        "calendar": "standard",
+        "units_metadata": "leap_seconds: none",
+        "axis": "T",
+        "bounds": "time_bnds",
+        "comment": f"A value is the mean over its {what}, [start, next start); days are {info.day_definition} days.",
+    }
+
+
+def _time_coverage(info: MapInfo, times: pd.DatetimeIndex, ends: pd.DatetimeIndex) -> _Attributes:
+    """ACDD's attributes about time."""
+    return {
+        "time_coverage_start": times[0].isoformat(),
+        "time_coverage_end": ends[-1].isoformat(),
+        "time_coverage_duration": f"P{(ends[-1] - times[0]).days}D",
+        "time_coverage_resolution": "P1D" if info.step == "daily" else "P1M",
+    }
+
+
+def _place_coverage(grid: Grid) -> _Attributes:
+    """ACDD's attributes about space, in degrees whatever the map's own coordinates."""
+    to_degrees = Transformer.from_crs(CRS.from_wkt(grid.crs.to_wkt()), 4326, always_xy=True)
+    # The bounds of a projected map are not straight in degrees: walk along the edges.
+    box = to_degrees.transform_bounds(*_west_south_east_north(grid), densify_pts=21)
+    west, south, east, north = (round(float(value), 6) for value in box)
+    ring = f"{south} {west}, {north} {west}, {north} {east}, {south} {east}, {south} {west}"
+    return {
+        "geospatial_bounds": f"POLYGON (({ring}))",
+        "geospatial_bounds_crs": "EPSG:4326",
+        "geospatial_lat_min": south,
+        "geospatial_lat_max": north,
+        "geospatial_lat_units": "degrees_north",
+        "geospatial_lon_min": west,
+        "geospatial_lon_max": east,
+        "geospatial_lon_units": "degrees_east",
+    }
+
+
+def _west_south_east_north(grid: Grid) -> tuple[float, float, float, float]:
+    """Bounds in pyproj's order."""
+    west, east, south, north = grid.bounds
+    return west, south, east, north

@@ -1,0 +1,307 @@
+"""Export of a map store to one CF NetCDF file, streamed, verified and only then put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import netCDF4
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from fluxgrid.errors import OutputError, itemise
+from fluxgrid.files import atomic_path
+from fluxgrid.output.cf import coordinate_attributes, global_attributes, grid_mapping_attributes, variable_attributes
+from fluxgrid.output.store import DTYPES, readable
+from fluxgrid.output.stream import BUDGET_BYTES, MapSource, open_map, step_ends
+
+if TYPE_CHECKING:
+    from fluxgrid.geo.grid import Grid
+    from fluxgrid.output.info import MapInfo
+
+FILL = np.float32(-9999)
+"""Fill value of float variables; finite, because some programs do not take NaN for missing."""
+
+LARGEST_FILE_BYTES = 2 * 10**9
+"""A year that takes more than this before compression is cut into months."""
+
+_MAX_SIDE = 512
+_MIN_CHUNK_CELLS = 65536  # 256 KB: smaller chunks cost more in bookkeeping than they save in reading
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """One file of a map."""
+
+    period: str
+    """``2019`` or ``2019-07``, as it stands in the file's name."""
+    steps: slice
+    """Steps of the store the file holds."""
+
+
+def plan_files(times: pd.DatetimeIndex, shape: tuple[int, int]) -> tuple[FilePlan, ...]:
+    """Decide which steps go into which file.
+
+    Parameters
+    ----------
+    times : DatetimeIndex
+        Starts of the steps, ascending.
+    shape : (rows, columns)
+        Of the grid.
+
+    Returns
+    -------
+    plans : tuple of FilePlan
+        One for each calendar year; for each month where the year would exceed `LARGEST_FILE_BYTES`.
+
+    Examples
+    --------
+    >>> days = pd.date_range("2019-01-01", "2019-12-31")
+    >>> plan_files(days, (100, 200))
+    (FilePlan(period='2019', steps=slice(0, 365, None)),)
+    >>> [plan.period for plan in plan_files(days, (6000, 9000))][:2]
+    ['2019-01', '2019-02']
+    """
+    cell_bytes = sum(dtype.itemsize for dtype in DTYPES.values())
+    plans: list[FilePlan] = []
+    for year, start, stop in _runs(times.year):
+        if (stop - start) * shape[0] * shape[1] * cell_bytes <= LARGEST_FILE_BYTES:
+            plans.append(FilePlan(str(year), slice(start, stop)))
+        else:
+            months = _runs(times[start:stop].month)
+            plans += [FilePlan(f"{year}-{month:02d}", slice(start + a, start + b)) for month, a, b in months]
+    return tuple(plans)
+
+
+def export_netcdf(
+    source: MapSource,
+    grid: Grid,
+    info: MapInfo,
+    path: Path | str,
+    land_fraction: np.ndarray,
+    steps: slice = slice(None),
+) -> Path:
+    """Write a map, or some of its steps, as one CF-1.11 NetCDF file.
+
+    The file is written piece by piece, read back and compared with the store, and appears only if all agrees.
+
+    Parameters
+    ----------
+    source : path or Dataset
+        Map store.
+    grid : Grid
+        The map's grid.
+    info : MapInfo
+        What the file says about itself.
+    path : path
+        The file to make.
+    land_fraction : array (y, x)
+        Share of each cell that is land, 0 to 1.
+    steps : slice
+        Steps of the store to write, from `plan_files`; all by default.
+
+    Returns
+    -------
+    path : Path
+        Of the finished file.
+
+    Raises
+    ------
+    DamagedMap
+        If the store cannot be read.
+    OutputError
+        If the file cannot be written, or does not read back as it should; every disagreement is listed.
+    """
+    dataset = open_map(source).isel(time=steps)
+    _check_door(dataset, grid, land_fraction)
+    with atomic_path(path) as temporary:
+        with _netcdf_errors(path), netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
+            _write_frame(file, dataset, grid, info, land_fraction)
+            for name in DTYPES:
+                _copy_variable(file, dataset, name)
+        problems = verify_netcdf(temporary, dataset, grid)
+        if problems:
+            header = f"{path} does not read back as written; the disk may be failing. Run again"
+            raise OutputError(itemise(header, problems))
+    return Path(path)
+
+
+def verify_netcdf(path: Path | str, dataset: xr.Dataset, grid: Grid) -> list[str]:
+    """Read a NetCDF map back and compare it with the store it was made from.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    dataset : Dataset
+        The store, with the steps the file should hold.
+    grid : Grid
+        The map's grid.
+
+    Returns
+    -------
+    problems : list of str
+        Empty if dims, time axis and all values of the first, middle and last step agree.
+    """
+    with netCDF4.Dataset(path, "r") as file:
+        file.set_auto_mask(False)
+        problems = _frame_problems(file, dataset, grid)
+        if not problems:
+            unlike = [name for name in DTYPES if not _same_values(file, dataset, name)]
+            problems = [f"{name}: values differ from the store" for name in unlike]
+    return problems
+
+
+def _runs(labels: pd.Index) -> list[tuple[int, int, int]]:
+    """Return (label, start, stop) of each run of equal labels."""
+    values = np.asarray(labels)
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    return [(int(values[a]), int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
+def _check_door(dataset: xr.Dataset, grid: Grid, land_fraction: np.ndarray) -> None:
+    """Refuse pieces that do not belong together."""
+    shape = dataset["nee"].shape
+    problems = []
+    if not shape[0]:
+        problems.append("the store has none of the steps wanted")
+    if shape[1:] != grid.shape:
+        problems.append(f"the store has {shape[1:]} cells, the grid {grid.shape} (rows, columns)")
+    if land_fraction.shape != grid.shape:
+        problems.append(f"land_fraction has {land_fraction.shape} cells, the grid {grid.shape} (rows, columns)")
+    if problems:
+        raise OutputError(itemise("The map cannot be exported", problems))
+
+
+@contextmanager
+def _netcdf_errors(path: Path | str) -> Iterator[None]:
+    """Explain the library's RuntimeError, which is all it says when the disk is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        message = f"Cannot write {path}: {error}. Most often the disk is full: free some space, then use --resume."
+        raise OutputError(message) from error
+
+
+def _write_frame(
+    file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid, info: MapInfo, land_fraction: np.ndarray
+) -> None:
+    """Write everything but the map itself."""
+    times = pd.DatetimeIndex(dataset["time"].values)
+    ends = step_ends(times, info.step)
+    file.setncatts(global_attributes(info, grid, times, ends))
+    for name, size in zip(("time", *grid.dims, "nv"), (None, *grid.shape, 2), strict=True):
+        file.createDimension(name, size)
+    attributes = coordinate_attributes(info, grid)
+    _write_time(file, times, ends, attributes["time"])
+    _write_axes(file, grid, attributes)
+    _put(file, "crs", (), np.int32(0), grid_mapping_attributes(grid))
+    cells = variable_attributes(info, grid)
+    _put(file, "cell_area", grid.dims, grid.cell_area(), cells["cell_area"])
+    _put(file, "land_area_fraction", grid.dims, np.asarray(land_fraction, "float32"), cells["land_area_fraction"])
+    for name in DTYPES:
+        _create_map_variable(file, name, grid, len(times), cells[name])
+
+
+def _write_time(file: netCDF4.Dataset, times: pd.DatetimeIndex, ends: pd.DatetimeIndex, attributes: dict) -> None:
+    """Write time and its bounds."""
+    days = np.stack([_days(times), _days(ends)], axis=1)
+    chunk = min(len(times), 512)  # the default chunk of an unlimited dimension is one value
+    _put(file, "time", ("time",), days[:, 0], attributes, chunks=(chunk,))
+    _put(file, "time_bnds", ("time", "nv"), days, {}, chunks=(chunk, 2))
+
+
+def _write_axes(file: netCDF4.Dataset, grid: Grid, attributes: dict) -> None:
+    """Write the centres and bounds of rows and columns and, on a projection, latitude and longitude of the cells."""
+    for name, centres, edges in zip(grid.dims, (grid.y, grid.x), (grid.y_edges, grid.x_edges), strict=True):
+        _put(file, name, (name,), np.asarray(centres, "float64"), attributes[name])
+        _put(file, f"{name}_bnds", (name, "nv"), np.stack([edges[:-1], edges[1:]], axis=1), {})
+    if not grid.geographic:
+        lon, lat = grid.lonlat()
+        _put(file, "lat", grid.dims, lat, attributes["lat"])
+        _put(file, "lon", grid.dims, lon, attributes["lon"])
+
+
+def _put(file: netCDF4.Dataset, name: str, dims: tuple, values: Any, attributes: dict, chunks: Any = None) -> None:
+    """Write one small variable, without a fill value: it has a value everywhere."""
+    values = np.asarray(values)
+    large = values.ndim == 2
+    variable = file.createVariable(
+        name, values.dtype, dims, zlib=large, complevel=1, shuffle=large, fill_value=False, chunksizes=chunks
+    )
+    variable.setncatts(attributes)
+    variable[...] = values
+
+
+def _create_map_variable(file: netCDF4.Dataset, name: str, grid: Grid, steps: int, attributes: dict) -> None:
+    """Declare one variable of the map."""
+    height, width = (min(n, _MAX_SIDE) for n in grid.shape)
+    few = int(np.clip(_MIN_CHUNK_CELLS // (height * width), 1, min(steps, 31)))
+    dtype = DTYPES[name]
+    variable = file.createVariable(
+        name,
+        dtype,
+        ("time", *grid.dims),
+        zlib=True,
+        complevel=1,
+        shuffle=True,
+        chunksizes=(few, height, width),
+        fill_value=FILL if dtype.kind == "f" else False,
+    )
+    variable.setncatts(attributes)
+
+
+def _copy_variable(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> None:
+    """Copy one variable, block by block; a block is whole chunks of the file, so each is compressed once."""
+    variable = file[name]
+    variable.set_auto_maskandscale(False)
+    for block in _blocks(variable.shape, variable.chunking()):
+        variable[block] = _read(dataset, name, block)
+
+
+def _blocks(shape: tuple[int, ...], chunks: list[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut a variable into blocks of whole chunks, with as many steps as fit the memory budget."""
+    steps, height, width = chunks
+    longest = max(1, BUDGET_BYTES // (4 * steps * height * width)) * steps
+    sizes = (longest, height, width)
+    yield from product(*([slice(a, min(a + s, n)) for a in range(0, n, s)] for n, s in zip(shape, sizes, strict=True)))
+
+
+def _read(dataset: xr.Dataset, name: str, block: tuple) -> np.ndarray:
+    """Read a block of the store as the file shall hold it."""
+    with readable(f"{name} at (time, row, column) {block}"):
+        values = np.asarray(dataset[name][block].values, DTYPES[name])
+    if values.dtype.kind == "f":
+        values = np.where(np.isnan(values), FILL, values)
+    return values
+
+
+def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> list[str]:
+    """Compare dims and axes with what they should be."""
+    sizes = {name: len(file.dimensions[name]) for name in ("time", *grid.dims)}
+    right = dict(zip(("time", *grid.dims), dataset["nee"].shape, strict=True))
+    problems = [] if sizes == right else [f"dimensions are {sizes}, not {right}"]
+    axes = {"time": _days(pd.DatetimeIndex(dataset["time"].values)), grid.dims[0]: grid.y, grid.dims[1]: grid.x}
+    unlike = [name for name, values in axes.items() if not np.array_equal(file[name][:], values)]
+    return problems + [f"{name} differs from the store's" for name in unlike]
+
+
+def _same_values(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> bool:
+    """Compare the first, middle and last step bit for bit, where a shifted or cut copy shows."""
+    _, height, width = file[name].chunking()
+    steps, *size = file[name].shape
+    picks = sorted({0, steps // 2, steps - 1})
+    for _, rows, cols in _blocks((1, *size), [1, height, width]):
+        if not np.array_equal(file[name][picks, rows, cols], _read(dataset, name, (picks, rows, cols))):
+            return False
+    return True
+
+
+def _days(times: pd.DatetimeIndex) -> np.ndarray:
+    """Days since 1970-01-01."""
+    return ((times - pd.Timestamp(0)) / pd.Timedelta(days=1)).to_numpy("float64")

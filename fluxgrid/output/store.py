@@ -1,0 +1,264 @@
+"""The map store: where tiles of a map are written, in any order, by any number of workers.
+
+A zarr v3 group for one calendar year (or part of it), made as a template of metadata first and then filled tile by
+tile. A tile is a whole number of chunks, so two workers never write the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+import zarr
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+
+from fluxgrid.errors import OutputError, OutputExists, TileMismatch, itemise
+from fluxgrid.files import atomic_folder, output_error
+from fluxgrid.output.flags import Quality
+from fluxgrid.variables import MAP_FLUXES
+
+if TYPE_CHECKING:
+    from fluxgrid.geo.grid import Grid
+    from fluxgrid.geo.tiles import Tile
+
+DTYPES: dict[str, np.dtype] = {
+    **{name: np.dtype("float32") for name in MAP_FLUXES},
+    "quality_flag": np.dtype("int8"),
+    "applicability": np.dtype("float32"),
+}
+"""Every variable of a map store and its type, in order; all have dims (time, y, x)."""
+
+EPOCH_UNITS = "days since 1970-01-01 00:00:00"
+"""Unit of time in map stores and NetCDF files."""
+
+
+class DamagedMap(OutputError):
+    """A piece of a map store cannot be read back."""
+
+
+def create_store(path: Path | str, grid: Grid, times: pd.DatetimeIndex, chunk: int = 32) -> None:
+    """Make an empty map store: metadata and coordinates, no values.
+
+    Every cell reads as missing and outside the region until it is written.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store; must not exist.
+    grid : Grid
+        The map's grid.
+    times : DatetimeIndex
+        Starts of the steps.
+    chunk : int
+        Side of a chunk in cells; a chunk holds all steps.
+
+    Raises
+    ------
+    OutputExists
+        If there is something at ``path``.
+    OutputError
+        If it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        message = f"{path} exists. Resume the run that made it (--resume) or choose another folder (--out)."
+        raise OutputExists(message)
+    shape = (len(times), *grid.shape)
+    with atomic_folder(path) as temporary:
+        group = zarr.open_group(temporary, mode="w", zarr_format=3)
+        _write_coordinates(group, grid, times)
+        for name, dtype in DTYPES.items():
+            _create_variable(group, name, shape, (len(times), chunk, chunk), dtype)
+
+
+def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the values of one tile.
+
+    Safe to call at the same time for different tiles, from threads and processes.
+
+    Parameters
+    ----------
+    path : path
+        A store made by `create_store`.
+    tile : Tile
+        Where; a whole number of chunks, or up to the edge of the map.
+    arrays : mapping of str to array (time, h, w)
+        One array for each of `DTYPES`, of exactly that type.
+
+    Raises
+    ------
+    TileMismatch
+        If the tile does not fit the store; the message lists every reason.
+    OutputError
+        If the disk is full and the like.
+    """
+    group = _open_group(path, "r+")
+    problems = _place_problems(group, tile) + _array_problems(group, tile, arrays)
+    if problems:
+        raise TileMismatch(itemise(f"Tile {tile.name} does not fit {path}", problems))
+    try:
+        for name in DTYPES:
+            _variable(group, name)[:, tile.rows, tile.cols] = arrays[name]
+    except OSError as error:
+        raise output_error(error, path) from error
+
+
+def open_store(path: Path | str) -> xr.Dataset:
+    """Open a map store without reading its values.
+
+    Parameters
+    ----------
+    path : path
+        A store made by `create_store`.
+
+    Returns
+    -------
+    dataset : Dataset
+        Variables of `DTYPES`, dims (time, y, x), backed by dask in the chunks of the store.
+
+    Raises
+    ------
+    DamagedMap
+        If there is no readable store.
+    """
+    with readable(f"the map store {path}"):
+        return xr.open_zarr(str(path), consolidated=False, chunks={}, zarr_format=3)
+
+
+def tile_digest(path: Path | str, tile: Tile) -> str:
+    """Return a hash of a tile's values as they stand on disk.
+
+    A chunk that was torn, flipped or lost after it was written changes the digest or raises.
+
+    Parameters
+    ----------
+    path : path
+        A store made by `create_store`.
+    tile : Tile
+        Which part.
+
+    Returns
+    -------
+    digest : str
+        BLAKE2b, 32 hexadecimal digits.
+
+    Raises
+    ------
+    DamagedMap
+        If a chunk cannot be read.
+    """
+    group = _open_group(path, "r")
+    digest = hashlib.blake2b(digest_size=16)
+    for name in DTYPES:
+        with readable(f"{name} in tile {tile.name} of {path}"):
+            values = np.asarray(_variable(group, name)[:, tile.rows, tile.cols])
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn the many errors of an unreadable chunk into one that says what to do.
+
+    Parameters
+    ----------
+    what : str
+        What is being read, for the message.
+
+    Raises
+    ------
+    DamagedMap
+        If the block raises what zarr, its codecs or the system raise for unreadable data.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        message = f"Cannot read {what}: {error}. The file is damaged or missing; run again with --resume to remake it."
+        raise DamagedMap(message) from error
+
+
+def _open_group(path: Path | str, mode: Any) -> zarr.Group:
+    """Open the store's group."""
+    with readable(f"the map store {path}"):
+        return zarr.open_group(str(path), mode=mode, zarr_format=3)
+
+
+def _variable(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Return one variable of the store."""
+    with readable(f"{name} of {group.store_path}"):
+        return cast("zarr.Array[Any]", group[name])
+
+
+def _create_variable(group: zarr.Group, name: str, shape: tuple, chunks: tuple, dtype: np.dtype) -> None:
+    """Declare one variable of the map; a checksum follows each chunk, for lz4 itself notices few flipped bits."""
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=np.nan if dtype.kind == "f" else Quality.OUTSIDE_REGION.value,
+        compressors=[BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+        dimension_names=("time", "y", "x"),
+        attributes={"grid_mapping": "spatial_ref"},
+    )
+
+
+def _write_coordinates(group: zarr.Group, grid: Grid, times: pd.DatetimeIndex) -> None:
+    """Write time, y, x and the coordinate reference system."""
+    days = (times - pd.Timestamp(0)) // pd.Timedelta(days=1)
+    coordinates: dict[str, tuple[np.ndarray, dict]] = {
+        "time": (np.asarray(days, "int64"), {"units": EPOCH_UNITS, "calendar": "standard"}),
+        "y": (np.asarray(grid.y, "float64"), {"axis": "Y"}),
+        "x": (np.asarray(grid.x, "float64"), {"axis": "X"}),
+    }
+    for name, (values, attributes) in coordinates.items():
+        group.create_array(name, data=values, chunks=values.shape, dimension_names=(name,), attributes=attributes)
+    wkt = grid.crs.to_wkt()
+    reference: dict[str, Any] = {"crs_wkt": wkt, "spatial_ref": wkt}
+    group.create_array("spatial_ref", shape=(), chunks=(), dtype="int32", attributes=reference)
+
+
+def _place_problems(group: zarr.Group, tile: Tile) -> list[str]:
+    """Say what is wrong with where the tile lies."""
+    _, *size = _variable(group, "nee").shape
+    _, *chunks = _variable(group, "nee").chunks
+    problems = []
+    for axis, span, n, chunk in zip(("rows", "columns"), (tile.rows, tile.cols), size, chunks, strict=True):
+        given = f"{axis} {span.start}:{span.stop}"
+        if not 0 <= span.start < span.stop <= n:
+            problems.append(f"{given} are not inside the map's 0:{n}")
+        elif span.start % chunk or (span.stop % chunk and span.stop != n):
+            problems.append(f"{given} are not a whole number of chunks of {chunk}; another tile would share a chunk")
+    return problems or _coordinate_problems(group, tile)
+
+
+def _coordinate_problems(group: zarr.Group, tile: Tile) -> list[str]:
+    """Say whether the tile's grid is the part of the map it claims to be."""
+    problems = []
+    for axis, span, given in (("y", tile.rows, tile.grid.y), ("x", tile.cols, tile.grid.x)):
+        right = np.asarray(_variable(group, axis)[span])
+        if len(given) != len(right) or not np.allclose(given, right, rtol=0, atol=1e-6 * abs(np.ptp(right) or 1)):
+            runs = f"{given[0]:g} to {given[-1]:g}, the map's there {right[0]:g} to {right[-1]:g}"
+            problems.append(f"its {axis} runs {runs}")
+    return problems
+
+
+def _array_problems(group: zarr.Group, tile: Tile, arrays: Mapping[str, np.ndarray]) -> list[str]:
+    """Say what is wrong with the arrays."""
+    shape = (_variable(group, "nee").shape[0], tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start)
+    problems = [f"{name} is missing" for name in DTYPES if name not in arrays]
+    unknown = [name for name in arrays if name not in DTYPES]
+    problems += [f"{name} is not a variable of a map store ({', '.join(DTYPES)})" for name in unknown]
+    for name in DTYPES.keys() & arrays.keys():
+        if arrays[name].shape != shape:
+            problems.append(f"{name} has shape {arrays[name].shape}, not {shape} (time, y, x)")
+        if arrays[name].dtype != DTYPES[name]:
+            problems.append(f"{name} has type {arrays[name].dtype}, not {DTYPES[name]}")
+    return sorted(problems)

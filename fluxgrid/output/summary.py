@@ -1,0 +1,152 @@
+"""The few numbers a picture of a map is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from fluxgrid.errors import OutputError
+from fluxgrid.output.flags import Quality
+from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks, step_ends
+from fluxgrid.variables import MAP_FLUXES
+
+if TYPE_CHECKING:
+    from fluxgrid.geo.grid import Grid
+
+_LARGEST_SIDE = 1500  # more cells than a picture has pixels
+_LEAST_SHARE = 0.5  # of the steps a cell must have to be shown
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """A map over its whole period, and its region over time."""
+
+    rate: np.ndarray
+    """Mean NEE, g m-2 d-1, (y, x), thinned by `thinning`; NaN where over half of the steps are missing."""
+    doubtful: np.ndarray
+    """True where most steps are outside the area of applicability, (y, x), thinned."""
+    thinning: int
+    """Every how-manieth row and column is held."""
+    curves: pd.DataFrame
+    """Mean over the region's land with values, g m-2 d-1: index time, columns nee, gpp, reco."""
+    days: pd.Series
+    """Length of each step, days."""
+    land_area: float
+    """Land area of the region, m2."""
+
+    @property
+    def years(self) -> tuple[int, int]:
+        """First and last calendar year."""
+        times = pd.DatetimeIndex(self.curves.index)
+        return int(times[0].year), int(times[-1].year)
+
+    @property
+    def whole_years(self) -> bool:
+        """True if the map holds every day of every calendar year it touches."""
+        first, last = self.years
+        possible = (pd.Timestamp(last + 1, 1, 1) - pd.Timestamp(first, 1, 1)).days
+        return bool(round(self.days.sum()) == possible)
+
+    def annual_mean(self) -> pd.Series:
+        """Return each flux of the region, g m-2 yr-1 (mean of the years)."""
+        first, last = self.years
+        return self.curves.mul(self.days, axis=0).sum() / (last - first + 1)
+
+    def seasonal(self) -> pd.DataFrame:
+        """Return mean, least and largest of the years: columns (flux, mean|min|max), index the starts in year 2001."""
+        times = pd.DatetimeIndex(self.curves.index)
+        usual = self.curves[~((times.month == 2) & (times.day == 29))]
+        index = pd.DatetimeIndex(usual.index)
+        key = pd.to_datetime({"year": 2001, "month": index.month, "day": index.day})
+        return usual.groupby(key.to_numpy()).agg(["mean", "min", "max"])
+
+
+def summarise(sources: Sequence[MapSource], grid: Grid, land: np.ndarray, step: str) -> MapSummary:
+    """Read maps once and keep what a picture needs.
+
+    Parameters
+    ----------
+    sources : sequence of path or Dataset
+        Map stores or NetCDF maps, in order of time.
+    grid : Grid
+        The map's grid.
+    land : array (y, x)
+        Land area of the region in each cell, m2.
+    step : {"daily", "monthly"}
+        Length of a time step.
+
+    Returns
+    -------
+    summary : MapSummary
+
+    Raises
+    ------
+    DamagedMap
+        If a map cannot be read.
+    OutputError
+        If the grids differ.
+    """
+    thinning = max(1, -(-max(grid.shape) // _LARGEST_SIDE))
+    pieces = [_Piece.read(open_map(source), grid, land, thinning, step) for source in sources]
+    mass, present, doubtful = (np.sum([getattr(p, name) for p in pieces], axis=0) for name in _SUMS)
+    steps = sum(len(piece.days) for piece in pieces)
+    days = pd.concat([piece.days for piece in pieces])
+    shown = present >= _LEAST_SHARE * days.sum()
+    rate = np.divide(mass, present, out=np.full(present.shape, np.nan), where=shown)
+    often = shown & (doubtful > 0.5 * steps)
+    curves = pd.concat([piece.curves for piece in pieces])
+    return MapSummary(rate, often, thinning, curves, days, float(land.sum()))
+
+
+_SUMS = ("mass", "present", "doubtful")
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Sums over one store, before division."""
+
+    mass: np.ndarray
+    present: np.ndarray
+    doubtful: np.ndarray
+    curves: pd.DataFrame
+    days: pd.Series
+
+    @classmethod
+    def read(cls, dataset: xr.Dataset, grid: Grid, land: np.ndarray, thinning: int, step: str) -> _Piece:
+        """Walk through one map once."""
+        shape = dataset["nee"].shape
+        if shape[1:] != grid.shape:
+            message = f"A map has {shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
+            raise OutputError(message)
+        times = pd.DatetimeIndex(dataset["time"].values)
+        days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float64")
+        thin = [_thin_rows(dataset, rows, thinning, days) for rows in row_blocks(shape)]
+        mass, present, doubtful = (np.concatenate(parts) for parts in zip(*thin, strict=True))
+        curves = {flux: _region_mean(dataset, flux, land) for flux in MAP_FLUXES}
+        return cls(mass, present, doubtful, pd.DataFrame(curves, index=times), pd.Series(days, index=times))
+
+
+def _thin_rows(dataset: xr.Dataset, rows: slice, thinning: int, days: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return sum of NEE x days, days with a value and doubtful steps of the rows and columns that are kept."""
+    keep = np.arange(rows.start, rows.stop) % thinning == 0
+    nee = read_rows(dataset, "nee", rows)[:, keep, ::thinning]
+    flag = read_rows(dataset, "quality_flag", rows)[:, keep, ::thinning]
+    mass = np.einsum("t,tyx->yx", days, np.nan_to_num(nee))
+    present = np.einsum("t,tyx->yx", days, np.isfinite(nee))
+    return mass, present, ((flag & Quality.OUTSIDE_APPLICABILITY.value) > 0).sum(axis=0)
+
+
+def _region_mean(dataset: xr.Dataset, flux: str, land: np.ndarray) -> np.ndarray:
+    """Return the mean over land with values at each step, (time,)."""
+    steps = dataset[flux].shape[0]
+    total, area = np.zeros(steps), np.zeros(steps)
+    for rows in row_blocks(dataset[flux].shape):
+        values = read_rows(dataset, flux, rows)
+        total += np.einsum("yx,tyx->t", land[rows], np.nan_to_num(values))
+        area += np.einsum("yx,tyx->t", land[rows], np.isfinite(values))
+    return np.divide(total, area, out=np.full(steps, np.nan), where=area > 0)

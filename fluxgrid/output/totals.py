@@ -1,0 +1,238 @@
+"""Carbon totals of the region, its states and counties, by month and year."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import sparse
+
+from fluxgrid.errors import OutputError
+from fluxgrid.files import atomic_path
+from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks, step_ends
+from fluxgrid.variables import MAP_FLUXES
+
+if TYPE_CHECKING:
+    from fluxgrid.geo.grid import Grid
+    from fluxgrid.geo.region import Region
+
+COLUMNS = (
+    "level",
+    "fips",
+    "name",
+    "period",
+    "flux",
+    "total_TgC",
+    "mean_g_m2",
+    "land_area_km2",
+    "share_covered",
+)
+"""Columns of ``totals.csv``."""
+
+_GRAMS_PER_TG = 1e12
+_ELSEWHERE_SHARE = 1e-3  # less of the region's land than this outside every state is a sliver of the outlines
+
+
+@dataclass(frozen=True)
+class Units:
+    """Places to sum over, and the land each has in each cell."""
+
+    table: pd.DataFrame
+    """Columns level, fips, name; one row a place."""
+    land: sparse.csr_matrix
+    """Land area in m2, (places, cells)."""
+
+    @property
+    def area(self) -> np.ndarray:
+        """Land area of each place, m2."""
+        return np.asarray(self.land.sum(axis=1)).ravel()
+
+
+def land_units(
+    region: Region, grid: Grid, land_fraction: np.ndarray, levels: Sequence[str] = ("state", "county")
+) -> Units:
+    """Return the region, its states and its counties with their land in each cell.
+
+    A place's land in a cell is its exact share of the cell. Where the places together claim more than the cell's land
+    (lakes), all shares are scaled down alike, so that counties sum to states and states to the region. Land of the
+    region outside every state is a row of its own.
+
+    Parameters
+    ----------
+    region : Region
+        Where.
+    grid : Grid
+        The map's grid.
+    land_fraction : array (y, x)
+        Share of each cell that is land, 0 to 1.
+    levels : sequence of {"state", "county"}
+        Parts wanted beside the region itself, which is the sum of the first of them.
+
+    Returns
+    -------
+    units : Units
+        The region is the first row.
+    """
+    cell_area = np.asarray(grid.cell_area(), "float64").ravel()
+    land = np.asarray(land_fraction, "float64").ravel()
+    whole = _dense(grid.coverage(gpd.GeoSeries([region.polygon], crs=4326)).sum(axis=0))
+    frames = {"state": region.states_frame, "county": region.counties_frame}
+    tables = [pd.DataFrame({"level": ["region"], "fips": [""], "name": [region.title]})]
+    matrices: list[sparse.csr_matrix] = []
+    for level in levels:
+        frame = frames[level]()
+        shares = _limit_to_land(grid.coverage(frame.geometry), land)
+        elsewhere = _elsewhere(whole, shares, land, cell_area)
+        tables.append(_unit_table(level, frame, bool(elsewhere.any())))
+        matrices.append(sparse.vstack([shares, sparse.csr_matrix(elsewhere)]) if elsewhere.any() else shares)
+    region_share = sparse.csr_matrix(_dense(matrices[0].sum(axis=0)))
+    stack = sparse.vstack([region_share, *matrices], format="csr")
+    return Units(pd.concat(tables, ignore_index=True), (stack @ sparse.diags(cell_area)).tocsr())
+
+
+def write_totals(
+    sources: Sequence[MapSource], region: Region, grid: Grid, land_fraction: np.ndarray, path: Path | str, step: str
+) -> Path:
+    """Write ``totals.csv``: carbon by place, month and year.
+
+    Columns: level (region, state, county), fips, name, period (``2019-07``, ``2019``), flux, total_TgC, mean_g_m2,
+    land_area_km2, share_covered. ``total_TgC`` sums flux x days x land area over cells and steps that have a value:
+    nothing is added for those that have none, and ``share_covered`` (of land area x time) says how many they are.
+    ``mean_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
+    A year is there if the map holds any of it.
+
+    Parameters
+    ----------
+    sources : sequence of path or Dataset
+        Map stores or NetCDF maps, in order of time, none overlapping.
+    region : Region
+        Where.
+    grid : Grid
+        The map's grid.
+    land_fraction : array (y, x)
+        Share of each cell that is land, 0 to 1.
+    path : path
+        The file to make.
+    step : {"daily", "monthly"}
+        Length of a time step.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    DamagedMap
+        If a map cannot be read.
+    OutputError
+        If the grids differ or the file cannot be written.
+    """
+    units = land_units(region, grid, land_fraction)
+    frames = [frame for source in sources for frame in _source_totals(open_map(source), units, grid, step)]
+    monthly = pd.concat(frames, ignore_index=True)
+    yearly = monthly.assign(period=monthly["period"].str[:4])
+    table = _finish(pd.concat([monthly, yearly]), units)
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.9g")
+    return Path(path)
+
+
+def _dense(row: np.matrix) -> np.ndarray:
+    """Flatten the matrix that a sparse sum returns."""
+    return np.asarray(row, "float64").ravel()
+
+
+def _limit_to_land(shares: sparse.csr_matrix, land: np.ndarray) -> sparse.csr_matrix:
+    """Scale the shares of a cell down where they claim more than its land."""
+    claimed = _dense(shares.sum(axis=0))
+    factor = np.divide(land, claimed, out=np.ones_like(land), where=claimed > land)
+    return (shares @ sparse.diags(factor)).tocsr()
+
+
+def _elsewhere(whole: np.ndarray, shares: sparse.csr_matrix, land: np.ndarray, cell_area: np.ndarray) -> np.ndarray:
+    """Return the region's land outside every place, as a share of each cell; zero where it is only slivers."""
+    inside = _dense(shares.sum(axis=0))
+    share = np.clip(np.minimum(whole - inside, land - inside), 0, None)
+    region_land = np.minimum(whole, land) @ cell_area
+    return share if share @ cell_area > _ELSEWHERE_SHARE * region_land else np.zeros_like(share)
+
+
+def _unit_table(level: str, frame: gpd.GeoDataFrame, elsewhere: bool) -> pd.DataFrame:
+    """Name the places of one level."""
+    table = pd.DataFrame({"level": level, "fips": frame["fips"].astype(str), "name": frame["name"].astype(str)})
+    if elsewhere:
+        table.loc[len(table)] = [level, "", f"outside every {level}"]
+    return table
+
+
+def _source_totals(dataset: xr.Dataset, units: Units, grid: Grid, step: str) -> Iterator[pd.DataFrame]:
+    """Yield the monthly sums of each flux of one map."""
+    if dataset["nee"].shape[1:] != grid.shape:
+        message = f"A map has {dataset['nee'].shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
+        raise OutputError(message)
+    times = pd.DatetimeIndex(dataset["time"].values)
+    days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float32")
+    months, starts = np.unique(times.strftime("%Y-%m"), return_index=True)
+    month_days = np.add.reduceat(days.astype("float64"), starts)
+    for flux in MAP_FLUXES:
+        grams, covered = _flux_sums(dataset, flux, units, days, starts)
+        yield pd.DataFrame(
+            {
+                "unit": np.repeat(np.arange(len(units.table)), len(months)),
+                "period": np.tile(months, len(units.table)),
+                "flux": flux,
+                "grams": grams.ravel(),
+                "covered": covered.ravel(),
+                "days": np.tile(month_days, len(units.table)),
+            }
+        )
+
+
+def _flux_sums(
+    dataset: xr.Dataset, flux: str, units: Units, days: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return grams of carbon and covered land area x days, (places, months)."""
+    nx = dataset[flux].shape[2]
+    grams = covered = np.zeros((units.land.shape[0], len(starts)))
+    for rows in row_blocks(dataset[flux].shape):
+        values = read_rows(dataset, flux, rows)
+        present = np.isfinite(values) * days[:, None, None]
+        mass = np.where(present > 0, values, 0) * days[:, None, None]
+        land = units.land[:, rows.start * nx : rows.stop * nx]
+        grams = grams + land @ _month_sums(mass, starts)
+        covered = covered + land @ _month_sums(present, starts)
+    return grams, covered
+
+
+def _month_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum the steps of each month: (time, y, x) to (cells, months)."""
+    flat = values.reshape(len(values), -1)  # (time, cells)
+    return np.add.reduceat(flat, starts, axis=0, dtype="float64").T
+
+
+def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
+    """Turn sums into the columns of the file, region first."""
+    table = sums.groupby(["unit", "period", "flux"], as_index=False, sort=False)[["grams", "covered", "days"]].sum()
+    order = {flux: i for i, flux in enumerate(MAP_FLUXES)}
+    table = table.sort_values(["unit", "period", "flux"], key=lambda c: c.map(order) if c.name == "flux" else c)
+    area = units.area[table["unit"]]
+    possible = (area * table["days"]).to_numpy()
+    covered = table["covered"].where(table["covered"] > 0)  # no value anywhere: empty numbers, not zero carbon
+    places = units.table.iloc[table["unit"].to_numpy()].reset_index(drop=True)
+    numbers = pd.DataFrame(
+        {
+            "period": table["period"],
+            "flux": table["flux"],
+            "total_TgC": (table["grams"] / _GRAMS_PER_TG).where(covered.notna()),
+            "mean_g_m2": table["grams"] / covered * table["days"],
+            "land_area_km2": area / 1e6,
+            "share_covered": np.divide(table["covered"], possible, out=np.zeros(len(table)), where=possible > 0),
+        }
+    ).reset_index(drop=True)
+    return pd.concat([places, numbers], axis=1)[list(COLUMNS)]
