@@ -48,25 +48,38 @@ def _authalic(latitude: np.ndarray) -> np.ndarray:
     return (1 - es) * (sine / (1 - es * sine**2) + np.arctanh(e * sine) / e)
 
 
-def projected_area(crs: pyproj.CRS, x: np.ndarray, y: np.ndarray, resolution: tuple[float, float]) -> np.ndarray:
+def projected_area(crs: pyproj.CRS, x_edges: np.ndarray, y_edges: np.ndarray) -> np.ndarray:
     """Return the area on the ellipsoid of the cells of a projected grid.
 
     Parameters
     ----------
     crs : pyproj.CRS
         Projected.
-    x, y : ndarray, (y, x), units of the CRS
-        Cell centres.
-    resolution : (float, float), units of the CRS
-        Width and height of a cell.
+    x_edges : ndarray, (nx + 1,), units of the CRS
+    y_edges : ndarray, (ny + 1,), units of the CRS
 
     Returns
     -------
     area : ndarray, (y, x), m2
-        Map area over the areal scale at the centre; NaN where the projection is not defined.
+        NaN where the projection is not defined.
+
+    Notes
+    -----
+    Longitude and q (Snyder 1987, eq. 3-12) span a plane of equal area, in which a cell is nearly a quadrilateral: its
+    area follows from its corners. PROJ's areal scale factors are not used since they take Web Mercator's sphere for the
+    Earth (0.07 % off at 42 degrees).
     """
-    axis_x, axis_y = crs.axis_info[:2]
-    flat = resolution[0] * axis_x.unit_conversion_factor * resolution[1] * axis_y.unit_conversion_factor
-    lon, lat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
-    scale = np.asarray(pyproj.Proj(crs).get_factors(lon, lat).areal_scale)
-    return flat / np.where(np.isfinite(scale), scale, np.nan)
+    there = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    lon, lat = there.transform(*np.meshgrid(x_edges, y_edges))
+    lon, lat = (np.where(np.isfinite(degrees), degrees, np.nan) for degrees in (lon, lat))
+    q = _authalic(lat)
+    # Twice the area of a quadrilateral is the cross product of its diagonals.
+    lon_1, lon_2 = lon[1:, 1:] - lon[:-1, :-1], lon[1:, :-1] - lon[:-1, 1:]
+    q_1, q_2 = q[1:, 1:] - q[:-1, :-1], q[1:, :-1] - q[:-1, 1:]
+    cross = np.radians(_turn(lon_1)) * q_2 - np.radians(_turn(lon_2)) * q_1
+    return _ELLIPSOID.a**2 / 4 * np.abs(cross)
+
+
+def _turn(degrees: np.ndarray) -> np.ndarray:
+    """Return differences of longitude the short way round."""
+    return (degrees + 180) % 360 - 180

@@ -206,13 +206,12 @@ class Grid:
         Returns
         -------
         area : ndarray, (y, x), m2
-            Exact for geographic grids; for projected ones the map area divided by the areal scale at the centre.
+            In closed form for geographic grids; for projected ones from the corners, good to 1e-5.
         """
         if self.geographic:
             rows = ellipsoid.zone_area(self.y_edges[1:], self.y_edges[:-1], self.resolution[0])
             return np.repeat(rows[:, None], self.shape[1], axis=1)
-        x, y = np.meshgrid(self.x, self.y)
-        return ellipsoid.projected_area(self.crs.proj, x, y, self.resolution)
+        return ellipsoid.projected_area(self.crs.proj, self.x_edges, self.y_edges)
 
     def coverage(self, geometries: gpd.GeoSeries) -> csr_matrix:
         """Return the exact share of each cell that lies inside each polygon.

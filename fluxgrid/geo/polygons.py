@@ -47,9 +47,10 @@ def read_polygons(path: Path) -> shapely.Polygon | shapely.MultiPolygon:
         raise RegionNotFound(message)
     west, south, east, north = union.bounds
     if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
+        reach = f"{west:.6g} to {east:.6g} degrees east, {south:.6g} to {north:.6g} degrees north"
         message = (
-            f"The polygons of {path} reach from {west:.6g} to {east:.6g} degrees east, {south:.6g} to {north:.6g} degrees "
-            f"north: off the globe (-180..180, -90..90). Check that its CRS, {frame.crs.name}, is the right one."
+            f"The polygons of {path} reach from {reach}: off the globe (-180..180, -90..90). Check that its CRS, "
+            f"{frame.crs.name}, is the right one."
         )
         raise RegionNotFound(message)
     return union

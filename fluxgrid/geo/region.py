@@ -80,7 +80,7 @@ class Region:
         whole = shapely.within(near.geometry.values, self.polygon)
         cut = [g if w else areal(g.intersection(self.polygon)) for g, w in zip(near.geometry, whole, strict=True)]
         parts = near.set_geometry(gpd.GeoSeries(cut, index=near.index, crs=near.crs))
-        return parts[parts.geometry.area > 0].reset_index(drop=True)
+        return parts[shapely.area(parts.geometry.values) > 0].reset_index(drop=True)
 
 
 def find_region(text: str) -> Region:
@@ -220,11 +220,10 @@ def _box_values(text: str) -> tuple[float, float, float, float]:
     if len(parts) != 4:
         problems.append(f"it has {len(parts)} numbers instead of 4")
     west, south, east, north = values if len(values) == 4 else (-180.0, -90.0, 180.0, 90.0)
-    if not problems:
-        problems += [f"{k} {v:g} is not within -180..180" for k, v in {"W": west, "E": east}.items() if abs(v) > 180]
-        problems += [f"{k} {v:g} is not within -90..90" for k, v in {"S": south, "N": north}.items() if abs(v) > 90]
-        problems += [] if west < east else [f"W {west:g} must be less than E {east:g}"]
-        problems += [] if south < north else [f"S {south:g} must be less than N {north:g}"]
+    sides = {"W": (west, 180), "S": (south, 90), "E": (east, 180), "N": (north, 90)}
+    problems += [f"{k} {v:g} is not within -{limit}..{limit}" for k, (v, limit) in sides.items() if abs(v) > limit]
+    problems += [f"W {west:g} must be less than E {east:g}"] if west >= east else []
+    problems += [f"S {south:g} must be less than N {north:g}"] if south >= north else []
     if problems:
         raise RegionNotFound(itemise(f"The box {text!r} is wrong; a box is W,S,E,N in degrees", problems))
     return west, south, east, north

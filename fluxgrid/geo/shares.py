@@ -57,8 +57,8 @@ def _extract(polygons: np.ndarray, bounds: tuple[float, ...], shape: tuple[int, 
         return [], []
     west, east, south, north = bounds
     raster = NumPyRasterSource(np.zeros(shape, "int8"), xmin=west, ymin=south, xmax=east, ymax=north)
-    # No CRS on either side: exactextract would compare two spellings of the same one and warn.
-    frame = gpd.GeoDataFrame(geometry=polygons)
+    # exactextract wants a CRS and compares nothing when the raster has none: the caller has matched them.
+    frame = gpd.GeoDataFrame(geometry=polygons, crs="EPSG:4326")
     table = exact_extract(raster, frame, ["cell_id", "coverage"], output="pandas")
     return list(table["cell_id"]), list(table["coverage"])
 
