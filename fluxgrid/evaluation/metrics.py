@@ -53,8 +53,9 @@ def score(observed: np.ndarray, predicted: np.ndarray, minimum: int = 2) -> Scor
 
     Examples
     --------
-    >>> score(np.array([1.0, 2.0, 3.0, np.nan]), np.array([1.0, 2.0, 2.0, 5.0]))
-    Score(n=3, r2=0.5, rmse=0.5773502691896257, nmae=0.16666666658333333, rae=0.5, bias=-0.3333333333333333)
+    >>> example = score(np.array([1.0, 2.0, 3.0, np.nan]), np.array([1.0, 2.0, 2.0, 5.0]))
+    >>> example.n, example.r2, example.rae, round(example.nmae, 3)
+    (3, 0.5, 0.5, 0.167)
     """
     if observed.shape != predicted.shape:
         message = f"observed {observed.shape} and predicted {predicted.shape} must have one shape"

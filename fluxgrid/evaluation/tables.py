@@ -67,6 +67,37 @@ def site_scores(
     return pd.DataFrame(rows, columns=["model", "flux", "site", *_FACTS, "n", *METRICS])
 
 
+def common_steps(predictions: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, dict[str, pd.DataFrame]]:
+    """Keep of each model only what all models predict, so that their scores can be compared.
+
+    Parameters
+    ----------
+    predictions : mapping of str to mapping of str to DataFrame, (time, flux)
+        By model, then by site.
+
+    Returns
+    -------
+    predictions : dict of str to dict of str to DataFrame, (time, flux)
+        Sites, steps and fluxes that all models share; NaN where any model is NaN.
+    """
+    models = list(predictions.values())
+    shared = [site for site in models[0] if all(site in model for model in models)] if models else []
+    masks = {site: _all_known([model[site] for model in models]) for site in shared}
+    return {
+        name: {site: model[site].reindex_like(masks[site]).where(masks[site]) for site in shared}
+        for name, model in predictions.items()
+    }
+
+
+def _all_known(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return where all tables have a value, on the steps and fluxes that all of them have."""
+    known, *others = (table.notna() for table in tables)
+    for other in others:
+        index, columns = known.index.intersection(other.index), [name for name in known if name in other]
+        known = known.loc[index, columns] & other.loc[index, columns]
+    return known
+
+
 def summarise(scores: pd.DataFrame, by: str | None = None) -> pd.DataFrame:
     """Return the quartiles of every score over sites.
 

@@ -34,7 +34,8 @@ _NAME = re.compile(
     r"^[A-Z0-9]+_(?P<site>[A-Z]{2}-[A-Za-z0-9]{3})_FLUXNET(?:2015)?_(?:(?:FULLSET|SUBSET|FLUXMET)_)?"
     r"(?P<resolution>HH|HR|DD|WW|MM|YY)_.+\.csv$"
 )
-_BADM = re.compile(r"_FLUXNET(?:2015)?_(?:BIF|BADM)_(?!VARINFO).*\.csv$|_BIF_[^/]*\.csv$")
+# BIF_DD and the like describe variables, not sites.
+_BADM = re.compile(r"_(?:BIF|BADM)_(?!(?:HH|HR|DD|WW|MM|YY)_)[^/]*\.csv$")
 _RESOLUTIONS: dict[str, str] = {"daily": "DD", "monthly": "MM"}
 _TIMESTAMPS: dict[str, str] = {"daily": "%Y%m%d", "monthly": "%Y%m"}
 
