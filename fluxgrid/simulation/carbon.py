@@ -37,7 +37,7 @@ def true_fluxes(latitude: np.ndarray, longitude: np.ndarray, time: pd.DatetimeIn
     """
     years = [_fluxes_of_year(latitude, longitude, year) for year in sorted(set(time.year))]
     calendar = pd.DatetimeIndex(np.concatenate([days for days, _ in years]))
-    rows = calendar.get_indexer(time)
+    rows = calendar.get_indexer(time.normalize())
     gpp, reco = (np.concatenate([fluxes[name] for _, fluxes in years])[rows] for name in ("gpp", "reco"))
     return {"gpp": gpp, "reco": reco, "nee": reco - gpp}
 
@@ -75,7 +75,7 @@ def _uptake(cover: Cover, green: np.ndarray, wetness: np.ndarray, world: dict[st
 def _greenness(temperature: np.ndarray, latitude: np.ndarray, days: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     """Return fPAR of each cover over a whole calendar year, (day, n)."""
     p = WORLD.carbon
-    day, north = days.dayofyear.to_numpy(dtype=np.float64)[:, None], latitude - 41.0
+    day, north = days.day_of_year.to_numpy(dtype=np.float64)[:, None], latitude - 41.0
     sown = day >= p.planting_day + p.planting_per_degree * north
     heat = np.add.accumulate(np.where(sown, np.maximum(temperature - p.crop_base_degc, 0.0), 0.0), axis=0)
     heat = heat / np.clip(1.0 + p.hybrid_per_degree * north, 0.5, 1.3)
@@ -114,7 +114,7 @@ def _moisture(wetness: np.ndarray) -> np.ndarray:
 def _residue(days: pd.DatetimeIndex) -> np.ndarray:
     """Return how much harvest residue raises RH of cropland, relative, (day, 1)."""
     p = WORLD.carbon
-    since = (days.dayofyear.to_numpy(dtype=np.float64)[:, None] - p.harvest_day) % 365.0
+    since = (days.day_of_year.to_numpy(dtype=np.float64)[:, None] - p.harvest_day) % 365.0
     return p.residue * np.minimum(since / 20.0, 1.0) * np.exp(-since / p.residue_days)
 
 

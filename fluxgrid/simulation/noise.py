@@ -82,7 +82,7 @@ def days_since_epoch(time: pd.DatetimeIndex) -> np.ndarray:
     >>> days_since_epoch(pd.DatetimeIndex(["2000-01-03"]))
     array([2.])
     """
-    return np.asarray((time - _EPOCH) / pd.Timedelta(days=1), dtype=np.float64)
+    return np.asarray((time.normalize() - _EPOCH) / pd.Timedelta(days=1), dtype=np.float64)
 
 
 def uniforms(seed: int, count: int) -> np.ndarray:

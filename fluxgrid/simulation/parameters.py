@@ -44,18 +44,20 @@ class Climate:
     anomaly_winter_degc: float = 5.4
     season_degc: float = 1.4
     storm_cooling: float = 0.8  # degC per standard deviation of the storm field: cool in summer, mild in winter
-    threshold: float = 0.45  # rain where the storm field exceeds this; about 0.3 of the days have 1 mm
-    threshold_west: float = 0.012  # per degree west of 92 W
+    dry_longitude: float = -95.0  # the air dries west of here ("per degree west" below), hardly at all east of it
+    dry_width: float = 3.0  # degrees over which drying sets in
+    threshold: float = 0.40  # rain where the storm field exceeds this; about 0.3 of the days have 1 mm
+    threshold_west: float = 0.030  # per degree west
     threshold_winter: float = 0.10
     drought_weight: float = 0.28
-    rain_mm: float = 11.0  # amount at an excess of 1 standard deviation
-    rain_west: float = -0.020  # relative change per degree west of 92 W
+    rain_mm: float = 13.5  # amount at an excess of 1 standard deviation
+    rain_west: float = -0.060  # relative change per degree west
     rain_north: float = -0.022  # relative change per degree north of 40 N
     rain_season: float = 0.42  # summer systems are more intense
     clear_sky: float = 0.74  # FAO-56 (Allen et al. 1998), eq. 37, at low elevation
     cloud_share: float = 0.62  # of the radiation taken by a full overcast
-    humidity: float = 0.70  # mean relative humidity at 92 W
-    humidity_west: float = -0.012  # per degree west of 92 W
+    humidity: float = 0.73  # mean relative humidity in the moist east
+    humidity_west: float = -0.018  # per degree west
     humidity_storm: float = 0.075  # per standard deviation of the storm field
     humidity_heat: float = -0.010  # per degC of the day's anomaly
 
@@ -133,7 +135,7 @@ class Carbon:
     """Fluxes. Efficiencies between MOD17 (Running & Zhao 2015) and the crop values of Yuan et al. 2015."""
 
     crop: Cover = Cover(2.50, 0.02, 0.93, 22.0, 0.60, 6.0, 21.0, 0.44, 1.05)
-    forest: Cover = Cover(1.30, 0.16, 0.90, 16.0, 0.35, -1.0, 15.0, 0.50, 1.10)
+    forest: Cover = Cover(1.30, 0.16, 0.90, 16.0, 0.35, -1.0, 15.0, 0.50, 1.25)
     grass: Cover = Cover(1.30, 0.12, 0.72, 20.0, 0.95, 1.0, 16.0, 0.47, 1.00)
     par_share: float = 0.45  # of shortwave
     crop_base_degc: float = 10.0  # growing degree days of maize

@@ -104,12 +104,12 @@ def _distance_km(latitude: np.ndarray, longitude: np.ndarray, south_north: float
     return _KM_PER_DEGREE * np.hypot(latitude - south_north, east)
 
 
-def _operating(time: pd.DatetimeIndex, random: np.random.Generator) -> np.ndarray:
-    """Return the positions of the days a tower runs: whole calendar years where there are enough."""
+def _operating(time: pd.DatetimeIndex, random: np.random.Generator) -> slice:
+    """Return the days a tower runs: whole calendar years where there are enough."""
     years = np.unique(time.year)
     length = min(int(random.integers(WORLD.towers.shortest_years, WORLD.towers.longest_years + 1)), len(years))
     first = years[random.integers(len(years) - length + 1)]
-    return np.flatnonzero((time.year >= first) & (time.year < first + length))
+    return slice(*np.searchsorted(time.year, [first, first + length]).tolist())
 
 
 def _observe(truth: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:

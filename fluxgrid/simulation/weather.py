@@ -81,7 +81,7 @@ def _weather(
     summer = 0.5 + 0.5 * cycle
     storm = np.sqrt(1.0 - p.drought_weight**2) * random_field(p.storms, *place)
     storm += p.drought_weight * random_field(p.drought, *place)
-    threshold = p.threshold + p.threshold_west * (-92.0 - longitude) + p.threshold_winter * (1.0 - summer)
+    threshold = p.threshold + p.threshold_west * _degrees_west(longitude) + p.threshold_winter * (1.0 - summer)
     spread = p.anomaly_winter_degc + (p.anomaly_summer_degc - p.anomaly_winter_degc) * summer
     anomaly = spread * random_field(p.warmth, *place) + p.season_degc * random_field(p.season, *place)
     anomaly -= p.storm_cooling * storm * cycle
@@ -102,19 +102,24 @@ def _normals(latitude: np.ndarray, elevation: np.ndarray) -> tuple[np.ndarray, n
     return mean, p.amplitude_degc + p.amplitude_per_degree * north
 
 
+def _degrees_west(longitude: np.ndarray) -> np.ndarray:
+    """Return the way into the dry west, degrees, (n,): a smooth ramp."""
+    p = WORLD.climate
+    return p.dry_width * np.log1p(np.exp((p.dry_longitude - longitude) / p.dry_width))
+
+
 def _rain_strength(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Return the daily amount at an excess of one standard deviation, mm, (n,)."""
     p = WORLD.climate
-    return p.rain_mm * np.exp(p.rain_west * (-92.0 - longitude) + p.rain_north * (latitude - 40.0))
+    return p.rain_mm * np.exp(p.rain_west * _degrees_west(longitude) + p.rain_north * (latitude - 40.0))
 
 
 def _normal_rain(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     """Return annual precipitation, mm, (n,), from the strength and the share of wet days."""
     p = WORLD.climate
     # Mean of (z - c)^1.5 over z > c for a standard normal z, fitted for thresholds c of 0.3 to 0.8.
-    mean_excess = 0.463 * np.exp(
-        -1.765 * (p.threshold + 0.5 * p.threshold_winter + p.threshold_west * (-92.0 - longitude))
-    )
+    threshold = p.threshold + 0.5 * p.threshold_winter + p.threshold_west * _degrees_west(longitude)
+    mean_excess = 0.463 * np.exp(-1.765 * threshold)
     return DAYS_PER_YEAR * mean_excess * _rain_strength(latitude, longitude)
 
 
@@ -141,6 +146,6 @@ def _vpd(temperature: np.ndarray, anomaly: np.ndarray, storm: np.ndarray, longit
     """Return vapour pressure deficit, hPa, (time, n); saturation pressure after FAO-56, eq. 11."""
     p = WORLD.climate
     saturation = 6.108 * np.exp(17.27 * temperature / (temperature + 237.3))
-    humidity = p.humidity + p.humidity_west * (-92.0 - longitude)
+    humidity = p.humidity + p.humidity_west * _degrees_west(longitude)
     humidity = humidity + p.humidity_storm * storm + p.humidity_heat * anomaly
     return saturation * (1.0 - np.clip(humidity, 0.15, 0.98))
