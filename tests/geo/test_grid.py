@@ -9,6 +9,7 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+import xarray as xr
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -269,3 +270,18 @@ def test_land_fraction_leaves_out_the_great_lakes():
     assert (land[:, 0] == 1).all()  # Wisconsin and Illinois
     assert (land[:, 5:7] == 0).all()  # the lake
     assert ((land > 0) & (land < 1)).any()
+
+
+@pytest.mark.data
+def test_cells_of_a_published_grid_are_in_the_states_it_says(data_dir):
+    """The grid was made by others, with other boundaries: cells mostly inside one state must agree."""
+    with xr.open_dataset(data_dir / "conus_monthly_covariates_025.nc") as published:
+        grid = Grid.from_centres(published["lon"].values, published["lat"].values, "EPSG:4326")
+        fips = published["state_fips"].values
+    assert (grid.shape, grid.bounds) == ((104, 236), (-125.0, -66.0, 24.0, 50.0))
+    states = boundaries.states()
+    shares = grid.coverage(states.geometry).toarray().reshape(-1, *grid.shape)
+    mostly = (shares.max(axis=0) > 0.9) & (fips > 0)
+    ours = states["fips"].astype(int).to_numpy()[shares.argmax(axis=0)]
+    assert mostly.sum() > 10_000
+    assert (ours == fips)[mostly].mean() > 0.999
