@@ -18,9 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as MplPath
+from matplotlib.patheffects import Normal, Stroke
 from shapely.geometry.base import BaseGeometry
 
 from fluxgrid.files import atomic_path
+from fluxgrid.output.ramps import flux_scale
 from fluxgrid.output.stream import MapSource
 from fluxgrid.output.summary import MapSummary, summarise
 from fluxgrid.output.totals import land_units
@@ -30,10 +32,7 @@ if TYPE_CHECKING:
     from fluxgrid.geo.region import Region
     from fluxgrid.output.info import MapInfo
 
-RAMP = "BrBG_r"
-"""ColorBrewer's brown to blue-green: green is uptake, brown is release; told apart by the colour-blind."""
-
-_INK, _GREY, _FAINT, _WARN = "#222222", "#6b6b6b", "#d9d9d9", "#b3261e"
+_INK, _GREY, _FAINT, _NO_DATA, _WARN = "#222222", "#6b6b6b", "#d9d9d9", "#c9c9c9", "#b3261e"
 _CURVES = {"gpp": ("GPP", "#1b7837"), "reco": ("RECO", "#b35806"), "nee": ("NEE", _INK)}
 _SIZE, _DPI = (13.333, 7.5), 150  # a slide
 _LEFT = 0.04
@@ -94,33 +93,6 @@ def draw_quicklook(
     return Path(path)
 
 
-def symmetric_limit(values: np.ndarray) -> float:
-    """Return a round limit for a ramp centred on 0 that leaves out the most extreme 2 % of values.
-
-    Parameters
-    ----------
-    values : array
-        Of any shape; NaN is left out.
-
-    Returns
-    -------
-    limit : float
-        1, 1.5, 2, 3, 4, 5 or 8 times a power of ten, > 0.
-
-    Examples
-    --------
-    >>> symmetric_limit(np.array([-260.0, 10.0, 120.0, np.nan]))
-    300.0
-    """
-    finite = np.abs(values[np.isfinite(values)])
-    top = float(np.quantile(finite, 0.98)) if finite.size else 0.0
-    if top <= 0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(top))
-    steps = power * np.array([1, 1.5, 2, 3, 4, 5, 8, 10])
-    return float(steps[np.searchsorted(steps, top * (1 - 1e-9))])
-
-
 def _write_titles(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
     """Write what it is and, where so, that it is invented."""
     first, last = summary.years
@@ -151,10 +123,12 @@ def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -
     axes = figure.add_axes((_LEFT - 0.01, 0.215, 0.55, 0.605))
     days = 365.25 if len(set(summary.years)) > 1 else float(summary.days.sum())
     values = summary.rate * days if summary.whole_years else summary.rate
-    limit = symmetric_limit(values)
+    scale = flux_scale("nee", values)
     extent = _extent(grid, summary)
-    image = axes.imshow(values, cmap=RAMP, vmin=-limit, vmax=limit, extent=extent, interpolation="nearest")
-    outline = PathPatch(_path([region.polygon], grid), facecolor="none", edgecolor="none", transform=axes.transData)
+    image = axes.imshow(
+        values, cmap=scale.ramp, vmin=scale.low, vmax=scale.high, extent=extent, interpolation="nearest"
+    )
+    outline = PathPatch(_path([region.polygon], grid), facecolor=_NO_DATA, edgecolor="none", zorder=-1)
     axes.add_patch(outline)
     image.set_clip_path(outline)  # a cell's flux is that of its land
     _hatch(figure, axes, summary, extent, outline)
@@ -162,7 +136,7 @@ def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -
     middle = np.deg2rad(sum(extent[2:]) / 2)
     axes.set_aspect(1 / np.cos(middle) if grid.geographic else 1.0, anchor="C")
     axes.set_axis_off()
-    _draw_colour_bar(figure, image, limit, summary.whole_years)
+    _draw_colour_bar(figure, image, scale.high, summary.whole_years)
 
 
 def _draw_colour_bar(figure: Figure, image: AxesImage, limit: float, annual: bool) -> None:
@@ -259,7 +233,7 @@ def _label_curves(axes: Axes, times: pd.DatetimeIndex, season: pd.DataFrame) -> 
         values = season[flux, "mean"].to_numpy()
         at = int(np.nanargmin(values) if flux == "nee" else np.nanargmax(values))
         offset = (0, -15) if flux == "nee" else (0, 6)
-        axes.annotate(
+        text = axes.annotate(
             label,
             (times[at], values[at]),
             offset,
@@ -269,6 +243,7 @@ def _label_curves(axes: Axes, times: pd.DatetimeIndex, season: pd.DataFrame) -> 
             size=13,
             weight="bold",
         )
+        text.set_path_effects([Stroke(linewidth=3, foreground="white"), Normal()])
 
 
 def _style_curves(axes: Axes, several: bool, step: str) -> None:
