@@ -20,6 +20,7 @@ _EPOCH = pd.Timestamp("2000-01-01")
 _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 # The spectrum is cut at these multiples of the outer wave number.
 _WIDEST, _FINEST = 0.3, 9.0
+_SLOWEST = 0.3  # rad per characteristic time
 _STEPS_AT_ONCE = 64  # a block of 64 steps x 1024 cells stays in the processor's cache
 
 
@@ -35,7 +36,7 @@ def random_field(
     latitude, longitude : ndarray, (n,), degrees
         Places.
     days : ndarray, (time,), days since 2000-01-01, optional
-        Times; None for a map.
+        Whole days; None for a map.
 
     Returns
     -------
@@ -135,5 +136,8 @@ def _wave_table(waves: Waves) -> tuple[np.ndarray, ...]:
     north = scaled / waves.length_km * np.sin(angle)
     # Small features live shorter: rate grows with the wave number to the power 2/3 (Kolmogorov).
     own = np.sqrt(-2.0 * np.log(first)) * np.cos(2.0 * np.pi * second) * scaled ** (2.0 / 3.0) / waves.days
-    omega = own - east * waves.east_km_d - north * waves.north_km_d
+    # Seen once a day a rate of a whole turn stands still, and a standing wave draws stripes into annual sums.
+    omega = np.remainder(own - east * waves.east_km_d - north * waves.north_km_d + np.pi, 2.0 * np.pi) - np.pi
+    slowest = _SLOWEST * (1.0 + jitter) / waves.days
+    omega = np.where(np.abs(omega) < slowest, np.copysign(slowest, omega), omega)
     return amplitude, east, north, omega, 2.0 * np.pi * phase

@@ -31,7 +31,7 @@ class Climate:
 
     warmth: Waves = Waves(11, 64, 450.0, 4.5, 350.0, -50.0)  # air masses: lag-1 autocorrelation of anomalies near 0.7
     season: Waves = Waves(12, 32, 900.0, 40.0)  # warm and cold months
-    storms: Waves = Waves(13, 80, 190.0, 1.2, 520.0, 80.0)  # mid-latitude systems move east at 20-30 km/h
+    storms: Waves = Waves(13, 120, 190.0, 1.4, 400.0, 60.0)  # mid-latitude systems move east at 15-30 km/h
     drought: Waves = Waves(14, 32, 500.0, 18.0)  # wet and dry spells of weeks
     haze: Waves = Waves(15, 32, 250.0, 1.0, 400.0)  # cloud without rain
     mean_degc: float = 14.3  # annual mean at 37.5 N, 250 m
@@ -49,7 +49,7 @@ class Climate:
     threshold: float = 0.40  # rain where the storm field exceeds this; about 0.3 of the days have 1 mm
     threshold_west: float = 0.030  # per degree west
     threshold_winter: float = 0.10
-    drought_weight: float = 0.28
+    drought_weight: float = 0.36
     rain_mm: float = 13.5  # amount at an excess of 1 standard deviation
     rain_west: float = -0.060  # relative change per degree west
     rain_north: float = -0.022  # relative change per degree north of 40 N
