@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxgrid.errors import ConfigError, OutputError
@@ -74,7 +74,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a parent that is a file: the error above has said so
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

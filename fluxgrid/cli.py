@@ -1,0 +1,295 @@
+"""The command line: parse, call a workflow, print, exit code. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fluxgrid.errors import ConfigError, FluxgridError
+
+if TYPE_CHECKING:
+    from fluxgrid.upscaling.folder import Mode
+    from fluxgrid.workflows.upscale import Outcome
+
+app = typer.Typer(
+    name="fluxgrid",
+    help="Turn flux-tower models into maps of NEE, GPP and RECO.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cube_app = typer.Typer(help="Look at and check covariate cubes.", no_args_is_help=True)
+app.add_typer(cube_app, name="cube")
+
+_out = Console(soft_wrap=True)
+_err = Console(stderr=True, soft_wrap=True)
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line; errors a user can mend are printed without a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except FluxgridError as error:
+        _err.print(f"fluxgrid: {error}", markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _err.print("fluxgrid: interrupted. What is finished is kept; run again with --resume.", markup=False)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        # typer may carry its own copy of click: what they have in common is this method and this attribute
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="A configuration (file or shipped name) and key.sub=value overrides.")
+]
+
+
+def _split(words: list[str] | None) -> tuple[str | None, list[str]]:
+    """Return the configuration, if one is named, and the overrides."""
+    words = list(words or [])
+    path = words.pop(0) if words and "=" not in words[0] else None
+    stray = [word for word in words if "=" not in word]
+    if stray:
+        message = f"{stray[0]!r} is neither a configuration in first place nor key=value."
+        raise ConfigError(message)
+    return path, words
+
+
+@app.command()
+def upscale(  # one parameter for each option of the contract
+    config: Overrides = None,
+    region: Annotated[str | None, typer.Option(help="Name, polygon file, or W,S,E,N.")] = None,
+    cube: Annotated[str | None, typer.Option(help="Covariates: zarr store or NetCDF. Left out: synthetic.")] = None,
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML of the cube.")] = None,
+    model: Annotated[str | None, typer.Option(help="Shipped checkpoint or folder.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="How a cell gets its head: none.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Cell size of the synthetic world, degrees.")] = None,
+    tile: Annotated[int | None, typer.Option(help="Tile size in cells; does not change the map.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; 1 means threads.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a running dask scheduler.")] = None,
+    max_missing: Annotated[float | None, typer.Option(help="Largest share of cells without a value.")] = None,
+    out: Annotated[str | None, typer.Option(help="Run folder [maps/REGION].")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands in the run folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it will take; write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Predict maps of NEE, GPP and RECO for a region."""
+    if resume and overwrite:
+        message = "--resume goes on, --overwrite starts again: give one of them."
+        raise ConfigError(message)
+    given = {
+        "region": region, "cube": cube, "mapping": mapping, "model": model, "start": start, "end": end,
+        "calibration": calibration, "resolution": resolution, "tile": tile, "device": device, "workers": workers,
+        "threads": threads, "scheduler": scheduler, "max_missing": max_missing, "out": out,
+    }  # fmt: skip
+    from fluxgrid.config import UpscaleConfig, load_config
+    from fluxgrid.workflows.progress import shown, silent
+    from fluxgrid.workflows.upscale import upscale as run
+
+    path, overrides = _split(config)
+    options = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
+    mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
+    outcome = run(load_config(UpscaleConfig, path, options), mode, dry_run, silent if as_json else shown)
+    _tell_upscale(outcome, as_json)
+
+
+def _tell_upscale(outcome: Outcome, as_json: bool) -> None:
+    """Print what an upscale did, or would do."""
+    if as_json:
+        _print_json(_outcome_row(outcome))
+        return
+    for warning in outcome.warnings:
+        _err.print(f"Note: {warning}", markup=False)
+    if outcome.estimate is not None:
+        _tell_estimate(outcome.estimate)
+        return
+    if outcome.published is None:
+        _say(f"{outcome.out} is up to date.")
+        return
+    manifest = outcome.manifest or {}
+    _say(
+        f"Done: {manifest['coverage']['share']:.1%} of the land cells of {manifest['region']} in "
+        f"{manifest['seconds']:.0f} s ({manifest['pixel_days_per_s'] / 1e6:.2f} M pixel-days/s)"
+    )
+    for path in (*outcome.published.all, outcome.published.manifest):
+        _say(f"  {path}")
+
+
+def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome for machines."""
+    from dataclasses import asdict
+
+    return {
+        "status": outcome.status,
+        "out": str(outcome.out),
+        "estimate": asdict(outcome.estimate) if outcome.estimate else None,
+        "manifest": outcome.manifest,
+        "warnings": list(outcome.warnings),
+    }
+
+
+def _tell_estimate(estimate: Any) -> None:
+    """Print what a run will take."""
+    table = Table(show_header=False, box=None)
+    rows = {
+        "tiles": f"{estimate.tiles}",
+        "cells to predict": f"{estimate.cells:,}",
+        "years": f"{estimate.years}",
+        "pixel-days": f"{estimate.pixel_days:,} and {estimate.spin_up_pixel_days:,} of spin-up",
+        "memory": f"{estimate.memory_bytes / 1e9:.1f} GB",
+        "disk": f"at most {estimate.disk_bytes / 1e9:.2f} GB",
+        "time": f"{estimate.seconds:.0f} s to predict, on this machine; reading and writing come on top",
+    }
+    for key, value in rows.items():
+        table.add_row(key, value)
+    _out.print(table)
+
+
+@app.command()
+def train(config: Overrides = None) -> None:
+    """Train a model on towers and write its checkpoint."""
+    from fluxgrid.config import TrainConfig, load_config
+    from fluxgrid.workflows.train import train as run
+
+    path, overrides = _split(config)
+    outcome = run(load_config(TrainConfig, path, overrides), _report)
+    _say(f"{outcome.checkpoint}: trained on {outcome.sites} sites; area of applicability up to {outcome.threshold:.3f}")
+
+
+@app.command()
+def evaluate(config: Overrides = None) -> None:
+    """Score a model at sites held out from training, beside simple baselines."""
+    from fluxgrid.config import TrainConfig, load_config
+    from fluxgrid.evaluation.tables import as_text
+    from fluxgrid.workflows.evaluate import evaluate as run
+
+    path, overrides = _split(config)
+    outcome = run(load_config(TrainConfig, path, overrides), _report)
+    _say("Median [quartiles] over sites held out; fluxes in g m-2 d-1")
+    _say(as_text(outcome.overall))
+    for table in outcome.by_class.values():
+        _say("")
+        _say(as_text(table))
+    _say(f"Tables: {outcome.folder}")
+
+
+@cube_app.command("check")
+def cube_check(
+    path: Annotated[str, typer.Argument(help="Zarr store or NetCDF.")],
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML.")] = None,
+    model: Annotated[str | None, typer.Option(help="Also look for the inputs of this model.")] = None,
+) -> None:
+    """List every problem of a cube and suggest its mapping; exit code 2 if there is one."""
+    from fluxgrid.data.check import check_cube
+
+    wanted: tuple[str, ...] = ()
+    if model:
+        from fluxgrid.models import load_checkpoint
+
+        wanted = load_checkpoint(model).spec.inputs.names
+    report = check_cube(path, mapping, wanted=wanted)
+    for note in report.notes:
+        _say(f"note: {note}")
+    for problem in report.problems:
+        _say(f"PROBLEM: {problem}")
+    if report.suggestion:
+        _say("Suggested mapping:")
+        _say(report.suggestion)
+    if report.problems:
+        raise typer.Exit(2)
+    _say(f"{path} is a sound cube.")
+
+
+@cube_app.command("info")
+def cube_info(
+    path: Annotated[str, typer.Argument(help="Zarr store or NetCDF.")],
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML.")] = None,
+) -> None:
+    """Say what a cube holds."""
+    from fluxgrid.data.cube import grid_of, open_cube
+
+    cube = open_cube(path, mapping)
+    grid, time = grid_of(cube), cube.indexes["time"]
+    _say(str(cube.attrs.get("title", "")))
+    _say(f"{len(time)} {cube.attrs['step']} steps, {time[0]:%Y-%m-%d} to {time[-1]:%Y-%m-%d}")
+    _say(f"{grid.shape[0]} x {grid.shape[1]} cells, bounds {grid.bounds} (W, E, S, N), {cube.attrs['crs']}")
+    for name, variable in cube.data_vars.items():
+        _say(f"  {name:24s} {variable.attrs.get('units', ''):10s} {', '.join(map(str, variable.dims))}")
+
+
+@app.command()
+def regions() -> None:
+    """List the named regions; every US state works too, by name or postal code."""
+    from fluxgrid.geo.region import region_catalogue
+
+    _tell_names(region_catalogue())
+
+
+@app.command()
+def models() -> None:
+    """List architectures and shipped checkpoints."""
+    from fluxgrid.models import MODELS, load_checkpoint, shipped_checkpoints
+
+    _tell_names({name: (MODELS[name].__doc__ or "").splitlines()[0] for name in MODELS})
+    for name in shipped_checkpoints():
+        spec = load_checkpoint(name).spec
+        _say(f"checkpoint {name}: {spec.kind}, {spec.step}. {spec.description}")
+
+
+@app.command()
+def sources() -> None:
+    """List the readers of tower data."""
+    from fluxgrid.sources import SOURCES
+
+    _tell_names({name: SOURCES[name].title for name in SOURCES})
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Say the version.")] = False) -> None:
+    """Turn flux-tower models into maps of NEE, GPP and RECO."""
+    if version:
+        from fluxgrid import __version__
+
+        _say(__version__)
+        raise typer.Exit
+
+
+def _tell_names(names: dict[str, str]) -> None:
+    """Print names with what they mean."""
+    width = max(map(len, names), default=0)
+    for name, title in names.items():
+        _say(f"{name:{width}s}  {title}")
+
+
+def _say(text: str) -> None:
+    """Print plain text."""
+    with suppress(BrokenPipeError):
+        _out.print(text, markup=False, highlight=False)
+
+
+def _report(line: str) -> None:
+    """Print a line of progress."""
+    _err.print(line, markup=False, highlight=False)
+
+
+def _print_json(row: dict[str, Any]) -> None:
+    """Print JSON, one document."""
+    _say(json.dumps(row, indent=2))

@@ -1,0 +1,259 @@
+"""Run configurations: strict, typed, every field documented; read from YAML, overridden as ``key.sub=value``."""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fluxgrid.data.gaps import GapRule
+from fluxgrid.data.steps import Step
+from fluxgrid.errors import ConfigError, itemise
+from fluxgrid.files import configs_folder
+from fluxgrid.registry import unknown_name
+from fluxgrid.training.settings import FitSettings
+
+Calibration = Literal["none"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class _Strict(BaseModel):
+    """Base: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SitesConfig(_Strict):
+    """Where the towers come from."""
+
+    source: str
+    """Reader: a name that `fluxgrid sources` lists."""
+    path: str
+    """File or folder; ``$NAME`` is replaced by the environment."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the reader."""
+    targets: tuple[str, ...] = ("gpp", "reco", "nee")
+    """A site counts if it observed each of these fluxes..."""
+    minimum: int = 1
+    """...at this many steps."""
+
+
+class InputsConfig(_Strict):
+    """What the model eats."""
+
+    dynamic: tuple[str, ...]
+    """Forcings and derived variables."""
+    static: tuple[str, ...] = ()
+    """Numbers of the place."""
+    classes: tuple[str, ...] = ()
+    """Classes of the place, one-hot."""
+    gaps: dict[str, GapRule] = Field(default_factory=dict)
+    """Filling of gaps per forcing; sites, training and maps follow the same rule."""
+
+
+class ModelConfig(BaseModel):
+    """Which architecture; the other keys are its own options, checked by it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    """A name that `fluxgrid models` lists."""
+    spin_up_years: int = Field(default=1, ge=0)
+    """Years before the period that only build up the state."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Options of the architecture."""
+        return dict(self.model_extra or {})
+
+
+class EvaluationConfig(_Strict):
+    """How skill is measured."""
+
+    folds: int = Field(default=5, ge=2)
+    """Site-group folds."""
+    minimum: int = Field(default=12, ge=2)
+    """Fewest observed steps for a site to be scored."""
+    minimum_qc: float = Field(default=0.0, ge=0, le=1)
+    """Lowest share of good half-hours for a step to be scored."""
+    seed: int = 56
+    """Of the folds."""
+    classes: tuple[str, ...] = ("igbp", "climate_group")
+    """Class variables the scores are split by."""
+
+
+class TrainConfig(_Strict):
+    """`fluxgrid train` and `fluxgrid evaluate`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
+    """Name of the model."""
+    description: str
+    """One sentence for people: what it is trained on."""
+    step: Step
+    """Time step."""
+    day_definition: str = "local standard time"
+    """When a day begins."""
+    synthetic: bool = False
+    """Trained on simulated towers."""
+    caveats: tuple[str, ...] = ()
+    """What its maps are not good for; written into every product."""
+    sites: SitesConfig
+    """Towers."""
+    inputs: InputsConfig
+    """Inputs."""
+    model: ModelConfig
+    """Architecture."""
+    fit: FitSettings = FitSettings()
+    """Training."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Scores."""
+    out: str
+    """Checkpoint folder; the scores of `evaluate` go into ``<out>-evaluation``."""
+
+
+class UpscaleConfig(_Strict):
+    """`fluxgrid upscale`."""
+
+    region: str | None = None
+    """Name, polygon file or ``W,S,E,N``."""
+    cube: str | None = None
+    """Store or file of covariates; left out, the built-in synthetic world is used."""
+    mapping: str | None = None
+    """Mapping YAML of the cube: a path, or a name in ``configs/mappings``."""
+    model: str = "default"
+    """Shipped checkpoint or folder."""
+    start: date | None = None
+    """First day; by default the first year the cube and its spin-up allow (synthetic: 2019)."""
+    end: date | None = None
+    """Last day, included; by default the end of the cube (synthetic: 2019)."""
+    calibration: Calibration = "none"
+    """How a cell gets its head; ``none`` is the global model."""
+    resolution: float | None = Field(default=None, gt=0, le=5)
+    """Cell size of the synthetic world, degrees (0.1); a cube brings its own."""
+    tile: int = Field(default=32, ge=32, multiple_of=32)
+    """Tile size in cells; does not change the map."""
+    device: Device = "auto"
+    """``auto`` takes a GPU where there is one."""
+    workers: int = Field(default=1, ge=1)
+    """Processes; 1 means threads in this process."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads of each process; by default the cores over the processes."""
+    scheduler: str | None = None
+    """Address of a running dask scheduler."""
+    max_missing: float = Field(default=0.05, ge=0, le=1)
+    """Largest share of land cells without a value before nothing is published."""
+    out: str | None = None
+    """Run folder; by default ``maps/<region>``."""
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | list[str] | None = None) -> C:
+    """Read, override and check a configuration.
+
+    Parameters
+    ----------
+    kind : type
+        `TrainConfig` or `UpscaleConfig`.
+    path : str, optional
+        YAML file, or the name of a shipped one in ``configs/runs``; without it all is default.
+    overrides : dict or list of str, optional
+        Values that win over the file: a mapping (None is left out), or ``key.sub=value`` texts whose values are YAML.
+
+    Returns
+    -------
+    config : `kind`
+
+    Raises
+    ------
+    ConfigError
+        Listing every key that is unknown, missing or wrong.
+    """
+    values = _read(path) if path else {}
+    for key, value in _pairs(overrides):
+        _set(values, key, value)
+    try:
+        return kind.model_validate(_expand(values))
+    except ValidationError as error:
+        raise ConfigError(itemise(f"The configuration {path or 'given'} is wrong", _problems(kind, error))) from error
+
+
+def shipped_runs() -> dict[str, Path]:
+    """Return the run configurations that come with fluxgrid, by name."""
+    return {path.stem: path for path in sorted((configs_folder() / "runs").glob("*.yaml"))}
+
+
+def _read(path: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file or shipped configuration."""
+    shipped = shipped_runs()
+    file = shipped[path] if path in shipped else Path(path).expanduser()
+    if not file.is_file():
+        error = unknown_name("configuration file or shipped configuration", path, shipped)
+        raise error
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        message = f"{file} is not readable YAML: {error}"
+        raise ConfigError(message) from error
+    if not isinstance(values, dict):
+        message = f"{file} must hold keys and values, not {type(values).__name__}."
+        raise ConfigError(message)
+    return values
+
+
+def _pairs(overrides: dict[str, Any] | list[str] | None) -> list[tuple[str, Any]]:
+    """Return overrides as keys and values."""
+    if isinstance(overrides, dict):
+        return [(key, value) for key, value in overrides.items() if value is not None]
+    pairs = []
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            message = f"The override {text!r} cannot be read. Write key=value or key.sub=value, such as fit.epochs=10."
+            raise ConfigError(message)
+        pairs.append((key, yaml.safe_load(value)))
+    return pairs
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set ``a.b.c`` in nested mappings."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        values[parent] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[parent]
+    values[last] = value
+
+
+def _expand(value: Any) -> Any:
+    """Replace ``$NAME`` in texts by the environment; a name that is not set is an error."""
+    if isinstance(value, dict):
+        return {key: _expand(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_expand(inner) for inner in value]
+    if not isinstance(value, str):
+        return value
+    missing = [name for name in re.findall(r"\$\{?(\w+)\}?", value) if name not in os.environ]
+    if missing:
+        message = f"{value!r} needs the environment variable {missing[0]}. Set it: export {missing[0]}=/path/to/folder"
+        raise ConfigError(message)
+    return os.path.expandvars(value)
+
+
+def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    """Return one line for each wrong key."""
+    lines = []
+    for found in error.errors():
+        key = ".".join(str(part) for part in found["loc"])
+        if found["type"] == "extra_forbidden":
+            hint = str(unknown_name("key", key.rsplit(".", 1)[-1], kind.model_fields)) if "." not in key else ""
+            lines.append(f"{key}: no such key. {hint}".rstrip())
+        else:
+            lines.append(f"{key}: {found['msg'][0].lower()}{found['msg'][1:]} (given {found['input']!r})")
+    return lines

@@ -1,0 +1,221 @@
+"""From covariates at places to the arrays a model eats; one function for sites, training and maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from fluxgrid.data.derived import derive
+from fluxgrid.data.gaps import GapRule, History, fill_gaps
+from fluxgrid.data.scaler import Scaler
+from fluxgrid.data.steps import Step
+from fluxgrid.variables import VARIABLES, get_variable
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Which inputs a model takes, in the order of its tensors.
+
+    Parameters
+    ----------
+    dynamic : tuple of str
+        Forcings and derived variables, one channel each.
+    static : tuple of str
+        Numbers that do not vary in time.
+    classes : tuple of str
+        Class variables, one-hot: as many columns as the variable has classes.
+    gaps : mapping of str to GapRule
+        How missing steps of a forcing are filled; a forcing that is not named is not filled.
+    """
+
+    dynamic: tuple[str, ...]
+    static: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    gaps: Mapping[str, GapRule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in (*self.dynamic, *self.static, *self.classes, *self.gaps):
+            get_variable(name)
+
+    @property
+    def forcings(self) -> tuple[str, ...]:
+        """Dynamic inputs that must be read; the others are computed from place and date."""
+        return tuple(name for name in self.dynamic if VARIABLES[name].role != "derived")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything a cube or a site must bring."""
+        return (*self.forcings, *self.static, *self.classes)
+
+    @property
+    def n_dynamic(self) -> int:
+        """Channels of the dynamic tensor."""
+        return len(self.dynamic)
+
+    @property
+    def static_columns(self) -> tuple[str, ...]:
+        """Names of the columns of the static tensor."""
+        one_hot = (f"{name}={label}" for name in self.classes for label in VARIABLES[name].classes)
+        return (*self.static, *one_hot)
+
+    @property
+    def halo(self) -> int:
+        """Steps before and after a period that gap filling may look at."""
+        return max((rule.linear_steps for rule in self.gaps.values()), default=0)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Covariates of n places over T steps: the pixels of a block, or one site.
+
+    Parameters
+    ----------
+    time : DatetimeIndex, (T,)
+        Starts of the steps.
+    step : Step
+        Daily or monthly.
+    latitude : ndarray, (n,), degrees
+    forcings : mapping of str to ndarray, (before + T + after, n), float32
+        NaN where missing; `before` and `after` steps around the period are a halo for gap filling.
+    statics : mapping of str to ndarray, (n,), float32
+        NaN where unknown; class variables as indices.
+    before, after : int
+        Steps of the halo that the record really has.
+    """
+
+    time: pd.DatetimeIndex
+    step: Step
+    latitude: np.ndarray
+    forcings: Mapping[str, np.ndarray]
+    statics: Mapping[str, np.ndarray]
+    before: int = 0
+    after: int = 0
+
+    def pad(self, size: int) -> Places:
+        """Return the same places followed by empty ones, `size` in all."""
+        extra = size - len(self.latitude)
+        if extra == 0:
+            return self
+        wide = {k: np.pad(v, ((0, 0), (0, extra)), constant_values=np.nan) for k, v in self.forcings.items()}
+        flat = {k: np.pad(v, (0, extra), constant_values=np.nan) for k, v in self.statics.items()}
+        latitude = np.pad(self.latitude, (0, extra))
+        return Places(self.time, self.step, latitude, wide, flat, self.before, self.after)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Gap-filled inputs in physical units, with what is known of their quality.
+
+    Parameters
+    ----------
+    dynamic : mapping of str to ndarray, (T, n), float32
+    static : mapping of str to ndarray, (n,), float32
+    missing : ndarray of bool, (T, n)
+        An input of this step, or a static input of this place, is not known.
+    filled : ndarray of bool, (T, n)
+        An input of this step was filled.
+    """
+
+    dynamic: Mapping[str, np.ndarray]
+    static: Mapping[str, np.ndarray]
+    missing: np.ndarray
+    filled: np.ndarray
+
+
+Histories = dict[str, History]
+"""Past of each gap-filled forcing: what the harmonic fill of the next year stands on."""
+
+
+def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inputs, Histories]:
+    """Fill gaps and compute derived variables.
+
+    Parameters
+    ----------
+    places : Places
+        One calendar year at most, or a whole record whose past is empty.
+    spec : InputSpec
+        Which inputs, and how their gaps are filled.
+    histories : dict of str to History
+        Past of each gap-filled forcing, as returned for the year before; empty at the start.
+
+    Returns
+    -------
+    inputs : Inputs
+    histories : dict of str to History
+        Including this period.
+    """
+    core = slice(places.before, places.before + len(places.time))
+    dynamic: dict[str, np.ndarray] = {}
+    filled = np.zeros((len(places.time), len(places.latitude)), dtype=bool)
+    past = dict(histories)
+    for name in spec.dynamic:
+        if VARIABLES[name].role == "derived":
+            dynamic[name] = derive(name, places.time, places.latitude, places.step)
+            continue
+        values = places.forcings[name]
+        rule = spec.gaps.get(name)
+        if rule is None:
+            dynamic[name] = values[core]
+            continue
+        history = past.get(name) or History.empty(values.shape[1], rule)
+        done = fill_gaps(values[core], places.time, rule, history, values[: core.start], values[core.stop :])
+        dynamic[name], filled, past[name] = done.values, filled | done.mask, history.add(values[core], places.time)
+    static = {name: places.statics[name] for name in (*spec.static, *spec.classes)}
+    missing = np.zeros_like(filled)
+    for name in spec.forcings:
+        missing |= ~np.isfinite(dynamic[name])
+    for value in static.values():
+        missing |= ~np.isfinite(value)
+    return Inputs(dynamic, static, missing, filled), past
+
+
+def design(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and stack inputs into the arrays of a model; what is missing becomes the training mean.
+
+    Parameters
+    ----------
+    inputs : Inputs
+        Gap-filled inputs.
+    spec : InputSpec
+        Order of the channels.
+    scaler : Scaler
+        Fitted on training sites.
+
+    Returns
+    -------
+    dynamic : ndarray, (n, T, n_dynamic), float32
+    static : ndarray, (n, n_static), float32
+        Scaled numbers first, then one-hot columns; an unknown class is all zero.
+    """
+    channels = [scaler.apply(name, inputs.dynamic[name]) for name in spec.dynamic]
+    dynamic = np.ascontiguousarray(np.stack(channels, axis=-1).swapaxes(0, 1))  # (n, T, F)
+    columns = [scaler.apply(name, inputs.static[name])[:, None] for name in spec.static]
+    columns += [one_hot(inputs.static[name], len(VARIABLES[name].classes)) for name in spec.classes]
+    empty = np.empty((dynamic.shape[0], 0), dtype=np.float32)
+    static = np.concatenate([empty, *columns], axis=1)
+    return np.nan_to_num(dynamic, copy=False), np.nan_to_num(static, copy=False)
+
+
+def one_hot(index: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return one-hot rows of class indices.
+
+    Parameters
+    ----------
+    index : ndarray, (n,), float
+        Position of the class, NaN where unknown.
+    n_classes : int
+
+    Returns
+    -------
+    rows : ndarray, (n, n_classes), float32
+
+    Examples
+    --------
+    >>> one_hot(np.array([1.0, np.nan]), 3)
+    array([[0., 1., 0.],
+           [0., 0., 0.]], dtype=float32)
+    """
+    return (index[:, None] == np.arange(n_classes)).astype(np.float32)

@@ -1,0 +1,145 @@
+"""Checkpoints: a folder that is enough to predict, checked before it is believed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from fluxgrid.data.scaler import Scaler
+from fluxgrid.errors import CheckpointError
+from fluxgrid.files import atomic_folder
+from fluxgrid.models.base import FluxModel
+from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.spec import ModelSpec
+from fluxgrid.provenance import digest_files
+from fluxgrid.registry import unknown_name
+
+_SPEC, _SCALER, _CONFIG, _PROVENANCE = "spec.json", "scaler.json", "config.yaml", "provenance.json"
+_SHIPPED = Path(__file__).parent.parent / "checkpoints"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained model with all that predicting needs."""
+
+    path: Path
+    """The folder."""
+    spec: ModelSpec
+    """What it eats and gives."""
+    scaler: Scaler
+    """Fitted on its training sites."""
+    model: FluxModel
+    """The weights, in evaluation mode."""
+    domain: TrainingDomain
+    """Where in input space it was trained."""
+    digest: str
+    """Hash of everything that decides its numbers."""
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """Return the checkpoints that come with fluxgrid, by name."""
+    return {path.parent.name: path.parent for path in sorted(_SHIPPED.glob(f"*/{_SPEC}"))}
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Return the folder of a shipped checkpoint or the folder given.
+
+    Raises
+    ------
+    UnknownName
+        If it is neither.
+    """
+    shipped = shipped_checkpoints()
+    if str(name) in shipped:
+        return shipped[str(name)]
+    path = Path(name).expanduser()
+    if (path / _SPEC).is_file():
+        return path
+    if path.exists():
+        message = f"{path} is not a checkpoint: it has no {_SPEC}. Give the folder that `fluxgrid train` wrote."
+        raise CheckpointError(message)
+    error = unknown_name("shipped model or checkpoint folder", str(name), shipped)
+    raise error
+
+
+def save_checkpoint(
+    path: Path,
+    spec: ModelSpec,
+    scaler: Scaler,
+    model: FluxModel,
+    domain: TrainingDomain,
+    config: str,
+    provenance: dict[str, Any],
+) -> None:
+    """Write a checkpoint folder that appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; must not exist.
+    spec, scaler, model, domain
+        What predicts.
+    config : str
+        The training configuration, YAML.
+    provenance : dict
+        Versions, commit, sites, scores: JSON values.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with atomic_folder(path) as folder:
+        (folder / _SPEC).write_text(spec.to_json(), encoding="utf-8")
+        (folder / _SCALER).write_text(scaler.to_json(), encoding="utf-8")
+        (folder / _CONFIG).write_text(config, encoding="utf-8")
+        weights = model.save_weights(folder)
+        parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder)]
+        row = {"digest": digest_files(parts), "parts": [part.name for part in parts], **provenance}
+        (folder / _PROVENANCE).write_text(json.dumps(row, indent=2), encoding="utf-8")
+
+
+def load_checkpoint(name: str | Path) -> Checkpoint:
+    """Read a checkpoint and check that it is the one that was written.
+
+    Parameters
+    ----------
+    name : str or Path
+        Name of a shipped checkpoint, or a folder.
+
+    Returns
+    -------
+    checkpoint : Checkpoint
+
+    Raises
+    ------
+    UnknownName
+        If there is none of that name.
+    CheckpointError
+        If a file is missing, changed or does not fit the others.
+    """
+    path = find_checkpoint(name)
+    try:
+        provenance = json.loads((path / _PROVENANCE).read_text(encoding="utf-8"))
+        found = digest_files([path / part for part in provenance["parts"]])
+        if found != provenance["digest"]:
+            message = (
+                f"The checkpoint {path} is corrupt: the hash of its files is {found}, not {provenance['digest']} as "
+                "when it was written. Copy it again from where it was trained, or train it again."
+            )
+            raise CheckpointError(message)
+        spec = ModelSpec.from_json((path / _SPEC).read_text(encoding="utf-8"))
+        model = spec.build()
+        model.load_weights(path)
+        scaler = Scaler.from_json((path / _SCALER).read_text(encoding="utf-8"))
+        return Checkpoint(path, spec, scaler, model, TrainingDomain.load(path), found)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        message = (
+            f"The checkpoint {path} cannot be read ({type(error).__name__}: {error}). It needs {_SPEC}, {_SCALER}, "
+            f"{_PROVENANCE} and its weights as written by this version of `fluxgrid train`. Train it again."
+        )
+        raise CheckpointError(message) from error

@@ -1,0 +1,115 @@
+"""LightGBM: gradient-boosted trees on one step at a time, one booster per flux.
+
+Source: the tree baseline of CarbonBench (Rozanov et al.): learning rate 0.05, depth 10, 31 leaves, at least 5 rows to a
+leaf, up to 1000 rounds with early stopping. GPP and RECO below zero are cut to zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import lightgbm
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from fluxgrid.models.base import MODELS, STRICT, Sizes
+
+
+@MODELS.register("lightgbm")
+@dataclass(frozen=True)
+class LightGBMConfig:
+    """Settings of the trees."""
+
+    rounds: Annotated[int, Field(ge=1)] = 1000
+    """Most trees per flux."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Weight of each tree."""
+    depth: Annotated[int, Field(ge=1)] = 10
+    """Deepest tree."""
+    leaves: Annotated[int, Field(ge=2)] = 31
+    """Most leaves of a tree."""
+    rows_per_leaf: Annotated[int, Field(ge=1)] = 5
+    """Fewest training rows in a leaf."""
+    patience: Annotated[int, Field(ge=1)] = 10
+    """Rounds without gain on the validation sites before training stops."""
+
+    differentiable: ClassVar[bool] = False
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def build(self, sizes: Sizes) -> Trees:
+        """Return untrained trees."""
+        return Trees(self, sizes)
+
+
+class Trees:
+    """Boosted trees behind the contract of `FluxModel`; no memory, so the state has no columns."""
+
+    state_size = 0
+
+    def __init__(self, config: LightGBMConfig, sizes: Sizes):
+        self.config = config
+        self.sizes = sizes
+        self.boosters: list[lightgbm.Booster] = []
+
+    def fit_flux(
+        self,
+        rows: np.ndarray,
+        target: np.ndarray,
+        weight: np.ndarray,
+        check: tuple[np.ndarray, np.ndarray, np.ndarray],
+        seed: int,
+    ) -> None:
+        """Fit the booster of the next flux, with early stopping on other sites.
+
+        Parameters
+        ----------
+        rows : ndarray, (N, F + S), scaled
+        target : ndarray, (N,), g m-2 d-1
+        weight : ndarray, (N,), >= 0
+        check : tuple of ndarray
+            Rows, target and weight of the validation sites.
+        seed : int
+        """
+        settings = {
+            "objective": "regression",
+            "learning_rate": self.config.learning_rate,
+            "max_depth": self.config.depth,
+            "num_leaves": self.config.leaves,
+            "min_data_in_leaf": self.config.rows_per_leaf,
+            "seed": seed,
+            "num_threads": 2,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        train = lightgbm.Dataset(rows, target, weight=weight, free_raw_data=True)
+        valid = lightgbm.Dataset(check[0], check[1], weight=check[2], reference=train)
+        stop = lightgbm.early_stopping(self.config.patience, verbose=False)
+        self.boosters.append(lightgbm.train(settings, train, self.config.rounds, [valid], callbacks=[stop]))
+
+    def predict(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fluxes (B, T, O) of each step by itself; the empty state passes through."""
+        batch, steps, _ = dynamic.shape
+        place = static[:, None, :].expand(batch, steps, -1)
+        rows = torch.cat([dynamic, place], dim=-1).reshape(batch * steps, -1).numpy()  # (B*T, F+S)
+        columns = [booster.predict(rows, num_threads=1) for booster in self.boosters]
+        fluxes = np.maximum(np.stack(columns, axis=-1), 0.0).astype(np.float32)
+        return torch.from_numpy(fluxes).view(batch, steps, -1), state
+
+    def save_weights(self, folder: Path) -> list[Path]:
+        """Write each booster in LightGBM's own text format."""
+        paths = [folder / f"trees_{index}.txt" for index in range(len(self.boosters))]
+        for path, booster in zip(paths, self.boosters, strict=True):
+            booster.save_model(path)
+        return paths
+
+    def load_weights(self, folder: Path) -> None:
+        """Read the boosters of all fluxes."""
+        try:
+            self.boosters = [lightgbm.Booster(model_file=folder / f"trees_{i}.txt") for i in range(self.sizes.fluxes)]
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(str(error)) from error

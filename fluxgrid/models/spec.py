@@ -1,0 +1,83 @@
+"""ModelSpec: what a model eats and gives, enough to check a cube against it without loading weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fluxgrid.data.gaps import GapRule
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.steps import Step
+from fluxgrid.models.base import PREDICTED_FLUXES, FluxModel, Sizes, model_config
+
+NUMERICS_VERSION = 1
+"""Raised when a regression test shows that the same weights and inputs give other bits."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Contract of one trained model."""
+
+    name: str
+    """Name of the model, not of its architecture."""
+    kind: str
+    """Architecture, a name of the registry."""
+    settings: dict[str, Any]
+    """Options of the architecture."""
+    step: Step
+    """Time step of inputs and outputs."""
+    inputs: InputSpec
+    """Variables, their order and the filling of their gaps."""
+    spin_up_years: int
+    """Years before the period that only build up the state; 0 for a model without memory."""
+    day_definition: str
+    """When a day begins: ``UTC`` or ``local standard time``."""
+    synthetic: bool = False
+    """Trained on simulated towers: every product of it says so."""
+    description: str = ""
+    """One sentence for people: what it was trained on."""
+    caveats: tuple[str, ...] = ()
+    """What its maps are not good for."""
+    sources: tuple[str, ...] = ()
+    """Citations of the training data."""
+    fluxes: tuple[str, ...] = PREDICTED_FLUXES
+    """What the head predicts."""
+    closure: str = "derived"
+    """How NEE follows: ``derived`` means NEE = RECO - GPP."""
+    numerics_version: int = field(default=NUMERICS_VERSION)
+    """See `NUMERICS_VERSION`."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """Widths of the tensors."""
+        return Sizes(self.inputs.n_dynamic, len(self.inputs.static_columns), len(self.fluxes))
+
+    def build(self) -> FluxModel:
+        """Return the architecture with fresh weights.
+
+        Raises
+        ------
+        UnknownName, ConfigError
+            If the architecture or one of its options is not known.
+        """
+        return model_config(self.kind, self.settings).build(self.sizes)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether it is trained by gradients."""
+        return model_config(self.kind, self.settings).differentiable
+
+    def to_json(self) -> str:
+        """Return the text stored in a checkpoint."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Return the spec stored by `to_json`; KeyError or TypeError where it does not fit."""
+        row = json.loads(text)
+        inputs = row.pop("inputs")
+        gaps = {name: GapRule(**rule) for name, rule in inputs["gaps"].items()}
+        dynamic, static, classes = (tuple(inputs[key]) for key in ("dynamic", "static", "classes"))
+        row |= {key: tuple(row[key]) for key in ("caveats", "sources", "fluxes")}
+        return cls(inputs=InputSpec(dynamic, static, classes, gaps), **row)

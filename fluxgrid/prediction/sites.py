@@ -1,0 +1,38 @@
+"""Predict a site: the map's own function on a 1 x 1 tile."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fluxgrid.data.records import plan_segments, site_places
+from fluxgrid.data.sites import Site
+from fluxgrid.prediction.predictor import BlockState, Predictor
+
+
+def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
+    """Return the fluxes of a site over its whole record.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The model.
+    site : Site
+        Its series has the model's time step.
+
+    Returns
+    -------
+    fluxes : DataFrame
+        Index of the site's series; columns nee, gpp, reco, g m-2 d-1, NaN where an input is missing.
+    """
+    spec = predictor.checkpoint.spec
+    time = pd.DatetimeIndex(site.series.index)
+    state: BlockState | None = None
+    parts = []
+    for segment in plan_segments(time, spec.step, 0, spec.spin_up_years):
+        fluxes, state = predictor.predict(site_places(site, spec.step, spec.inputs, segment.steps), state)
+        if segment.recycled:
+            state = BlockState(state.hidden, {})
+        if segment.scored:
+            parts.append(np.concatenate([fluxes.nee, fluxes.gpp, fluxes.reco], axis=1))
+    return pd.DataFrame(np.concatenate(parts), index=time, columns=["nee", "gpp", "reco"])

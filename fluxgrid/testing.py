@@ -1,0 +1,134 @@
+"""Small synthetic cubes for tests and examples; nothing that ships imports this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from fluxgrid.data.cube.build import class_flags, coordinates
+from fluxgrid.data.derived import derive
+from fluxgrid.data.steps import Step, calendar
+from fluxgrid.geo.grid import Grid
+from fluxgrid.variables import CLIMATE_GROUPS, VARIABLES
+
+
+def small_cube(
+    step: Step = "daily",
+    shape: tuple[int, int] = (5, 7),
+    start: str = "2019-01-01",
+    periods: int = 11,
+    seed: int = 0,
+    centre: tuple[float, float] = (-93.5, 41.5),
+    resolution: float = 0.1,
+    missing: float = 0.0,
+) -> xr.Dataset:
+    """Make a small cube over Iowa with plausible values.
+
+    Parameters
+    ----------
+    step : Step
+        Daily or monthly.
+    shape : (ny, nx)
+        Cells.
+    start : str
+        First step.
+    periods : int
+        Number of steps.
+    seed : int
+        Same seed, same values.
+    centre : (x, y), degrees
+        Somewhere near the middle.
+    resolution : float, degrees
+        Size of a cell.
+    missing : float, 0-1
+        Share of forcing values that are NaN.
+
+    Returns
+    -------
+    cube : Dataset
+        In memory, dims (time, y, x) and (y, x): temperature_2m, precipitation, shortwave, vpd, crop_fraction,
+        forest_fraction, climate_group.
+
+    Examples
+    --------
+    >>> cube = small_cube()
+    >>> dict(cube.sizes), float(cube.y[0] - cube.y[1]) > 0
+    ({'time': 11, 'y': 5, 'x': 7}, True)
+    """
+    rng = np.random.default_rng(seed)
+    time = calendar(start, pd.Timestamp(start) + pd.Timedelta(days=31 * periods), step)[:periods]
+    grid = _grid(shape, centre, resolution)
+    latitude = np.repeat(grid.y, shape[1])
+    sun = derive("toa_radiation", time, latitude, step).reshape(periods, *shape)
+    noise = rng.normal(size=(periods, 1, 1)) + 0.3 * rng.normal(size=(periods, *shape))
+    forcings = {
+        "temperature_2m": 0.09 * (sun - 250) + 8 + 3 * noise,
+        "precipitation": rng.gamma(0.4, 6.0, size=(periods, *shape)),
+        "shortwave": sun * np.clip(0.5 + 0.1 * noise, 0.1, 0.75),
+        "vpd": np.clip(0.03 * sun + 1.5 * noise, 0.1, None),
+    }
+    for values in forcings.values():
+        values[rng.random(values.shape) < missing] = np.nan
+    crop = rng.uniform(0.2, 0.9, shape)
+    statics = {
+        "crop_fraction": crop,
+        "forest_fraction": (1 - crop) * rng.uniform(0, 1, shape),
+        "climate_group": np.full(shape, CLIMATE_GROUPS.index("continental")),
+    }
+    return _dataset(forcings | statics, {"step": step}, time, grid)
+
+
+def write_cube(ds: xr.Dataset, path: Path | str, chunks: tuple[int, int] = (3, 4), **options: object) -> Path:
+    """Write a cube as a zarr store whose chunks hold all steps of a few cells.
+
+    Parameters
+    ----------
+    ds : Dataset
+        A cube, or a dataset that plays a foreign one.
+    path : path
+        Must not exist.
+    chunks : (ny, nx)
+        Cells of a chunk.
+    **options
+        For ``Dataset.to_zarr``, such as ``zarr_format=2``.
+
+    Returns
+    -------
+    path : Path
+    """
+    path = Path(path)
+    options = {"zarr_format": 3, "consolidated": False} | options
+    ds = ds.drop_encoding().compute()
+    for array in ds.data_vars.values():
+        if "spatial_ref" in ds.coords:
+            array.encoding["grid_mapping"] = "spatial_ref"
+        sizes = [*array.shape[:-2], *chunks][-array.ndim :] if array.ndim >= 2 else array.shape
+        array.encoding["chunks"] = tuple(min(*pair) for pair in zip(sizes, array.shape, strict=True))
+    ds.to_zarr(path, mode="w-", **options)  # type: ignore[call-overload]
+    return path
+
+
+def _grid(shape: tuple[int, int], centre: tuple[float, float], resolution: float) -> Grid:
+    """Return the grid of that many cells around a point."""
+    west, south = (np.floor(middle / resolution) - size // 2 for middle, size in zip(centre, shape[::-1], strict=True))
+    x, y = (
+        (first + np.arange(size) + 0.5) * resolution for first, size in zip((west, south), shape[::-1], strict=True)
+    )
+    return Grid.from_centres(x, y, "EPSG:4326")
+
+
+def _dataset(values: dict[str, np.ndarray], attrs: dict[str, str], time: object, grid: Grid) -> xr.Dataset:
+    """Return values as a cube."""
+    ds = xr.Dataset(coords=coordinates(time, grid))  # type: ignore[arg-type]
+    for name, array in values.items():
+        variable = VARIABLES[name]
+        flags = class_flags(variable.classes) if variable.role == "class" else {}
+        about = {"units": variable.units, "long_name": variable.long_name} | flags
+        ds[name] = (("time", "y", "x")[-array.ndim :], array.astype("float32"), about)
+    ds.attrs = {"title": "Synthetic cube for tests", "source": "fluxgrid.testing", "day_definition": "UTC"} | attrs
+    ds = ds.rio.write_crs("EPSG:4326")
+    ds.attrs["crs"] = "EPSG:4326"
+    return ds

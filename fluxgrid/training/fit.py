@@ -1,0 +1,139 @@
+"""Fit one network: the whole loop in one function."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fluxgrid.data.windows import Window, plan_windows
+from fluxgrid.models import zero_state
+from fluxgrid.models.network import Network
+from fluxgrid.training.losses import flux_loss
+from fluxgrid.training.sequences import Sequence
+from fluxgrid.training.settings import FitSettings
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened in training: losses by epoch, and the epoch whose weights were kept."""
+
+    train: tuple[float, ...]
+    validation: tuple[float, ...]
+    best_epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Windows stacked: inputs (B, T, F) and (B, S), targets (B, T, 3), weights (B, T)."""
+
+    dynamic: Tensor
+    static: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
+    """Cut windows out of their sequences; shorter ones are padded at the end with steps that do not count.
+
+    Parameters
+    ----------
+    windows : list of Window
+    sequences : list of Sequence
+
+    Returns
+    -------
+    batch : Batch
+    """
+    longest = max(w.stop - w.start for w in windows)
+    first = sequences[0]
+    dynamic = np.zeros((len(windows), longest, first.dynamic.shape[1]), np.float32)
+    targets = np.full((len(windows), longest, first.targets.shape[1]), np.nan, np.float32)
+    weights = np.zeros((len(windows), longest), np.float32)
+    for row, window in enumerate(windows):
+        sequence, steps = sequences[window.sequence], slice(window.start, window.stop)
+        length, spin_up = window.stop - window.start, window.spin_up
+        dynamic[row, :length] = sequence.dynamic[steps]
+        targets[row, spin_up:length] = sequence.targets[window.scored]
+        weights[row, spin_up:length] = sequence.weights[window.scored]
+    static = np.stack([sequences[w.sequence].static for w in windows])
+    return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
+
+
+def spread(sequences: list[Sequence]) -> Tensor:
+    """Return the standard deviation of GPP, RECO and NEE over training sites, (3,), g m-2 d-1."""
+    values = np.concatenate([s.targets for s in sequences]).astype(np.float64)
+    return torch.tensor([float(np.nanstd(v[np.isfinite(v)])) if np.isfinite(v).any() else 1.0 for v in values.T])
+
+
+def fit(
+    network: Network,
+    train: list[Sequence],
+    validation: list[Sequence],
+    settings: FitSettings,
+    report: Callable[[int, float, float], None] = lambda *_: None,
+) -> History:
+    """Fit a network and leave it with the weights that did best on sites it was not trained on.
+
+    Parameters
+    ----------
+    network : Network
+        With fresh weights; changed in place.
+    train, validation : list of Sequence
+        No site group may stand in both.
+    settings : FitSettings
+    report : callable
+        Called after each epoch with its number and the two losses.
+
+    Returns
+    -------
+    history : History
+    """
+    generator = torch.Generator().manual_seed(settings.seed)
+    sigma = spread(train)
+    network.head.set_scale(sigma[:2])
+    windows = plan_windows([len(s.dynamic) for s in train], train[0].spin_up, settings.window)
+    windows = tuple(w for w in windows if np.isfinite(train[w.sequence].targets[w.scored]).any())
+    checks = plan_windows([len(s.dynamic) for s in validation], validation[0].spin_up, settings.window)
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    batches = -(-len(windows) // settings.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=settings.epochs * batches, pct_start=0.1, final_div_factor=4
+    )
+    losses: list[tuple[float, float]] = []
+    best, kept = 0, copy.deepcopy(network.state_dict())
+    for epoch in range(settings.epochs):
+        network.train()
+        order = torch.randperm(len(windows), generator=generator).tolist()
+        total = 0.0
+        for first in range(0, len(order), settings.batch):
+            batch = stack([windows[i] for i in order[first : first + settings.batch]], train)
+            loss = _loss(network, batch, sigma)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+            optimiser.step()
+            schedule.step()
+            total += float(loss.detach())
+        network.eval()
+        with torch.inference_mode():
+            check = float(_loss(network, stack(list(checks), validation), sigma))
+        losses.append((total / batches, check))
+        report(epoch, *losses[-1])
+        if check <= min(value for _, value in losses):
+            best, kept = epoch, copy.deepcopy(network.state_dict())
+        if epoch - best >= settings.patience:
+            break
+    network.load_state_dict(kept)
+    network.eval()
+    return History(tuple(t for t, _ in losses), tuple(v for _, v in losses), best)
+
+
+def _loss(network: Network, batch: Batch, sigma: Tensor) -> Tensor:
+    """Return the loss of one batch, the state starting at zero."""
+    fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
+    return flux_loss(fluxes, batch.targets, batch.weights, sigma)

@@ -1,0 +1,79 @@
+"""Permutation importance: how much worse a model gets when one input is shuffled."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.windows import plan_windows
+from fluxgrid.models import FluxModel, zero_state
+from fluxgrid.training.fit import Batch, spread, stack
+from fluxgrid.training.losses import flux_loss
+from fluxgrid.training.sequences import Sequence
+
+
+def permutation_importance(
+    model: FluxModel, sequences: list[Sequence], spec: InputSpec, window: int, seed: int, most: int = 256
+) -> np.ndarray:
+    """Return the importance of every predictor column.
+
+    Parameters
+    ----------
+    model : FluxModel
+        Trained.
+    sequences : list of Sequence
+        Sites the importance is measured on.
+    spec : InputSpec
+    window : int
+        Scored steps of a window.
+    seed : int
+    most : int
+        Most windows used.
+
+    Returns
+    -------
+    importance : ndarray, (n_dynamic + n_static,), >= 0
+        Growth of the loss when the input is shuffled over windows and steps; the columns of one class variable share
+        the growth that shuffling the class makes. All equal if no shuffling hurts.
+    """
+    rng = np.random.default_rng(seed)
+    windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
+    if len(windows) > most:
+        windows = tuple(windows[i] for i in sorted(rng.choice(len(windows), most, replace=False)))
+    batch = stack(list(windows), sequences)
+    sigma = spread(sequences)
+    base = _loss(model, batch, sigma)
+    columns = [max(_loss(model, _shuffle_channel(batch, i, rng), sigma) - base, 0.0) for i in range(spec.n_dynamic)]
+    for names in _static_groups(spec):
+        growth = max(_loss(model, _shuffle_static(batch, names, rng), sigma) - base, 0.0)
+        columns += [growth] * len(names)
+    importance = np.array(columns)
+    return importance if importance.any() else np.ones_like(importance)
+
+
+def _static_groups(spec: InputSpec) -> list[list[int]]:
+    """Return the static columns that belong together: one number, or all columns of one class."""
+    owners = [column.split("=")[0] for column in spec.static_columns]
+    return [[i for i, owner in enumerate(owners) if owner == name] for name in (*spec.static, *spec.classes)]
+
+
+def _shuffle_channel(batch: Batch, channel: int, rng: np.random.Generator) -> Batch:
+    """Return the batch with one dynamic channel shuffled over windows and steps."""
+    dynamic = batch.dynamic.clone()
+    values = dynamic[..., channel].flatten()
+    dynamic[..., channel] = values[torch.from_numpy(rng.permutation(len(values)))].view(dynamic.shape[:2])
+    return Batch(dynamic, batch.static, batch.targets, batch.weights)
+
+
+def _shuffle_static(batch: Batch, columns: list[int], rng: np.random.Generator) -> Batch:
+    """Return the batch with some static columns shuffled over windows, together."""
+    static = batch.static.clone()
+    static[:, columns] = static[torch.from_numpy(rng.permutation(len(static)))][:, columns]
+    return Batch(batch.dynamic, static, batch.targets, batch.weights)
+
+
+def _loss(model: FluxModel, batch: Batch, sigma: torch.Tensor) -> float:
+    """Return the loss of a trained model."""
+    fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
+    return float(flux_loss(fluxes, batch.targets, batch.weights, sigma))

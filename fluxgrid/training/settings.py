@@ -1,0 +1,36 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is fitted; the fields say what each one does."""
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    """Most passes over the training windows."""
+    batch: Annotated[int, Field(ge=1)] = 32
+    """Windows per optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Of AdamW at its highest: it rises over the first tenth of the steps and falls by a cosine after."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Of AdamW."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the gradient."""
+    window: Annotated[int, Field(ge=1)] = 365
+    """Scored steps per window."""
+    patience: Annotated[int, Field(ge=1)] = 15
+    """Epochs without gain on the validation sites before training stops."""
+    validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
+    """Share of site groups held back to choose the best epoch."""
+    members: Annotated[int, Field(ge=1)] = 1
+    """Seeds tried; the one that does best on its validation sites is kept."""
+    seed: Annotated[int, Field(ge=0)] = 20
+    """Of weights, order of windows and choice of validation sites."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")

@@ -1,0 +1,167 @@
+"""From sites to a trained model: scaler, fit, importance and domain, each on training sites only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fluxgrid.data.inputs import Inputs
+from fluxgrid.data.scaler import Scaler
+from fluxgrid.data.sites import Sites
+from fluxgrid.data.splits import site_folds, validation_split
+from fluxgrid.errors import TableError
+from fluxgrid.models import FluxModel, ModelSpec
+from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.lightgbm import Trees
+from fluxgrid.models.network import Network
+from fluxgrid.prediction.applicability import fit_domain, month_vectors
+from fluxgrid.training.fit import fit
+from fluxgrid.training.importance import permutation_importance
+from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
+from fluxgrid.training.settings import FitSettings
+from fluxgrid.training.trees import fit_trees
+
+DOMAIN_POINTS = 4000
+"""Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A model and what it was fitted with."""
+
+    model: FluxModel
+    scaler: Scaler
+    sites: tuple[str, ...]
+    validation: tuple[str, ...]
+    validation_loss: float
+
+
+def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Report = lambda _: None) -> Trained:
+    """Fit a model to sites; some groups are held back to choose the best epoch.
+
+    Parameters
+    ----------
+    sites : Sites
+        Training sites.
+    spec : ModelSpec
+        Architecture and inputs.
+    settings : FitSettings
+    report : callable
+        Takes one line of progress.
+
+    Returns
+    -------
+    trained : Trained
+
+    Raises
+    ------
+    TableError
+        If no site brings all inputs.
+    """
+    usable = sites.select(_with_inputs(sites, spec))
+    inputs = inputs_of(usable, spec.inputs, spec.step)
+    best: Trained | None = None
+    for member in range(settings.members):
+        seeded = replace(settings, seed=settings.seed + member)
+        trained = _train_member(usable, inputs, spec, seeded, report)
+        if best is None or trained.validation_loss < best.validation_loss:
+            best = trained
+    if best is None:
+        message = "No member was trained."
+        raise AssertionError(message)
+    return best
+
+
+def _with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
+    """Return the sites that bring every input at some step."""
+    ids = tuple(
+        site.id
+        for site in sites
+        if all(name in site.series and site.series[name].notna().any() for name in spec.inputs.forcings)
+        and all(np.isfinite(site.statics.get(name, np.nan)) for name in (*spec.inputs.static, *spec.inputs.classes))
+    )
+    if not ids:
+        message = (
+            f"No site of {sites.source} brings all inputs of {spec.name}: {', '.join(spec.inputs.names)}. "
+            "Drop an input, or give a table that has them."
+        )
+        raise TableError(message)
+    return ids
+
+
+def _train_member(
+    sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, settings: FitSettings, report: Report
+) -> Trained:
+    """Fit with one seed."""
+    split = validation_split(sites, settings.validation, settings.seed)
+    scaler = fit_scaler((inputs[i] for i in split.train), spec.inputs)
+    train, check = (list(_sequences(sites.select(ids), inputs, spec, scaler)) for ids in (split.train, split.test))
+    torch.manual_seed(settings.seed)
+    model = spec.build()
+    loss = float("nan")
+    if isinstance(model, Network):
+        history = fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
+        loss = history.validation[history.best_epoch]
+    elif isinstance(model, Trees):
+        fit_trees(model, train, check, settings.seed)
+        report(f"trees: {', '.join(str(b.num_trees()) for b in model.boosters)} per flux")
+        loss = 0.0
+    return Trained(model, scaler, split.train, split.test, loss)
+
+
+def _line(settings: FitSettings, epoch: int, train: float, check: float) -> str:
+    """Return one line of progress."""
+    return f"seed {settings.seed} epoch {epoch + 1}/{settings.epochs}: training {train:.4f}, held-out sites {check:.4f}"
+
+
+def _sequences(sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, scaler: Scaler) -> Iterator[Sequence]:
+    """Yield the sites as arrays."""
+    for site in sites:
+        yield make_sequence(site, inputs[site.id], spec.inputs, scaler, spec.step, spec.spin_up_years)
+
+
+def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: FitSettings) -> TrainingDomain:
+    """Return the domain of a trained model: its training months, their importance and the threshold.
+
+    Parameters
+    ----------
+    trained : Trained
+    sites : Sites
+        The sites given to `train_model`.
+    spec : ModelSpec
+    settings : FitSettings
+
+    Returns
+    -------
+    domain : TrainingDomain
+    """
+    used = sites.select((*trained.sites, *trained.validation))
+    inputs = inputs_of(used, spec.inputs, spec.step)
+    sequences = list(_sequences(used, inputs, spec, trained.scaler))
+    importance = permutation_importance(trained.model, sequences, spec.inputs, settings.window, settings.seed)
+    fold_of = {
+        i: n for n, fold in enumerate(site_folds(used, min(5, len(set(used.groups))), settings.seed)) for i in fold.test
+    }
+    vectors, places = [], []
+    for number, site in enumerate(used):
+        time = pd.DatetimeIndex(site.series.index)
+        rows = month_vectors(inputs[site.id], spec.inputs, time)[:, 0]  # (M, K)
+        vectors.append(rows[np.isfinite(rows).all(axis=1)])
+        places.append(np.full(len(vectors[-1]), number))
+    points, owner = np.concatenate(vectors), np.concatenate(places)
+    kept = _thin(owner, DOMAIN_POINTS)
+    folds = np.array([fold_of[site.id] for site in used])[owner[kept]]
+    return fit_domain(points[kept], owner[kept], importance, folds)
+
+
+def _thin(owner: np.ndarray, most: int) -> np.ndarray:
+    """Return the rows to keep: every k-th run of twelve months of each site, the first always."""
+    every = -(-len(owner) // most)
+    position = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    return np.flatnonzero((position // 12) % every == 0)

@@ -1,0 +1,134 @@
+"""The handshake: whether a cube gives a model what it needs, here and then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from fluxgrid.data.cube import grid_of, step_of
+from fluxgrid.data.records import Segment, plan_segments
+from fluxgrid.data.steps import Step
+from fluxgrid.errors import GridError, IncompatibleCube, itemise
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.region import Region
+from fluxgrid.models import ModelSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """What cube, model, region and period have agreed on."""
+
+    grid: Grid
+    """Of the map."""
+    origin: tuple[int, int]
+    """Its first row and column in the cube."""
+    time: pd.DatetimeIndex
+    """Steps of the cube."""
+    segments: tuple[Segment, ...]
+    """Spin-up and years."""
+    warnings: tuple[str, ...]
+    """What a user should know and may accept."""
+
+
+def shake_hands(
+    cube: xr.Dataset, spec: ModelSpec, region: Region, start: pd.Timestamp | None, end: pd.Timestamp | None
+) -> Agreement:
+    """Check a cube against a model, a region and a period.
+
+    Parameters
+    ----------
+    cube : Dataset
+    spec : ModelSpec
+    region : Region
+    start, end : Timestamp, optional
+        First and last day wanted, both included; all the cube has by default.
+
+    Returns
+    -------
+    agreement : Agreement
+
+    Raises
+    ------
+    IncompatibleCube
+        Listing every disagreement at once.
+    """
+    time = pd.DatetimeIndex(cube.indexes["time"])
+    step = step_of(cube)
+    problems = [*_variable_problems(cube, spec), *_step_problems(step, spec)]
+    first, last = start or time[0], end or _last_day(time, step)
+    problems += _period_problems(time, first, last, step)
+    grid = _cut(cube, region, problems)
+    wanted = np.flatnonzero((time >= first) & (time <= last))
+    if not problems and not len(wanted):
+        problems.append(
+            f"period: {first:%Y-%m-%d} to {last:%Y-%m-%d} holds no whole {step} step; give a longer one (--start, "
+            "--end)"
+        )
+    if problems or grid is None:
+        raise IncompatibleCube(itemise(f"The cube and the model {spec.name!r} do not fit", problems))
+    segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years)
+    rows, cols = grid_of(cube).window(grid)
+    warnings = _warnings(cube, spec, segments)
+    return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
+
+
+def _variable_problems(cube: xr.Dataset, spec: ModelSpec) -> list[str]:
+    """Say which inputs the cube lacks."""
+    have = ", ".join(sorted(map(str, cube.data_vars)))
+    return [
+        f"variable {name!r}: the model needs it, the cube has {have}. Add it to the cube or its mapping"
+        for name in spec.inputs.names
+        if name not in cube.data_vars
+    ]
+
+
+def _step_problems(step: Step, spec: ModelSpec) -> list[str]:
+    """Say whether the time steps differ."""
+    if step == spec.step:
+        return []
+    return [f"time step: the cube is {step}, the model {spec.step}. Choose another model (--model) or cube (--cube)"]
+
+
+def _period_problems(time: pd.DatetimeIndex, first: pd.Timestamp, last: pd.Timestamp, step: Step) -> list[str]:
+    """Say whether the cube covers the period."""
+    if last < first:
+        return [f"period: it ends on {last:%Y-%m-%d}, before it begins on {first:%Y-%m-%d} (--start, --end)"]
+    have = f"the cube covers {time[0]:%Y-%m-%d} to {_last_day(time, step):%Y-%m-%d}"
+    problems = []
+    if first < time[0]:
+        problems.append(f"period: {have} and so begins after {first:%Y-%m-%d}. Give a later --start")
+    if last > _last_day(time, step):
+        problems.append(f"period: {have} and so ends before {last:%Y-%m-%d}. Give an earlier --end")
+    return problems
+
+
+def _last_day(time: pd.DatetimeIndex, step: Step) -> pd.Timestamp:
+    """Return the last day the steps cover."""
+    return time[-1] + (pd.offsets.MonthEnd(0) if step == "monthly" else pd.Timedelta(0))
+
+
+def _cut(cube: xr.Dataset, region: Region, problems: list[str]) -> Grid | None:
+    """Return the part of the cube's grid that holds the region, noting where it cannot."""
+    grid = grid_of(cube)
+    try:
+        return grid.covering(region.bounds)
+    except GridError as error:
+        problems.append(f"region {region.name!r}: {error} Choose a region inside it (--region)")
+        return None
+
+
+def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...]) -> tuple[str, ...]:
+    """Return what is allowed but should be known."""
+    warnings = []
+    day = cube.attrs.get("day_definition")
+    if spec.step == "daily" and day and day != spec.day_definition:
+        warnings.append(f"A day of the cube is in {day}, of the model in {spec.day_definition}: days differ by hours.")
+    if any(segment.recycled for segment in segments):
+        warnings.append(
+            f"The cube holds fewer than {spec.spin_up_years} years before the period: the first year is run once more "
+            "as spin-up and its cells carry the flag 'filled'."
+        )
+    return tuple(warnings)

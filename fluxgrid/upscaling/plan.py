@@ -1,0 +1,175 @@
+"""The plan of a map: grid, tiles, years, and the hash that says which map it is. Slices only, no data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fluxgrid.data.records import Segment
+from fluxgrid.data.steps import Step
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.tiles import Tile
+from fluxgrid.models import NUMERICS_VERSION
+from fluxgrid.output.flags import Quality
+from fluxgrid.output.store import DTYPES
+from fluxgrid.provenance import digest, digest_arrays, versions
+
+CHUNK = 32
+"""Side of a chunk of the map store, and the least tile, in cells."""
+
+_ISA = ("machine", "processor", "torch", "numpy", "scipy", "lightgbm")
+
+
+@dataclass(frozen=True)
+class CubeSource:
+    """Where a cube is opened from, in any process."""
+
+    path: str
+    mapping: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that decides a map, and how it is cut into units of work.
+
+    A unit is one tile and one segment of time (a calendar year, or a year of spin-up).
+    """
+
+    region: str
+    """Name of the region, for file names."""
+    cube: CubeSource
+    """Covariates."""
+    checkpoint: Path
+    """Folder of the model."""
+    model_digest: str
+    """Hash of the model."""
+    step: Step
+    """Time step."""
+    time: pd.DatetimeIndex
+    """Steps of the cube."""
+    segments: tuple[Segment, ...]
+    """Spin-up and years, as slices of `time`, in order."""
+    grid: Grid
+    """Of the map."""
+    origin: tuple[int, int]
+    """Row and column of the map's first cell in the cube."""
+    land_fraction: np.ndarray
+    """Share of land in each cell, (y, x)."""
+    region_share: np.ndarray
+    """Share of each cell inside the region, (y, x)."""
+    tiles: tuple[Tile, ...]
+    """Tiles that cover the map exactly."""
+
+    @property
+    def busy_tiles(self) -> tuple[Tile, ...]:
+        """Tiles that hold at least one cell to predict."""
+        wanted = self.wanted
+        return tuple(t for t in self.tiles if wanted[t.rows, t.cols].any())
+
+    @property
+    def idle_tiles(self) -> tuple[Tile, ...]:
+        """Tiles without a cell to predict; they hold only reasons."""
+        wanted = self.wanted
+        return tuple(t for t in self.tiles if not wanted[t.rows, t.cols].any())
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """Cells to predict: some land, some of it inside the region; bool (y, x)."""
+        return (self.land_fraction > 0) & (self.region_share > 0)
+
+    @property
+    def fixed_flags(self) -> np.ndarray:
+        """Bits of `quality_flag` that do not depend on time, int8 (y, x)."""
+        outside = np.where(self.region_share > 0, 0, Quality.OUTSIDE_REGION.value)
+        return (outside | np.where(self.land_fraction > 0, 0, Quality.WATER.value)).astype(np.int8)
+
+    @property
+    def map_segments(self) -> tuple[Segment, ...]:
+        """Segments whose predictions are written."""
+        return tuple(segment for segment in self.segments if segment.scored)
+
+    @property
+    def digest(self) -> str:
+        """Hash of what the map is: two runs with the same hash make the same map from the same inputs."""
+        spans = [(str(self.time[s.steps][0]), str(self.time[s.steps][-1]), s.scored, s.recycled) for s in self.segments]
+        wkt = self.grid.crs.to_wkt()
+        place = [list(self.grid.shape), list(self.grid.affine)[:6], wkt, list(self.origin)]
+        cells = [self.region, digest_arrays({"wanted": self.wanted, "land": self.land_fraction})]
+        source = [str(Path(self.cube.path).resolve()), self.cube.mapping]
+        machine = {name: versions().get(name) for name in _ISA}
+        return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, source, machine)
+
+    def store(self, work: Path, segment: Segment) -> Path:
+        """Return the map store of a segment."""
+        return work / f"{self.label(segment)}.zarr"
+
+    def label(self, segment: Segment) -> str:
+        """Return the name of a segment: its year, with its place in the order for spin-up."""
+        year = self.time[segment.steps.start].year
+        return str(year) if segment.scored else f"spin-up-{self.segments.index(segment)}-{year}"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take."""
+
+    tiles: int
+    cells: int
+    years: int
+    pixel_days: int
+    """Delivered pixel-steps in days."""
+    spin_up_pixel_days: int
+    memory_bytes: int
+    disk_bytes: int
+    seconds: float
+
+
+def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Estimate:
+    """Return tiles, pixel-days, memory, disk and time of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+    rate : float
+        Pixel-steps per second of one thread, measured on this machine.
+    lanes : int
+        Threads of all workers together.
+    inputs : int
+        Input variables read.
+    state : int
+        Columns of the model's state.
+
+    Returns
+    -------
+    estimate : Estimate
+    """
+    cells = int(plan.wanted.sum())
+    tiles = plan.busy_tiles
+    tile = max((t.shape[0] * t.shape[1] for t in tiles), default=0)
+    steps = sum(_length(s) for s in plan.map_segments)
+    spin_up = sum(_length(s) for s in plan.segments) - steps
+    longest = max(_length(s) for s in plan.segments)
+    per_cell = sum(dtype.itemsize for dtype in DTYPES.values())
+    area = plan.grid.shape[0] * plan.grid.shape[1]
+    held = lanes * tile * longest * 4 * (2 * inputs + 3 * per_cell // 4) + 500_000_000  # libraries take the rest
+    # blocks are padded: cells of a block that nobody wants cost as much as the others
+    padded = sum(t.shape[0] * t.shape[1] for t in tiles)
+    days = 1.0 if plan.step == "daily" else 30.4375
+    return Estimate(
+        tiles=len(tiles),
+        cells=cells,
+        years=len(plan.map_segments),
+        pixel_days=int(cells * steps * days),
+        spin_up_pixel_days=int(cells * spin_up * days),
+        memory_bytes=held,
+        disk_bytes=2 * cells * steps * per_cell + cells * state * 4 * len(plan.segments) + area * 16,
+        seconds=padded * (steps + spin_up) / rate / lanes,
+    )
+
+
+def _length(segment: Segment) -> int:
+    """Return the number of steps."""
+    return segment.steps.stop - segment.steps.start

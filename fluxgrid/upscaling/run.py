@@ -1,0 +1,140 @@
+"""Run a plan: stores first, then tiles, then the check that nothing is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from fluxgrid.errors import IncompleteMap, OutputError, itemise
+from fluxgrid.output.store import create_store, write_tile
+from fluxgrid.provenance import digest
+from fluxgrid.upscaling.execute import Executor, run_tiles
+from fluxgrid.upscaling.plan import CHUNK, Plan
+from fluxgrid.upscaling.tile import Job, TileReport, TileTask, empty_arrays, input_digests
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What all tiles reported."""
+
+    reports: tuple[TileReport, ...]
+    expected: int
+    """Cell-steps to predict."""
+    missing: int
+    """Of these, without a value."""
+
+    @property
+    def inputs(self) -> str:
+        """Hash of all inputs, for the manifest."""
+        return digest([list(report.inputs) for report in self.reports])
+
+    @property
+    def computed(self) -> int:
+        """Units computed now."""
+        return sum(report.done for report in self.reports)
+
+    @property
+    def kept(self) -> int:
+        """Units done before."""
+        return sum(report.kept for report in self.reports)
+
+    @property
+    def missing_share(self) -> float:
+        """Share of cell-steps without a value."""
+        return self.missing / self.expected if self.expected else 0.0
+
+
+def tile_tasks(plan: Plan) -> list[TileTask]:
+    """Return the tiles of a plan with their masks."""
+    wanted, flags = plan.wanted, plan.fixed_flags
+    return [TileTask(t, wanted[t.rows, t.cols].copy(), flags[t.rows, t.cols].copy()) for t in plan.busy_tiles]
+
+
+def prepare_stores(plan: Plan, work: Path) -> None:
+    """Make the empty map store of each year; tiles nobody predicts get their reason in `quality_flag`.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    flags = plan.fixed_flags
+    for segment in plan.map_segments:
+        path = plan.store(work, segment)
+        if not path.exists():
+            create_store(path, plan.grid, pd.DatetimeIndex(plan.time[segment.steps]), CHUNK)
+            for tile in plan.idle_tiles:
+                write_tile(
+                    path, tile, empty_arrays(segment.steps.stop - segment.steps.start, flags[tile.rows, tile.cols])
+                )
+
+
+def digest_inputs(plan: Plan, job: Job, threads: int) -> str:
+    """Return the hash of all inputs of a plan as they stand now, as `RunResult.inputs` does after a run."""
+    with ThreadPoolExecutor(threads) as pool:
+        return digest([list(found) for found in pool.map(lambda task: input_digests(task, job), tile_tasks(plan))])
+
+
+def run_plan(
+    plan: Plan,
+    work: Path,
+    executor: Executor,
+    device: str,
+    on_done: Callable[[TileReport], None] = lambda _: None,
+) -> RunResult:
+    """Bring every unit of a plan to its finished state.
+
+    Units that are done with the same key are kept, so that a first run, a resumed one and one over new inputs are the
+    same call.
+
+    Parameters
+    ----------
+    plan : Plan
+    work : Path
+        Folder for stores, states and records.
+    executor : Executor
+    device : str
+        ``cpu`` or ``cuda``.
+    on_done : callable
+        Called with each tile's report.
+
+    Returns
+    -------
+    result : RunResult
+
+    Raises
+    ------
+    OutputError
+        If results cannot be written; the run can be resumed.
+    IncompleteMap
+        If tiles failed, naming each; the run can be resumed.
+    """
+    prepare_stores(plan, work)
+    tasks = tile_tasks(plan)
+    reports = run_tiles(tasks, Job.of(plan, work, device), executor, on_done)
+    _check_whole(tasks, reports)
+    return RunResult(tuple(reports), sum(r.expected for r in reports), sum(r.missing for r in reports))
+
+
+def _check_whole(tasks: list[TileTask], reports: list[TileReport]) -> None:
+    """Raise unless every tile is done."""
+    for report in reports:
+        if report.fatal:
+            message = f"{report.error} Then run again with --resume."
+            raise OutputError(message)
+    failed = [f"tile {report.tile}: {report.error}" for report in reports if report.error]
+    silent = {task.tile.name for task in tasks} - {report.tile for report in reports}
+    failed += [f"tile {name}: no answer" for name in sorted(silent)]
+    if failed:
+        header = f"{len(failed)} of {len(tasks)} tiles failed, so no map was written; the others are kept"
+        message = f"{itemise(header, _shorten(failed))}\nMend the cause and run again with --resume."
+        raise IncompleteMap(message)
+
+
+def _shorten(lines: list[str], most: int = 10) -> list[str]:
+    """Return at most so many lines, saying how many more there are."""
+    return lines if len(lines) <= most else [*lines[:most], f"... and {len(lines) - most} more"]

@@ -1,0 +1,361 @@
+"""One tile through all its years: read once, predict block by block, write, record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+
+from fluxgrid.data.cube import open_cube
+from fluxgrid.data.digest import input_digest
+from fluxgrid.data.inputs import InputSpec, Places
+from fluxgrid.data.records import Segment, halo_of
+from fluxgrid.errors import FluxgridError, OutputError
+from fluxgrid.geo.tiles import Tile
+from fluxgrid.models import load_checkpoint
+from fluxgrid.output.flags import Quality
+from fluxgrid.output.store import DTYPES, tile_digest, write_tile
+from fluxgrid.prediction import BlockState, Fluxes, Predictor
+from fluxgrid.prediction.predictor import split_states
+from fluxgrid.provenance import digest
+from fluxgrid.upscaling.plan import CubeSource, Plan
+from fluxgrid.upscaling.records import Record, load_state, read_record, save_state, write_record
+
+BLOCK_SIDE = 16
+"""Side of a block in cells: 16 x 16 are the places predicted together."""
+
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What every tile of a run has in common; small, for it travels to workers."""
+
+    plan_digest: str
+    cube: CubeSource
+    checkpoint: str
+    model_digest: str
+    device: str
+    step: str
+    time: pd.DatetimeIndex
+    segments: tuple[Segment, ...]
+    stores: tuple[str, ...]
+    """Map store of each segment; empty for spin-up."""
+    labels: tuple[str, ...]
+    origin: tuple[int, int]
+    work: str
+
+    @classmethod
+    def of(cls, plan: Plan, work: Path, device: str) -> Job:
+        """Return the job of a plan."""
+        return cls(
+            plan.digest,
+            plan.cube,
+            str(plan.checkpoint),
+            plan.model_digest,
+            device,
+            plan.step,
+            plan.time,
+            plan.segments,
+            tuple(str(plan.store(work, s)) if s.scored else "" for s in plan.segments),
+            tuple(plan.label(s) for s in plan.segments),
+            plan.origin,
+            str(work),
+        )
+
+    def path(self, kind: str, tile: Tile, segment: int, suffix: str) -> Path:
+        """Return where a unit's record or state stands."""
+        return Path(self.work) / kind / tile.name / f"{self.labels[segment]}{suffix}"
+
+
+@dataclass(frozen=True, eq=False)
+class TileTask:
+    """One tile with its masks."""
+
+    tile: Tile
+    wanted: np.ndarray
+    """Cells to predict, bool (h, w)."""
+    flags: np.ndarray
+    """Bits that do not depend on time, int8 (h, w)."""
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What a worker answers: never arrays, only what happened."""
+
+    tile: str
+    done: int = 0
+    """Units computed now."""
+    kept: int = 0
+    """Units that were done before."""
+    expected: int = 0
+    """Cell-steps to predict."""
+    missing: int = 0
+    """Of these, without a value."""
+    seconds: float = 0.0
+    error: str = ""
+    """Why the tile failed."""
+    fatal: bool = False
+    """Whether going on with other tiles makes no sense, as with a full disk."""
+    inputs: tuple[str, ...] = ()
+    """Hash of the inputs of each unit, for the manifest."""
+
+
+def run_tile(task: TileTask, job: Job) -> TileReport:
+    """Bring every unit of a tile to its finished state and say how it went.
+
+    A unit whose record carries the key its inputs now give is kept.
+
+    Parameters
+    ----------
+    task : TileTask
+    job : Job
+
+    Returns
+    -------
+    report : TileReport
+        With `error` set, and not an exception, where the tile failed: other tiles go on.
+    """
+    # one thread per block: torch splits a product over threads by their number, and bits would follow it
+    torch.set_num_threads(1)
+    try:
+        return _TileRun(task, job).run()
+    except OutputError as error:
+        return TileReport(task.tile.name, error=str(error), fatal=True)
+    except FluxgridError as error:
+        return TileReport(task.tile.name, error=str(error))
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+        return TileReport(task.tile.name, error=f"{type(error).__name__}: {error}")
+
+
+class _TileRun:
+    """The walk of one tile through its segments."""
+
+    def __init__(self, task: TileTask, job: Job):
+        self.task, self.job = task, job
+        self.blocks = block_slices(task.wanted)
+        self.state: list[BlockState] | None = None
+        self.digests: list[str] = []
+        self.done = self.kept = self.expected = self.missing = 0
+        self.keys: list[str] = []
+        self.inputs = input_digests(task, job)
+
+    def run(self) -> TileReport:
+        """Walk."""
+        begun = time.perf_counter()
+        for index in range(len(self.job.segments)):
+            key = self._key(index)
+            record = self._finished(index, key)
+            if record is None:
+                record = self._compute(index, key)
+                self.done += 1
+            else:
+                self.state = None
+                self.kept += 1
+            self.digests.append(record.state)
+            self.expected += record.expected
+            self.missing += record.missing
+            self.keys.append(key)
+        seconds = time.perf_counter() - begun
+        name = self.task.tile.name
+        return TileReport(name, self.done, self.kept, self.expected, self.missing, seconds, inputs=self.inputs)
+
+    def _key(self, index: int) -> str:
+        """Return the hash of all that goes into a unit."""
+        carried = self.digests[-1] if self.digests else ""
+        place = (self.task.tile.name, self.job.labels[index])
+        return digest(self.job.plan_digest, *place, self.inputs[index], carried)
+
+    def _finished(self, index: int, key: str) -> Record | None:
+        """Return the record of a unit that is done with this key and whose results still stand."""
+        record = read_record(self.job.path("records", self.task.tile, index, ".json"))
+        if record is None or record.key != key:
+            return None
+        if self.job.segments[index].scored:
+            try:
+                if tile_digest(self.job.stores[index], self.task.tile) != record.output:
+                    return None
+            except FluxgridError:
+                return None
+        return record
+
+    def _compute(self, index: int, key: str) -> Record:
+        """Predict, write and record one unit."""
+        begun = time.perf_counter()
+        segment = self.job.segments[index]
+        fluxes, states = self._predict(index, self._carried(index))
+        if segment.recycled:
+            states = [BlockState(s.hidden, {}) for s in states]
+        output, expected, missing = "", 0, 0
+        if segment.scored:
+            arrays = self._assemble(fluxes, segment)
+            write_tile(self.job.stores[index], self.task.tile, arrays)
+            output = tile_digest(self.job.stores[index], self.task.tile)
+            expected = int(self.task.wanted.sum()) * (segment.steps.stop - segment.steps.start)
+            missing = int(np.isnan(arrays["nee"][:, self.task.wanted]).sum())
+        self.state = states
+        handed = save_state(self.job.path("states", self.task.tile, index, ".npz"), states)
+        record = Record(key, handed, output, expected, missing, time.perf_counter() - begun)
+        write_record(self.job.path("records", self.task.tile, index, ".json"), record)
+        return record
+
+    def _carried(self, index: int) -> list[BlockState | None]:
+        """Return the state each block starts from."""
+        if self.state is not None:
+            return list(self.state)
+        if index == 0:
+            return [None] * len(self.blocks)
+        arrays = load_state(self.job.path("states", self.task.tile, index - 1, ".npz"), self.digests[index - 1])
+        if arrays is None:  # torn or deleted: the unit before makes it again, bit for bit
+            self._compute(index - 1, self.keys[index - 1])
+            return self._carried(index)
+        return list(split_states(arrays, [len(np.ravel(self.task.wanted[b])) for b in self.blocks]))
+
+    def _predict(self, index: int, states: list[BlockState | None]) -> tuple[list[Fluxes], list[BlockState]]:
+        """Read a unit's inputs once and predict its blocks."""
+        segment = self.job.segments[index]
+        spec = self._predictor.checkpoint.spec.inputs
+        steps, rows, cols = window(self.job, self.task.tile, index, spec.halo)
+        tile = read_tile(self._cube, spec, steps, rows, cols)
+        before, after = halo_of(segment.steps, spec.halo, len(self.job.time))
+        latitude = self.task.tile.grid.lonlat()[1]
+        calendar = self.job.time[segment.steps]
+        fluxes, handed = [], []
+        for block, state in zip(self.blocks, states, strict=True):
+            places = Places(
+                calendar,
+                self._predictor.checkpoint.spec.step,
+                latitude[block].ravel(),
+                {n: tile[n][:, block[0], block[1]].reshape(len(tile[n]), -1) for n in spec.forcings},
+                {n: tile[n][block].ravel() for n in (*spec.static, *spec.classes)},
+                before,
+                after,
+            )
+            result, after_state = self._predictor.predict(places, state)
+            fluxes.append(result)
+            handed.append(after_state)
+        return fluxes, handed
+
+    def _assemble(self, fluxes: list[Fluxes], segment: Segment) -> dict[str, np.ndarray]:
+        """Put the blocks into arrays of the tile, masked and flagged."""
+        arrays = empty_arrays(segment.steps.stop - segment.steps.start, self.task.flags)
+        shape = arrays["nee"].shape
+        for block, result in zip(self.blocks, fluxes, strict=True):
+            wanted = self.task.wanted[block]
+            for name in ("nee", "gpp", "reco", "applicability"):
+                values = getattr(result, name).reshape(shape[0], *wanted.shape)
+                arrays[name][(slice(None), *block)] = np.where(wanted, values, np.float32(np.nan))
+            bits = quality_bits(result, recycled=self._first_is_recycled(segment)).reshape(shape[0], *wanted.shape)
+            arrays["quality_flag"][(slice(None), *block)] |= np.where(wanted, bits, 0).astype(np.int8)
+        return arrays
+
+    def _first_is_recycled(self, segment: Segment) -> bool:
+        """Return whether this is the first year and its spin-up had to use that year itself."""
+        first = next(s for s in self.job.segments if s.scored)
+        return segment == first and any(s.recycled for s in self.job.segments)
+
+    @property
+    def _predictor(self) -> Predictor:
+        """The model, loaded once per process."""
+        return predictor_of(self.job.checkpoint, self.job.model_digest, self.job.device)
+
+    @property
+    def _cube(self) -> xr.Dataset:
+        """The cube, opened once per process."""
+        return cube_of(self.job.cube)
+
+
+def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, slice]:
+    """Return steps with halo, rows and columns of the cube that a unit reads."""
+    segment = job.segments[index]
+    before, after = halo_of(segment.steps, halo, len(job.time))
+    row, col = job.origin
+    return (
+        slice(segment.steps.start - before, segment.steps.stop + after),
+        slice(tile.rows.start + row, tile.rows.stop + row),
+        slice(tile.cols.start + col, tile.cols.stop + col),
+    )
+
+
+def input_digests(task: TileTask, job: Job) -> tuple[str, ...]:
+    """Return the hash of the inputs of each unit of a tile."""
+    spec = predictor_of(job.checkpoint, job.model_digest, job.device).checkpoint.spec.inputs
+    cube = cube_of(job.cube)
+    places = (window(job, task.tile, index, spec.halo) for index in range(len(job.segments)))
+    return tuple(input_digest(job.cube.path, cube, spec.names, *place) for place in places)
+
+
+def empty_arrays(steps: int, flags: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays of a tile without any prediction, (T, h, w), from its fixed flags (h, w)."""
+    shape = (steps, *flags.shape)
+    arrays = {name: np.full(shape, np.nan if dtype.kind == "f" else 0, dtype) for name, dtype in DTYPES.items()}
+    arrays["quality_flag"][:] = flags
+    return arrays
+
+
+def predictor_of(checkpoint: str, digest: str, device: str) -> Predictor:
+    """Return the predictor of a checkpoint, loaded once per process.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder now holds another model than the one planned with.
+    """
+    with _LOCK:
+        return _load_predictor(checkpoint, digest, device)
+
+
+@lru_cache(maxsize=2)
+def _load_predictor(checkpoint: str, digest: str, device: str) -> Predictor:
+    """Load and check."""
+    loaded = load_checkpoint(checkpoint)
+    if loaded.digest != digest:
+        message = f"The checkpoint {checkpoint} changed while the map was being made. Start the run again."
+        raise FluxgridError(message)
+    return Predictor(loaded, device)
+
+
+def cube_of(source: CubeSource) -> xr.Dataset:
+    """Return the cube of a source, opened once per process."""
+    with _LOCK:
+        return _open(source)
+
+
+@lru_cache(maxsize=2)
+def _open(source: CubeSource) -> xr.Dataset:
+    """Open."""
+    return open_cube(source.path, source.mapping)
+
+
+def block_slices(wanted: np.ndarray) -> tuple[tuple[slice, slice], ...]:
+    """Return the blocks of a tile that hold a cell to predict, in order, as slices of rows and columns."""
+    height, width = wanted.shape
+    every = (
+        (slice(r, min(r + BLOCK_SIDE, height)), slice(c, min(c + BLOCK_SIDE, width)))
+        for r in range(0, height, BLOCK_SIDE)
+        for c in range(0, width, BLOCK_SIDE)
+    )
+    return tuple(block for block in every if wanted[block].any())
+
+
+def read_tile(cube: xr.Dataset, spec: InputSpec, steps: slice, rows: slice, cols: slice) -> dict[str, np.ndarray]:
+    """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32."""
+    part = cube[list(spec.names)].isel(time=steps, y=rows, x=cols)
+    # the caller is itself a dask task: another scheduler inside it would oversubscribe or deadlock
+    loaded = part.compute(scheduler="synchronous")
+    return {name: np.asarray(loaded[name].values, dtype=np.float32) for name in spec.names}
+
+
+def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:
+    """Return the bits of `quality_flag` that follow from the inputs, int8 (T, n)."""
+    bits = np.where(fluxes.missing, Quality.INPUT_MISSING.value, 0)
+    bits |= np.where(fluxes.filled | (recycled & ~fluxes.missing), Quality.FILLED.value, 0)
+    bits |= np.where(fluxes.outside, Quality.OUTSIDE_APPLICABILITY.value, 0)
+    return bits.astype(np.int8)

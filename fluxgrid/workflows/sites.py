@@ -1,0 +1,122 @@
+"""Sites and specs as a training configuration asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from fluxgrid.config import TrainConfig
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.sites import Sites
+from fluxgrid.errors import ConfigError, TableError, itemise
+from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.simulation import virtual_sites
+from fluxgrid.sources import SOURCES
+
+
+def read_sites(config: TrainConfig) -> Sites:
+    """Return the sites of a configuration that observed the fluxes it wants.
+
+    Parameters
+    ----------
+    config : TrainConfig
+
+    Returns
+    -------
+    sites : Sites
+
+    Raises
+    ------
+    UnknownName
+        If there is no such source.
+    ConfigError
+        If its options are wrong.
+    TableError
+        If the table cannot be used, or no site is left.
+    """
+    wanted = config.sites
+    if wanted.source == "synthetic":
+        sites = _virtual(dict(wanted.options))
+    else:
+        sites = _reader(wanted.source, wanted.options).read_sites(Path(wanted.path).expanduser())
+    if sites.step != config.step:
+        message = f"{wanted.path} is {sites.step}, but the configuration says step: {config.step}. Change one of them."
+        raise ConfigError(message)
+    kept = sites.with_targets(wanted.targets, wanted.minimum)
+    if not len(kept):
+        message = (
+            f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more. Lower "
+            "sites.minimum or name fewer sites.targets."
+        )
+        raise TableError(message)
+    return kept
+
+
+def _virtual(options: dict[str, Any]) -> Sites:
+    """Return the towers of the synthetic world."""
+    try:
+        return virtual_sites(**options)
+    except TypeError as error:
+        message = f"Options of the source 'synthetic' are wrong: {error}. It takes n, start, end and seed."
+        raise ConfigError(message) from error
+
+
+def _reader(name: str, options: dict[str, Any]) -> Any:
+    """Return the reader with its options checked."""
+    try:
+        return TypeAdapter(SOURCES[name]).validate_python(options)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        raise ConfigError(itemise(f"Options of the source {name!r} are wrong", problems)) from error
+
+
+def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
+    """Return the contract of the model a configuration asks for.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    sites : Sites
+        Give the citation.
+
+    Returns
+    -------
+    spec : ModelSpec
+
+    Raises
+    ------
+    UnknownName, ConfigError
+        If the architecture, an option or an input is not known.
+    """
+    inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
+    model_config(config.model.kind, config.model.settings)
+    return ModelSpec(
+        name=config.name,
+        kind=config.model.kind,
+        settings=config.model.settings,
+        step=config.step,
+        inputs=inputs,
+        spin_up_years=config.model.spin_up_years,
+        day_definition=config.day_definition,
+        synthetic=config.synthetic,
+        description=config.description,
+        caveats=config.caveats,
+        sources=(sites.citation,),
+    )
+
+
+def describe(sites: Sites) -> dict[str, Any]:
+    """Return what a checkpoint's provenance says about its sites."""
+    first = min(pd.Timestamp(site.series.index[0]) for site in sites)
+    last = max(pd.Timestamp(site.series.index[-1]) for site in sites)
+    return {
+        "source": sites.source,
+        "citation": sites.citation,
+        "count": len(sites),
+        "ids": list(sites.ids),
+        "years": [first.year, last.year],
+        "notes": list(sites.notes),
+    }
