@@ -1,0 +1,131 @@
+"""Opening of zarr stores and NetCDF files as they are: lazily, in their own chunks, with errors a user can act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from fluxgrid.errors import CubeError
+
+StorePath = Path | str | Sequence[Path | str]
+"""A zarr store or NetCDF file, a pattern of NetCDF files ("pr_*.nc"), or a list of them."""
+
+_ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
+# All metadata that tie variables together (grid mapping, bounds) become coordinates; durations stay numbers.
+_DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
+# Named, because xarray would else try every reader it knows, and one of them opens pictures.
+_ENGINE = "netcdf4"
+
+
+def open_raw(path: StorePath) -> xr.Dataset:
+    """Open covariates with the names, units and axes of their maker.
+
+    Parameters
+    ----------
+    path : StorePath
+        Where they are. Text with ``://`` is a remote zarr store.
+
+    Returns
+    -------
+    raw : Dataset
+        Lazy, in the chunks of the store; contiguous files in chunks of dask's choice.
+
+    Raises
+    ------
+    CubeError
+        If nothing is there, or it cannot be opened.
+    """
+    try:
+        plain = _open(path, None)
+        stored = any(variable.encoding.get("preferred_chunks") for variable in plain.variables.values())
+        plain.close()
+        return _open(path, {} if stored else "auto")
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, OverflowError) as error:
+        message = (
+            f"{path} cannot be opened: {type(error).__name__}: {error}. A cube is a zarr store or a CF NetCDF file; "
+            "if it is one, it is damaged: copy it again."
+        )
+        raise CubeError(message) from error
+
+
+def zarr_folder(path: StorePath) -> Path | None:
+    """Return the folder of a zarr store on this machine, None for anything else.
+
+    Parameters
+    ----------
+    path : StorePath
+
+    Returns
+    -------
+    folder : Path or None
+    """
+    if not isinstance(path, Path | str) or "://" in str(path):
+        return None
+    folder = Path(path)
+    return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
+
+
+def _open(path: StorePath, chunks: Any) -> xr.Dataset:
+    """Open whatever is at the path."""
+    folder = zarr_folder(path)
+    if folder is not None:
+        return xr.open_zarr(folder, chunks=chunks, consolidated=_is_consolidated(folder), **_DECODING)
+    if isinstance(path, Path | str) and "://" in str(path):
+        return xr.open_zarr(str(path), chunks=chunks, **_DECODING)
+    files = _files(path)
+    if len(files) == 1:
+        return xr.open_dataset(files[0], engine=_ENGINE, chunks=chunks, cache=False, **_DECODING)
+    return xr.open_mfdataset(
+        files,
+        engine=_ENGINE,
+        chunks={} if chunks is None else chunks,
+        combine="by_coords",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+        join="exact",
+        combine_attrs="drop_conflicts",
+        **_DECODING,
+    )
+
+
+def _is_consolidated(folder: Path) -> bool:
+    """Say whether a store carries the metadata of all its arrays in one place."""
+    if (folder / "zarr.json").is_file():
+        return bool(json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("consolidated_metadata"))
+    return (folder / ".zmetadata").is_file()
+
+
+def _files(path: StorePath) -> list[Path]:
+    """Return the NetCDF files a path, pattern or list stands for."""
+    if not isinstance(path, Path | str):
+        files = [Path(part) for part in path]
+    elif any(letter in str(path) for letter in "*?["):
+        files = _match(Path(path))
+    else:
+        files = [Path(path)]
+    absent = [str(file) for file in files if not file.exists()]
+    if absent or not files:
+        message = (
+            f"There is nothing at {', '.join(absent) or path}. Give a zarr store, NetCDF files or a pattern of them."
+        )
+        raise CubeError(message)
+    folders = [str(file) for file in files if file.is_dir()]
+    if folders:
+        message = (
+            f"{', '.join(folders)} is a folder but not a zarr store (it has no {' or '.join(_ZARR_MARKS)}). "
+            "Give the store itself, or a pattern of NetCDF files such as 'folder/*.nc'."
+        )
+        raise CubeError(message)
+    return files
+
+
+def _match(pattern: Path) -> list[Path]:
+    """Return the files a pattern matches, sorted."""
+    parts = pattern.parts
+    first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))
+    return sorted(Path(*parts[:first]).glob(str(Path(*parts[first:]))))
