@@ -198,7 +198,7 @@ def cube_check(
     model: Annotated[str | None, typer.Option(help="Also look for the inputs of this model.")] = None,
 ) -> None:
     """List every problem of a cube and suggest its mapping; exit code 2 if there is one."""
-    from fluxgrid.data.check import check_cube
+    from fluxgrid.data.cube import check_cube
 
     wanted: tuple[str, ...] = ()
     if model:

@@ -120,7 +120,9 @@ def _create_store(folder: Path, grid: Grid, time: pd.DatetimeIndex) -> dict[str,
     with warnings.catch_warnings():
         # Readers look for consolidated metadata and warn without it; zarr warns that they are not yet in its standard.
         warnings.simplefilter("ignore")
-        _template(grid, time).to_zarr(folder, mode="w", compute=False, zarr_format=3, encoding=_encoding())
+        world_template(grid, time[0], time[-1]).to_zarr(
+            folder, mode="w", compute=False, zarr_format=3, encoding=_encoding()
+        )
     return {name: zarr.open_array(folder / name, mode="r+") for name in (*FORCINGS, *STATICS)}
 
 
@@ -147,8 +149,21 @@ def _spread(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return block
 
 
-def _template(grid: Grid, time: pd.DatetimeIndex) -> xr.Dataset:
-    """Return the cube with its metadata and without its values."""
+def world_template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp) -> xr.Dataset:
+    """Return the cube `build_world` would write, with its metadata and without its values.
+
+    Parameters
+    ----------
+    grid : Grid
+    start, end : str or Timestamp
+        First and last day, both included.
+
+    Returns
+    -------
+    template : Dataset
+        Lazy; its values mean nothing.
+    """
+    time = pd.date_range(start, end, freq="D", name="time")
     shapes = {name: ("time", "y", "x") for name in FORCINGS} | {name: ("y", "x") for name in STATICS}
     sizes = {"time": len(time), "y": grid.shape[0], "x": grid.shape[1]}
     variables = {

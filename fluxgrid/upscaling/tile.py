@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from fluxgrid.data.cube import open_cube
-from fluxgrid.data.digest import input_digest
+from fluxgrid.data.cube import input_digest, open_cube
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
 from fluxgrid.errors import FluxgridError, OutputError
