@@ -124,15 +124,15 @@ def find_crs(raw: xr.Dataset, named: str | None, found: Findings) -> CRS | None:
 
 
 def _own_crs(raw: xr.Dataset) -> CRS | None:
-    """Return the CRS a file states, if it does."""
-    crs = raw.rio.crs
-    if crs is None:
-        crs = next((raw[name].rio.crs for name in raw.data_vars if raw[name].rio.crs is not None), None)
-    text = crs.to_wkt() if crs is not None else raw.attrs.get("crs")
-    try:
-        return CRS(text) if text else None
-    except (ValueError, RuntimeError):
-        return None
+    """Return the CRS a file states, if it does so in a way that can be read."""
+    for part in (raw, *(raw[name] for name in raw.data_vars)):
+        try:
+            crs = part.rio.crs
+        except (RuntimeError, ValueError):  # what pyproj and rasterio raise for a CRS that means nothing
+            continue
+        if crs is not None:
+            return CRS(crs.to_wkt())
+    return None
 
 
 def _crs_name(crs: CRS) -> str:
