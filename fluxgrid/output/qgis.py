@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _RANGE_PER_BAND = "3"  # Qgis::RasterTemporalMode::FixedRangePerBand, QGIS 3.38
 _HOURS = "3"  # the unit MDAL counts time in
 _SAMPLED_STEPS, _SAMPLED_CELLS = 24, 250_000
+_SHOWN_SHARE = 0.998
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -104,7 +105,7 @@ def write_qlr(
         message = f"There is no NetCDF file to make {path} of. Export the map first."
         raise OutputError(message)
     files = [_File.read(Path(name), Path(path).parent) for name in netcdf_files]
-    scales = {flux: flux_scale(flux, np.concatenate([f.samples[flux].ravel() for f in files])) for flux in MAP_FLUXES}
+    scales = {flux: _scale(files, flux) for flux in MAP_FLUXES}
     document = _Document(info)
     if kind == "raster":
         _add_rasters(document, files, scales)
@@ -113,6 +114,11 @@ def write_qlr(
             _add_mesh(document, file, scales)
     write_text(path, document.text())
     return Path(path)
+
+
+def _scale(files: Sequence[_File], flux: str) -> Scale:
+    """Return one range for all steps: of a whole year, so that summer must not saturate."""
+    return flux_scale(flux, np.concatenate([file.samples[flux].ravel() for file in files]), _SHOWN_SHARE)
 
 
 class _Document:

@@ -231,6 +231,8 @@ def _label_curves(axes: Axes, times: pd.DatetimeIndex, season: pd.DataFrame) -> 
     """Write each curve's name at its peak instead of in a legend."""
     for flux, (label, colour) in _CURVES.items():
         values = season[flux, "mean"].to_numpy()
+        if not np.isfinite(values).any():
+            continue  # the region holds no value at all
         at = int(np.nanargmin(values) if flux == "nee" else np.nanargmax(values))
         offset = (0, -15) if flux == "nee" else (0, 6)
         text = axes.annotate(

@@ -43,13 +43,15 @@ class Scale:
         return [(float(value), to_hex(colour)) for value, colour in zip(values, colours, strict=True)]
 
 
-def round_limit(values: np.ndarray) -> float:
-    """Return a round number that the absolute value of 98 % of the values does not exceed.
+def round_limit(values: np.ndarray, share: float = 0.98) -> float:
+    """Return a round number that the absolute value of a given share of the values does not exceed.
 
     Parameters
     ----------
     values : array
         Of any shape; NaN is left out.
+    share : float
+        0 to 1.
 
     Returns
     -------
@@ -62,14 +64,14 @@ def round_limit(values: np.ndarray) -> float:
     300.0
     """
     finite = np.abs(values[np.isfinite(values)])
-    top = float(np.quantile(finite, 0.98)) if finite.size else 0.0
+    top = float(np.quantile(finite, share)) if finite.size else 0.0
     if top <= 0:
         return 1.0
     steps = 10.0 ** np.floor(np.log10(top)) * _ROUND
     return float(steps[np.searchsorted(steps, top * (1 - 1e-9))])
 
 
-def flux_scale(flux: str, values: np.ndarray) -> Scale:
+def flux_scale(flux: str, values: np.ndarray, share: float = 0.98) -> Scale:
     """Return colours and range for a flux: centred on 0 for NEE, from 0 for GPP and RECO.
 
     Parameters
@@ -77,6 +79,8 @@ def flux_scale(flux: str, values: np.ndarray) -> Scale:
     flux : {"nee", "gpp", "reco"}
     values : array
         Of the flux, any shape.
+    share : float
+        Of the values that shall lie inside the range, 0 to 1.
 
     Returns
     -------
@@ -87,5 +91,5 @@ def flux_scale(flux: str, values: np.ndarray) -> Scale:
     >>> flux_scale("nee", np.array([-2.6, 1.0]))
     Scale(ramp='BrBG_r', low=-3.0, high=3.0)
     """
-    limit = round_limit(values)
+    limit = round_limit(values, share)
     return Scale(RAMPS[flux], -limit if flux == "nee" else 0.0, limit)

@@ -6,6 +6,7 @@ usage: python3 qgis_client.py FILE.qlr OUT.png [TIME]
 import json
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 from qgis.core import (
@@ -22,7 +23,7 @@ from qgis.PyQt.QtCore import QDateTime, QSize, Qt
 app = QgsApplication([], False)
 app.initQgis()
 project = QgsProject.instance()
-ok, message = QgsLayerDefinition.loadLayerDefinition(os.path.abspath(sys.argv[1]), project, project.layerTreeRoot())
+ok, message = QgsLayerDefinition.loadLayerDefinition(str(Path(sys.argv[1]).resolve()), project, project.layerTreeRoot())
 report = {"ok": ok, "message": message, "layers": []}
 shown = []
 for node in project.layerTreeRoot().findLayers():

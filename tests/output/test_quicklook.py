@@ -1,0 +1,121 @@
+"""The picture: it is made for every kind of map, and says what it must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from fluxgrid.geo.region import find_region
+from fluxgrid.output import quicklook, summary
+from fluxgrid.output.quicklook import draw_quicklook
+from fluxgrid.output.ramps import Scale, round_limit
+from fluxgrid.output.summary import summarise
+from fluxgrid.output.totals import land_units
+
+
+def texts(example, monkeypatch, tmp_path, **changes) -> str:
+    """Draw and return everything that is written in the picture."""
+    figures = []
+    monkeypatch.setattr(quicklook, "_write_caption", lambda figure, info: figures.append(figure))
+    info = example.info.__class__(**{**vars(example.info), **changes})
+    draw_quicklook([example.store], example.region, example.grid, example.land, info, tmp_path / "q.png")
+    axes = [text for part in figures[0].axes for text in part.texts]
+    return "\n".join(text.get_text() for text in [*figures[0].texts, *axes])
+
+
+def test_png_for_each_kind_of_map(example, tmp_path):
+    path = draw_quicklook([example.store], example.region, example.grid, example.land, example.info, tmp_path / "q.png")
+    image = imread(path)
+    assert image.shape[:2] == (1125, 1999) or image.shape[:2] == (1125, 2000)
+    assert image[..., :3].std() > 0.05
+
+
+def test_synthetic_maps_say_so_and_others_do_not(monthly, monkeypatch, tmp_path):
+    assert "SYNTHETIC DATA" in texts(monthly, monkeypatch, tmp_path)
+    assert "SYNTHETIC" not in texts(monthly, monkeypatch, tmp_path, synthetic=False)
+
+
+def test_title_names_period_and_part_years_are_not_called_annual(daily, monthly, monkeypatch, tmp_path):
+    part = texts(daily, monkeypatch, tmp_path)
+    assert "Iowa, Jun–Jul 2019" in part
+    assert "Annual" not in part
+    whole = texts(monthly, monkeypatch, tmp_path)
+    assert "Iowa, 2020" in whole
+    assert "Annual NEE, g C m$^{-2}$ of land yr$^{-1}$" in whole
+
+
+def test_summary_agrees_with_a_slow_sum(monthly):
+    land = land_units(monthly.region, monthly.grid, monthly.land, ("state",)).land[0].toarray()
+    land = land.reshape(monthly.grid.shape)
+    short = summarise([monthly.store], monthly.grid, land, "monthly")
+    nee, days = monthly.arrays["nee"], np.asarray(monthly.times.days_in_month, "float64")
+    here = np.isfinite(nee)
+    slow = np.nansum(nee * days[:, None, None], axis=0) / (here * days[:, None, None]).sum(axis=0).clip(1e-9)
+    shown = here.mean(axis=0) > 0.5
+    np.testing.assert_allclose(short.rate[shown], slow[shown], rtol=1e-5)
+    assert np.isnan(short.rate[~shown]).all()
+    means = [np.average(step[mask], weights=land[mask]) for step, mask in zip(nee, here & (land > 0), strict=True)]
+    np.testing.assert_allclose(short.curves["nee"], means, rtol=1e-5)
+    assert short.whole_years
+    np.testing.assert_allclose(short.annual_mean()["nee"], means @ days, rtol=1e-5)
+    assert short.doubtful.any()
+    assert not short.doubtful.all()
+
+
+@pytest.fixture
+def two_years(monthly, tmp_path, write_years):
+    """Two years of months that differ."""
+    return write_years(monthly, tmp_path, (2019, 2020))
+
+
+def test_several_years_show_mean_and_range(monthly, two_years, tmp_path):
+    land = np.where(monthly.land > 0, 1.0, 0.0)
+    both = summarise(two_years, monthly.grid, land, "monthly")
+    each = [summarise([store], monthly.grid, land, "monthly") for store in two_years]
+    assert both.years == (2019, 2020)
+    assert both.whole_years
+    season = both.seasonal()
+    assert len(season) == 12
+    july = [one.curves["nee"].iloc[6] for one in each]
+    assert season["nee", "min"].iloc[6] == pytest.approx(min(july))
+    assert season["nee", "max"].iloc[6] == pytest.approx(max(july))
+    means = [one.annual_mean()["gpp"] for one in each]
+    assert both.annual_mean()["gpp"] == pytest.approx(np.mean(means))
+    path = tmp_path / "q.png"
+    draw_quicklook(two_years, monthly.region, monthly.grid, monthly.land, monthly.info, path)
+    assert path.stat().st_size > 10_000
+
+
+def test_leap_day_does_not_shift_the_season():
+    times = pd.date_range("2019-01-01", "2020-12-31")
+    curves = pd.DataFrame({name: np.asarray(times.month, "float64") for name in ("nee", "gpp", "reco")}, index=times)
+    days = pd.Series(1.0, index=times)
+    whole = summary.MapSummary(np.zeros((1, 1)), np.zeros((1, 1), bool), 1, curves, days, 1.0)
+    season = whole.seasonal()
+    assert len(season) == 365
+    np.testing.assert_array_equal(season["nee", "min"], season["nee", "max"])
+    assert whole.whole_years
+
+
+def test_large_maps_are_thinned(daily, monkeypatch, tmp_path):
+    monkeypatch.setattr(summary, "_LARGEST_SIDE", 4)
+    short = summarise([daily.store], daily.grid, daily.land.astype("float64"), "daily")
+    assert short.thinning == -(-max(daily.grid.shape) // 4)
+    full = np.ma.masked_invalid(daily.arrays["nee"]).mean(axis=0).filled(np.nan)
+    np.testing.assert_allclose(short.rate, full[:: short.thinning, :: short.thinning], rtol=1e-4)
+    draw_quicklook([daily.store], daily.region, daily.grid, daily.land, daily.info, tmp_path / "q.png")
+
+
+def test_region_without_states(daily, tmp_path):
+    abroad = find_region("-96,49.5,-92,52")
+    draw_quicklook([daily.store], abroad, daily.grid, np.ones(daily.grid.shape), daily.info, tmp_path / "q.png")
+
+
+def test_ramp_is_centred_on_zero():
+    assert round_limit(np.array([np.nan])) == 1
+    assert round_limit(np.linspace(-0.037, 0.02, 1000)) == pytest.approx(0.04)
+    stops = Scale("BrBG_r", -3, 3).stops(5)
+    assert [value for value, _ in stops] == [-3, -1.5, 0, 1.5, 3]
+    assert stops[2][1] == "#f5f5f4"

@@ -1,0 +1,133 @@
+"""Totals: exact where the answer is known, parts sum to the whole, gaps are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from fluxgrid.errors import OutputError
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.region import find_region
+from fluxgrid.output import stream, totals
+from fluxgrid.output.totals import COLUMNS, land_units, write_totals
+
+
+def read(path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"fips": str, "period": str}).fillna({"fips": ""})
+
+
+@pytest.fixture
+def table(example, tmp_path) -> pd.DataFrame:
+    step = example.info.step
+    return read(write_totals([example.store], example.region, example.grid, example.land, tmp_path / "t.csv", step))
+
+
+def constant_map(grid: Grid, times: pd.DatetimeIndex, value: float) -> xr.Dataset:
+    data = np.full((len(times), *grid.shape), value, "float32")
+    fluxes = {name: (("time", "y", "x"), data) for name in ("nee", "gpp", "reco")}
+    return xr.Dataset(fluxes, coords={"time": times})
+
+
+def test_columns_levels_and_periods(example, table):
+    assert tuple(table.columns) == COLUMNS
+    assert table.groupby("level")["name"].nunique().to_dict() == {"region": 1, "state": 1, "county": 99}
+    months = sorted(set(example.times.strftime("%Y-%m")) | {str(example.times[0].year)})
+    assert sorted(table["period"].unique()) == months
+    assert len(table) == (1 + 1 + 99) * len(months) * 3
+    assert set(table.loc[table["level"] == "county", "fips"].str[:2]) == {"19"}
+
+
+def test_parts_sum_to_the_whole_with_cells_missing(table):
+    assert (table["share_covered"] < 1).any()
+    for column in ("total_TgC", "land_area_km2"):
+        sums = table.pivot_table(index=["period", "flux"], columns="level", values=column, aggfunc="sum")
+        np.testing.assert_allclose(sums["state"], sums["region"], rtol=1e-6)
+        np.testing.assert_allclose(sums["county"], sums["region"], rtol=1e-6)
+
+
+def test_months_sum_to_the_year_and_nee_closes(table):
+    monthly = table[table["period"].str.len() == 7].groupby(["level", "fips", "flux"])["total_TgC"].sum()
+    yearly = table[table["period"].str.len() == 4].set_index(["level", "fips", "flux"])["total_TgC"]
+    np.testing.assert_allclose(monthly.sort_index(), yearly.sort_index(), rtol=1e-6)
+    wide = table.pivot_table(index=["level", "fips", "period"], columns="flux", values="total_TgC")
+    np.testing.assert_allclose(wide["nee"], wide["reco"] - wide["gpp"], atol=1e-6 * wide["gpp"].max())
+
+
+@pytest.mark.parametrize(("step", "days"), [("daily", 31), ("monthly", 31)])
+def test_constant_flux_times_published_area(tmp_path, step, days):
+    region = find_region("iowa")
+    grid = Grid.from_bounds(region.bounds, 0.25)
+    frequency = "D" if step == "daily" else "MS"
+    times = pd.date_range("2019-07-01", "2019-07-31", freq=frequency)
+    land = np.ones(grid.shape)
+    path = write_totals([constant_map(grid, times, 2.0)], region, grid, land, tmp_path / "t.csv", step)
+    row = read(path).query("level == 'region' and period == '2019-07' and flux == 'gpp'").iloc[0]
+    iowa_km2 = 145_746  # US Census Bureau, state area measurements: land 144,669 + water 1,077
+    assert row["land_area_km2"] == pytest.approx(iowa_km2, rel=0.005)
+    assert row["mean_g_m2"] == pytest.approx(2.0 * days, rel=1e-6)
+    assert row["total_TgC"] == pytest.approx(2.0 * days * row["land_area_km2"] * 1e6 / 1e12, rel=1e-6)
+    assert row["share_covered"] == pytest.approx(1)
+
+
+def test_a_simple_slow_sum_agrees(daily, tmp_path):
+    table = read(write_totals([daily.store], daily.region, daily.grid, daily.land, tmp_path / "t.csv", "daily"))
+    units = land_units(daily.region, daily.grid, daily.land)
+    polk = units.table.index[units.table["name"] == "Polk"][0]
+    land = units.land[polk].toarray().reshape(daily.grid.shape)
+    total = covered = 0.0
+    for step in range(6):  # June
+        for row, col in np.argwhere(land > 0):
+            value = daily.arrays["nee"][step, row, col]
+            if np.isfinite(value):
+                total += float(value) * land[row, col]
+                covered += land[row, col]
+    line = table.query("name == 'Polk' and period == '2019-06' and flux == 'nee'").iloc[0]
+    assert line["total_TgC"] == pytest.approx(total / 1e12, rel=1e-6)
+    assert line["mean_g_m2"] == pytest.approx(total / covered * 6, rel=1e-6)
+    assert line["share_covered"] == pytest.approx(covered / (6 * land.sum()), rel=1e-6)
+
+
+def test_blocks_of_rows_change_nothing(daily, tmp_path, monkeypatch):
+    arguments = daily.region, daily.grid, daily.land
+    whole = read(write_totals([daily.store], *arguments, tmp_path / "a.csv", "daily"))
+    small = lambda shape: stream.row_blocks(shape, align=2, budget=0)  # noqa: E731
+    monkeypatch.setattr(totals, "row_blocks", small)
+    pd.testing.assert_frame_equal(read(write_totals([daily.store], *arguments, tmp_path / "b.csv", "daily")), whole)
+
+
+def test_netcdf_files_in_parts_give_the_same_totals(daily, tmp_path):
+    arguments = daily.region, daily.grid, daily.land
+    whole = read(write_totals([daily.store], *arguments, tmp_path / "a.csv", "daily"))
+    with xr.open_dataset(daily.netcdf) as dataset:
+        parts = [dataset.isel(time=slice(0, 3)), dataset.isel(time=slice(3, None))]
+        pieces = read(write_totals(parts, *arguments, tmp_path / "b.csv", "daily"))
+    pd.testing.assert_frame_equal(pieces, whole, rtol=1e-6)
+
+
+def test_a_place_without_values_has_no_total_rather_than_zero(tmp_path):
+    region = find_region("iowa")
+    grid = Grid.from_bounds(region.bounds, 0.5)
+    dataset = constant_map(grid, pd.date_range("2019-07-01", periods=3), np.nan)
+    table = read(write_totals([dataset], region, grid, np.ones(grid.shape), tmp_path / "t.csv", "daily"))
+    assert table["total_TgC"].isna().all()
+    assert table["mean_g_m2"].isna().all()
+    assert (table["share_covered"] == 0).all()
+
+
+def test_lake_is_no_land_and_land_outside_states_has_its_own_row():
+    box = find_region("-94,48.5,-92,49.5")  # W,S,E,N: Minnesota's north and a piece of Ontario
+    grid = Grid.from_bounds((-94, -92, 48.5, 49.5), 0.25)
+    everywhere = land_units(box, grid, np.ones(grid.shape), ("state",))
+    assert everywhere.table["name"].tolist() == [box.title, "Minnesota", "outside every state"]
+    np.testing.assert_allclose(everywhere.area[0], grid.cell_area().sum(), rtol=1e-6)
+    np.testing.assert_allclose(everywhere.area[0], everywhere.area[1:].sum())
+    half = land_units(box, grid, np.full(grid.shape, 0.5), ("state",))
+    np.testing.assert_allclose(half.area[0], 0.5 * grid.cell_area().sum(), rtol=1e-6)
+
+
+def test_map_on_another_grid_is_refused(daily, monthly, tmp_path):
+    with pytest.raises(OutputError, match="cells where the grid has"):
+        write_totals([monthly.store], daily.region, daily.grid, daily.land, tmp_path / "t.csv", "monthly")
+    assert list(tmp_path.iterdir()) == []
