@@ -70,6 +70,19 @@ class CubeMapping(_Strict):
     """Our variables; if any is given, only those given are read, else those that bear our names."""
 
 
+class _UniqueLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that is given twice is an error, because one of the two would be lost unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node."""
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            message = f"the key {twice!r} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_mapping(path: Path | str) -> CubeMapping:
     """Read a mapping file.
 
@@ -89,7 +102,7 @@ def load_mapping(path: Path | str) -> CubeMapping:
     """
     file = _find(path)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = _UniqueLoader(file.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         message = f"The mapping {file} cannot be read as YAML: {error}. Correct the file."
         raise ConfigError(message) from error

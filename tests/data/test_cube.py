@@ -33,6 +33,7 @@ def test_a_cube_comes_back_as_written(tmp_path, step, options):
         np.testing.assert_array_equal(cube[name], expected[name])
     for axis in ("time", "y", "x"):
         np.testing.assert_array_equal(cube[axis], expected[axis])
+    assert list(cube.data_vars)[:2] == ["temperature_2m", "precipitation"]  # the order of the table, not of the disk
     grid = grid_of(cube)
     assert grid.shape == (5, 7)
     np.testing.assert_array_equal(grid.y, cube.y)

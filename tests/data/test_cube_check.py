@@ -68,6 +68,14 @@ def test_a_damaged_chunk_is_named(tmp_path, damage, zarr_format):
     assert "truncated or damaged" in problem
 
 
+def test_a_lost_chunk_is_noted(tmp_path):
+    path = write_cube(small_cube(), tmp_path / "c.zarr")
+    (path / "vpd/c/0/1/1").unlink()
+    report = check_cube(path)
+    assert report.ok
+    assert "1 of 4 chunks of array 'vpd' are not in the store and read as nan" in find(report.notes, "vpd: 1 of")
+
+
 def test_big_cubes_are_sampled_and_say_so(tmp_path):
     path = write_cube(small_cube(), tmp_path / "c.zarr", chunks=(1, 1))
     report = check_cube(path, sample=6)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxgrid.data.cube import input_digest, open_cube
@@ -70,6 +70,7 @@ def test_only_needed_chunks_matter(tmp_path, zarr_format):
     assert len(changed_chunks(path, cube, WINDOW | {"rows": slice(0, 5), "cols": slice(3, 5)})) == 4
 
 
+@settings(max_examples=20)
 @given(row=st.integers(0, 4), col=st.integers(0, 7))
 def test_flipped_and_rolled_stores_know_their_chunks(tmp_path_factory, row, col):
     # 8 columns of 45 degrees: the store's longitudes begin at 22.5, the cube's at -157.5

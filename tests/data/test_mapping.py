@@ -65,6 +65,13 @@ def test_yaml_that_would_build_objects_is_refused(tmp_path):
         load_mapping(file)
 
 
+def test_a_key_given_twice_is_refused(tmp_path):
+    file = tmp_path / "twice.yaml"
+    file.write_text("variables:\n  tmin: {from: a}\n  tmin: {from: b}\n")
+    with pytest.raises(ConfigError, match="the key 'tmin' is given twice"):
+        load_mapping(file)
+
+
 @pytest.mark.parametrize("content", [None, [1, 2], "text", {"variables": [1]}, {"crs": 4326}])
 def test_content_of_another_kind_is_refused(content):
     with pytest.raises(ConfigError, match="not a valid mapping"):

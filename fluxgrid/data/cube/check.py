@@ -9,11 +9,12 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 import xarray as xr
+import zarr
 
 from fluxgrid.data.cube.build import as_mapping, field_values
 from fluxgrid.data.cube.guess import Guess, guess_variables, suggest_mapping
 from fluxgrid.data.cube.layout import Field, Layout, survey
-from fluxgrid.data.cube.stores import StorePath, open_raw
+from fluxgrid.data.cube.stores import StorePath, open_raw, zarr_folder
 from fluxgrid.data.mapping import CubeMapping
 from fluxgrid.errors import UnitError
 from fluxgrid.units import convert
@@ -86,6 +87,7 @@ def check_cube(
             scan = _scan(raw, field, layout, sample)
             problems += scan.problems(field)
             notes.append(scan.note(field))
+    notes += _absent_chunks(path, layout)
     return CubeReport(tuple(problems), tuple(notes), suggest_mapping(raw, layout, mapping))
 
 
@@ -161,7 +163,8 @@ class _Scan:
         """Return what the values look like."""
         if self.low > self.high:
             return f"{field.variable.name}: no finite value{self._extent()}"
-        about = "" if field.variable.role == "class" else f", {self.low:.4g}..{self.high:.4g} {field.variable.units}"
+        units = field.variable.units.removeprefix("1")
+        about = "" if field.variable.role == "class" else f", {self.low:.4g}..{self.high:.4g} {units}".rstrip()
         return f"{field.variable.name}: {_share(self.missing, self.cells)} NaN{about}{self._extent()}"
 
     def _extent(self) -> str:
@@ -210,6 +213,22 @@ def _broken(field: Field, layout: Layout, values: da.Array, place: tuple[int, ..
         f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}); "
         "it is truncated or damaged: copy or write it again"
     )
+
+
+def _absent_chunks(path: StorePath, layout: Layout) -> list[str]:
+    """Return a note for each array whose store lacks chunks: empty on purpose, or lost in a copy."""
+    folder, notes = zarr_folder(path), []
+    if folder is None:
+        return []
+    for field in layout.fields:
+        array = zarr.open_array(folder / field.source, mode="r")
+        written, whole = array.nchunks_initialized, array.nchunks
+        if written < whole:
+            notes.append(
+                f"{field.variable.name}: {whole - written} of {whole} chunks of array {field.source!r} are not in the "
+                f"store and read as {array.fill_value}; if they should be there, copy or write the store again"
+            )
+    return notes
 
 
 def _strange_codes(raw: xr.Dataset, field: Field, sample: int | None) -> tuple[float, ...]:

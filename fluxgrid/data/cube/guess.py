@@ -86,14 +86,14 @@ def guess_variables(raw: xr.Dataset, layout: Layout) -> tuple[Guess, ...]:
         At most one for each of our variables; one whose unit converts is preferred.
     """
     guesses: dict[str, Guess] = {}
-    for source, array in raw.data_vars.items():
+    for source, array in sorted(raw.data_vars.items(), key=lambda item: str(item[0])):
         name = _guess_name(str(source), array)
         if name is None or array.ndim < 2:
             continue
         guess = _guess(VARIABLES[name], str(source), array, layout)
         if name not in guesses or (guesses[name].remark and not guess.remark):
             guesses[name] = guess
-    return tuple(guesses.values())
+    return tuple(guesses[name] for name in VARIABLES if name in guesses)
 
 
 def _guess_name(source: str, array: xr.DataArray) -> str | None:

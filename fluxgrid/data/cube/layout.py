@@ -88,7 +88,8 @@ def survey(raw: xr.Dataset, mapping: CubeMapping) -> Layout:
 def _wanted(raw: xr.Dataset, mapping: CubeMapping, found: Findings) -> dict[str, VariableMapping]:
     """Return the entries of the mapping that the file can serve, or those of variables that bear our names."""
     if not mapping.variables:
-        names = [str(name) for name in raw.variables if name in VARIABLES and name not in raw.dims]
+        # In the order of our table: a zarr store lists its arrays in no order of its own.
+        names = [name for name in VARIABLES if name in raw.variables and name not in raw.dims]
         if not names:
             found.problems.append(
                 "no variable bears a name fluxgrid knows; say in the mapping (variables:) which is which. "
