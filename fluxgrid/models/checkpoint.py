@@ -99,6 +99,8 @@ def save_checkpoint(
         (folder / _CONFIG).write_text(config, encoding="utf-8")
         weights = model.save_weights(folder)
         parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder)]
+        for part in parts:  # safetensors makes files that only their owner may read
+            part.chmod(0o644)
         row = {"digest": digest_files(parts), "parts": [part.name for part in parts], **provenance}
         (folder / _PROVENANCE).write_text(json.dumps(row, indent=2), encoding="utf-8")
 
