@@ -98,7 +98,7 @@ def _write_titles(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
     first, last = summary.years
     mean = "Mean annual net" if last > first and summary.whole_years else "Net"
     title = f"{mean} ecosystem exchange of carbon, {info.region_title}, {_period(summary)}"
-    widest = 64 if info.synthetic else 78
+    widest = 55 if info.synthetic else 67  # characters that fit the slide at full size
     figure.text(_LEFT, 0.925, title, size=21 * min(1, widest / len(title)), weight="bold", color=_INK)
     steps = "daily steps" if info.step == "daily" else "monthly steps"
     subtitle = textwrap.shorten(f"{info.model_name}, {steps}. {info.model_text}", 165, placeholder=" …")
@@ -121,8 +121,7 @@ def _period(summary: MapSummary) -> str:
 def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -> None:
     """Draw NEE, hatching and borders."""
     axes = figure.add_axes((_LEFT - 0.01, 0.215, 0.55, 0.605))
-    days = 365.25 if len(set(summary.years)) > 1 else float(summary.days.sum())
-    values = summary.rate * days if summary.whole_years else summary.rate
+    values = summary.rate * summary.days_in_year if summary.whole_years else summary.rate
     scale = flux_scale("nee", values)
     extent = _extent(grid, summary)
     image = axes.imshow(
@@ -141,13 +140,13 @@ def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -
 
 def _draw_colour_bar(figure: Figure, image: AxesImage, limit: float, annual: bool) -> None:
     """Draw the colour bar with unit and meaning of the sign."""
-    bar = figure.add_axes((0.165, 0.165, 0.29, 0.02))
+    bar = figure.add_axes((0.165, 0.178, 0.29, 0.02))
     colours = figure.colorbar(image, cax=bar, orientation="horizontal", extend="both")
     colours.outline.set_visible(False)
     colours.set_ticks(np.linspace(-limit, limit, 5).tolist())
     bar.tick_params(labelsize=11, length=0, colors=_INK)
-    figure.text(0.155, 0.167, "uptake by land", size=11.5, ha="right", color="#01665e", weight="bold")
-    figure.text(0.465, 0.167, "release to air", size=11.5, ha="left", color="#8c510a", weight="bold")
+    figure.text(0.155, 0.18, "uptake by land", size=11.5, ha="right", color="#01665e", weight="bold")
+    figure.text(0.465, 0.18, "release to air", size=11.5, ha="left", color="#8c510a", weight="bold")
     what = "Annual NEE, g C m$^{-2}$ of land yr$^{-1}$" if annual else "Mean NEE, g C m$^{-2}$ of land d$^{-1}$"
     figure.text(_LEFT, 0.835, what, size=11.5, color=_GREY)
 
@@ -176,10 +175,10 @@ def _hatch(
     marks.set(edgecolor="#3a3a3a", linewidth=0, clip_path=outline)
     marks.set_hatch_linewidth(0.45)
     share = summary.doubtful.sum() / np.isfinite(summary.rate).sum()
-    key = Rectangle((0.165, 0.096), 0.018, 0.022, transform=figure.transFigure, fill=False, hatch=_HATCH, lw=0.5)
+    key = Rectangle((0.165, 0.108), 0.018, 0.022, transform=figure.transFigure, fill=False, hatch=_HATCH, lw=0.5)
     figure.add_artist(key)
     text = f"outside the area of applicability most of the time ({share:.0%} of cells)"
-    figure.text(0.19, 0.1, text, size=10.5, color=_GREY)
+    figure.text(0.19, 0.112, text, size=10.5, color=_GREY)
 
 
 def _borders(axes: Axes, region: Region, grid: Grid) -> None:
@@ -254,15 +253,13 @@ def _style_curves(axes: Axes, several: bool, step: str) -> None:
     axes.grid(axis="y", color=_FAINT, lw=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.xaxis.set_major_locator(MonthLocator(interval=2))
+    axes.xaxis.set_major_locator(MonthLocator((1, 3, 5, 7, 9, 11), bymonthday=15))
     axes.xaxis.set_major_formatter(DateFormatter("%b"))
     axes.tick_params(length=0, labelsize=11, colors=_GREY)
     axes.margins(x=0.01, y=0.1)
-    what = "Mean seasonal cycle, shaded: range of the years" if several else "Seasonal course"
-    smooth = f" ({_SMOOTH_DAYS}-day running mean)" if step == "daily" else " (monthly means)"
-    axes.set_title(
-        f"{what}{smooth}\nRegion mean, g C m$^{{-2}}$ of land d$^{{-1}}$", loc="left", size=11.5, color=_GREY
-    )
+    what = "Mean seasonal cycle (shaded: range of the years)" if several else "Seasonal course"
+    smooth = f"{_SMOOTH_DAYS}-day running mean" if step == "daily" else "monthly mean"
+    axes.set_title(f"{what}\nRegion, {smooth}, g C m$^{{-2}}$ of land d$^{{-1}}$", loc="left", size=11.5, color=_GREY)
 
 
 def _write_totals(figure: Figure, summary: MapSummary) -> None:
@@ -285,4 +282,4 @@ def _write_caption(figure: Figure, info: MapInfo) -> None:
     caveats = textwrap.wrap(" ".join(info.caveats), 185, max_lines=2, placeholder=" …")
     origin = ". ".join([f"Made with fluxgrid, {info.created[:10]}", *info.sources])
     lines = [*caveats, *textwrap.wrap(origin, 185, max_lines=1, placeholder=" …")]
-    figure.text(_LEFT, 0.022, "\n".join(lines), size=9.5, color=_GREY, va="bottom", linespacing=1.4)
+    figure.text(_LEFT, 0.018, "\n".join(lines), size=9.5, color=_GREY, va="bottom", linespacing=1.4)

@@ -11,8 +11,8 @@ import xarray as xr
 
 from fluxgrid.output.store import open_store, readable
 
-BUDGET_BYTES = 128 * 2**20
-"""Most bytes of one variable held at a time."""
+BUDGET_BYTES = 64 * 2**20
+"""Most bytes of one variable held at a time; working copies make the peak several times that."""
 
 MapSource = str | Path | xr.Dataset
 """A map store, a NetCDF file made from one, or either of them opened."""

@@ -48,14 +48,23 @@ class MapSummary:
     @property
     def whole_years(self) -> bool:
         """True if the map holds every day of every calendar year it touches."""
-        first, last = self.years
-        possible = (pd.Timestamp(last + 1, 1, 1) - pd.Timestamp(first, 1, 1)).days
-        return bool(round(self.days.sum()) == possible)
+        return bool(
+            round(self.days.sum()) == sum(pd.Timestamp(year, 12, 31).dayofyear for year in self._calendar_years)
+        )
+
+    @property
+    def days_in_year(self) -> float:
+        """Mean length of the years, where they are whole."""
+        return float(self.days.sum()) / len(self._calendar_years)
+
+    @property
+    def _calendar_years(self) -> list[int]:
+        """Every year that has a step."""
+        return sorted(set(pd.DatetimeIndex(self.curves.index).year))
 
     def annual_mean(self) -> pd.Series:
         """Return each flux of the region, g m-2 yr-1 (mean of the years)."""
-        first, last = self.years
-        return self.curves.mul(self.days, axis=0).sum() / (last - first + 1)
+        return self.curves.mul(self.days, axis=0).sum() / len(self._calendar_years)
 
     def seasonal(self) -> pd.DataFrame:
         """Return mean, least and largest of the years: columns (flux, mean|min|max), index the starts in year 2001."""

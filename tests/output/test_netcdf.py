@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import rasterio.warp
 import xarray as xr
 from compliance_checker.runner import CheckSuite, ComplianceChecker
 
