@@ -60,6 +60,10 @@ class OutputError(FluxgridError):
     """Results cannot be written: read-only folder, full disk."""
 
 
+class DamagedMap(OutputError):
+    """A piece of a map store cannot be read back."""
+
+
 class TileMismatch(FluxgridError):
     """A piece of a map does not fit the place it is written to."""
 

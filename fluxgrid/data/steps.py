@@ -43,6 +43,22 @@ def days_per_step(time: pd.DatetimeIndex, step: Step) -> np.ndarray:
     return time.days_in_month.to_numpy().astype(np.float64)
 
 
-def step_ends(time: pd.DatetimeIndex, step: Step) -> pd.DatetimeIndex:
-    """Return the end of each step, which is the start of the next."""
-    return time + (pd.Timedelta(days=1) if step == "daily" else pd.offsets.MonthBegin(1))
+def step_ends(time: pd.DatetimeIndex, step: str) -> pd.DatetimeIndex:
+    """Return the end of each step, which is the start of the next.
+
+    Parameters
+    ----------
+    time : DatetimeIndex, (T,)
+        Starts of the steps.
+    step : {"daily", "monthly"}
+
+    Returns
+    -------
+    ends : DatetimeIndex, (T,)
+
+    Examples
+    --------
+    >>> step_ends(pd.DatetimeIndex(["2020-02-01"]), "monthly")[0]
+    Timestamp('2020-03-01 00:00:00')
+    """
+    return time + (pd.Timedelta(days=1) if step == "daily" else pd.DateOffset(months=1))

@@ -70,6 +70,7 @@ def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
     specific["land_area_fraction"] = {
         "standard_name": "land_area_fraction",
         "long_name": "share of the cell that is land; fluxes are per area of land",
+        "comment": "inland water counts as land; sea and Great Lakes do not",
         "units": "1",
         "coverage_content_type": "auxiliaryInformation",
     }

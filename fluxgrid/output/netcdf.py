@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError, itemise
 from fluxgrid.files import atomic_path
 from fluxgrid.output.cf import coordinate_attributes, global_attributes, grid_mapping_attributes, variable_attributes
 from fluxgrid.output.store import DTYPES, readable
-from fluxgrid.output.stream import BUDGET_BYTES, MapSource, open_map, step_ends
+from fluxgrid.output.stream import BUDGET_BYTES, MapSource, open_map
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid

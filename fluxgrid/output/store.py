@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
-from fluxgrid.errors import OutputError, OutputExists, TileMismatch, itemise
+from fluxgrid.errors import DamagedMap, OutputExists, TileMismatch, itemise
 from fluxgrid.files import atomic_folder, output_error
 from fluxgrid.output.flags import Quality
 from fluxgrid.variables import MAP_FLUXES
@@ -36,10 +36,6 @@ DTYPES: dict[str, np.dtype] = {
 
 EPOCH_UNITS = "days since 1970-01-01 00:00:00"
 """Unit of time in map stores and NetCDF files."""
-
-
-class DamagedMap(OutputError):
-    """A piece of a map store cannot be read back."""
 
 
 def create_store(path: Path | str, grid: Grid, times: pd.DatetimeIndex, chunk: int = 32) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from fluxgrid.output.store import open_store, readable
@@ -93,25 +92,3 @@ def read_rows(dataset: xr.Dataset, name: str, rows: slice) -> np.ndarray:
     """
     with readable(f"{name}, rows {rows.start} to {rows.stop}"):
         return np.asarray(dataset[name][:, rows].values)
-
-
-def step_ends(times: pd.DatetimeIndex, step: str) -> pd.DatetimeIndex:
-    """Return the end of each step, which is the start of the next.
-
-    Parameters
-    ----------
-    times : DatetimeIndex
-        Starts.
-    step : {"daily", "monthly"}
-
-    Returns
-    -------
-    ends : DatetimeIndex
-
-    Examples
-    --------
-    >>> step_ends(pd.DatetimeIndex(["2020-02-01"]), "monthly")[0]
-    Timestamp('2020-03-01 00:00:00')
-    """
-    offset = pd.DateOffset(days=1) if step == "daily" else pd.DateOffset(months=1)
-    return pd.DatetimeIndex([time + offset for time in times])

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks, step_ends
+from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks
 from fluxgrid.variables import MAP_FLUXES
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ import pandas as pd
 import xarray as xr
 from scipy import sparse
 
+from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
-from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks, step_ends
+from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks
 from fluxgrid.variables import MAP_FLUXES
 
 if TYPE_CHECKING:

@@ -29,12 +29,15 @@ class Published:
     quicklook: Path
     totals: Path
     layers: Path
+    """Raster layers for QGIS; from 3.38 on the temporal controller moves them."""
+    mesh: Path
+    """Mesh layers, which the temporal controller of older versions moves too."""
     manifest: Path
 
     @property
     def all(self) -> tuple[Path, ...]:
         """Every file but the manifest."""
-        return (*self.netcdf, self.quicklook, self.totals, self.layers)
+        return (*self.netcdf, self.quicklook, self.totals, self.layers, self.mesh)
 
 
 def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manifest: dict[str, Any]) -> Published:
@@ -75,6 +78,7 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
         draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, folder.path / "quicklook.png"),
         write_totals(stores, region, plan.grid, plan.land_fraction, folder.path / "totals.csv", plan.step),
         write_qlr(folder.path / f"{plan.region}.qlr", netcdf, info),
+        write_qlr(folder.path / f"{plan.region}_mesh.qlr", netcdf, info, kind="mesh"),
         folder.path / MANIFEST,
     )
     files = {path.name: path.stat().st_size for path in published.all}

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from fluxgrid.config import UpscaleConfig
-from fluxgrid.data.cube import grid_of, open_cube
+from fluxgrid.data.cube import UNSTATED, grid_of, open_cube
 from fluxgrid.errors import ConfigError, CubeError, IncompleteMap, OutputExists
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
@@ -226,7 +226,8 @@ def map_info(
     caveats = spec.caveats
     if spec.synthetic:
         caveats = ("Weather, land and fluxes are simulated: these are not observations.", *caveats)
-    covariates = tuple(str(cube.attrs[key]) for key in ("citation", "source") if cube.attrs.get(key))
+    stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
+    covariates = tuple(text for text in stated if text and text != UNSTATED)
     return MapInfo(
         title=f"{kind} (NEE, GPP, RECO) of {region.title}, {_period(plan)}",
         summary=(
@@ -242,7 +243,7 @@ def map_info(
         day_definition=str(cube.attrs.get("day_definition") or spec.day_definition),
         applicability_threshold=checkpoint.domain.threshold,
         caveats=caveats,
-        sources=(*spec.sources, *covariates),
+        sources=(*(text.strip(". ") for text in spec.sources), *covariates),
         attributes=attributes,
         created=created,
     )

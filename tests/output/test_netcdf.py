@@ -15,12 +15,13 @@ import rasterio.warp
 import xarray as xr
 from compliance_checker.runner import CheckSuite, ComplianceChecker
 
-from fluxgrid.errors import OutputError
+from fluxgrid.data.steps import step_ends
+from fluxgrid.errors import DamagedMap, OutputError
 from fluxgrid.output import netcdf
 from fluxgrid.output.flags import Quality, flag_masks
 from fluxgrid.output.netcdf import FILL, FilePlan, export_netcdf, plan_files
-from fluxgrid.output.store import DTYPES, DamagedMap
-from fluxgrid.output.stream import row_blocks, step_ends
+from fluxgrid.output.store import DTYPES
+from fluxgrid.output.stream import row_blocks
 
 
 def test_compliance_checker_finds_nothing(example, tmp_path):
@@ -167,7 +168,7 @@ def test_full_disk_is_a_clear_error(daily, tmp_path):
 import resource, sys
 import numpy as np
 from pathlib import Path
-from fluxgrid.errors import OutputError
+from fluxgrid.errors import DamagedMap, OutputError
 from fluxgrid.geo.grid import Grid
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import export_netcdf

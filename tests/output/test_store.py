@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxgrid.errors import FluxgridError, OutputError, OutputExists, TileMismatch
+from fluxgrid.errors import DamagedMap, FluxgridError, OutputError, OutputExists, TileMismatch
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile, make_tiles
 from fluxgrid.output.flags import Quality, flag_masks
-from fluxgrid.output.store import DTYPES, DamagedMap, create_store, open_store, tile_digest, write_tile
+from fluxgrid.output.store import DTYPES, create_store, open_store, tile_digest, write_tile
 
 GRID = Grid.from_bounds((-91.5, -90.8, 41.0, 41.5), 0.1)  # 5 x 7
 TIMES = pd.date_range("2019-06-25", periods=11)

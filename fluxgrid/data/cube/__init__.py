@@ -1,7 +1,7 @@
 """Cubes: lazy gridded covariates with the names, units and axes of fluxgrid."""
 
-from fluxgrid.data.cube.build import grid_of, open_cube, step_of
+from fluxgrid.data.cube.build import UNSTATED, grid_of, open_cube, step_of
 from fluxgrid.data.cube.check import CubeReport, check_cube
 from fluxgrid.data.cube.digest import input_digest
 
-__all__ = ["CubeReport", "check_cube", "grid_of", "input_digest", "open_cube", "step_of"]
+__all__ = ["UNSTATED", "CubeReport", "check_cube", "grid_of", "input_digest", "open_cube", "step_of"]

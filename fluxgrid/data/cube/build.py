@@ -25,7 +25,8 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.units import convert
 
 _DESCRIPTIONS = ("title", "source", "citation", "day_definition")
-_UNSTATED = "not stated"
+UNSTATED = "not stated"
+"""Value of a descriptive attribute that neither the file nor the mapping gives."""
 
 
 def open_cube(path: StorePath, mapping: CubeMapping | Path | str | None = None) -> xr.Dataset:
@@ -263,5 +264,5 @@ def class_flags(classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _cube_attributes(raw: xr.Dataset, layout: Layout, mapping: CubeMapping) -> dict[str, str]:
     """Return the attributes of the cube, of the mapping before those of the file."""
-    attrs = {key: str(getattr(mapping, key) or raw.attrs.get(key, _UNSTATED)) for key in _DESCRIPTIONS}
+    attrs = {key: str(getattr(mapping, key) or raw.attrs.get(key, UNSTATED)) for key in _DESCRIPTIONS}
     return attrs | {"step": str(layout.step), "Conventions": "CF-1.11"}
