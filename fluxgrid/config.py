@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, itemise
-from fluxgrid.files import configs_folder
+from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
 from fluxgrid.training.settings import FitSettings
 
@@ -100,8 +102,10 @@ class TrainConfig(_Strict):
     """When a day begins."""
     synthetic: bool = False
     """Trained on simulated towers."""
+    limits: str = ""
+    """What its maps are not good for in a few words; stands in every title."""
     caveats: tuple[str, ...] = ()
-    """What its maps are not good for; written into every product."""
+    """The same in sentences; written into every product."""
     sites: SitesConfig
     """Towers."""
     inputs: InputsConfig
@@ -153,6 +157,8 @@ class UpscaleConfig(_Strict):
 
 C = TypeVar("C", bound=BaseModel)
 
+_NAMES = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
+
 
 def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | list[str] | None = None) -> C:
     """Read, override and check a configuration.
@@ -172,12 +178,18 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
 
     Raises
     ------
+    UnknownName
+        If there is no such file.
     ConfigError
-        Listing every key that is unknown, missing or wrong.
+        If the file or an override is not YAML, or listing every ``$NAME`` that is not set, or every key that is
+        unknown, missing or wrong.
     """
     values = _read(path) if path else {}
     for key, value in _pairs(overrides):
         _set(values, key, value)
+    if unset := sorted({name for text in _texts(values) for name in _NAMES.findall(text)} - set(os.environ)):
+        problems = [f"{name} is not set: export {name}=/path/to/folder" for name in unset]
+        raise ConfigError(itemise(f"The configuration {path or 'given'} needs environment variables", problems))
     try:
         return kind.model_validate(_expand(values))
     except ValidationError as error:
@@ -197,8 +209,8 @@ def _read(path: str) -> dict[str, Any]:
         error = unknown_name("configuration file or shipped configuration", path, shipped)
         raise error
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         message = f"{file} is not readable YAML: {error}"
         raise ConfigError(message) from error
     if not isinstance(values, dict):
@@ -214,10 +226,16 @@ def _pairs(overrides: dict[str, Any] | list[str] | None) -> list[tuple[str, Any]
     pairs = []
     for text in overrides or []:
         key, equals, value = text.partition("=")
-        if not equals or not key:
-            message = f"The override {text!r} cannot be read. Write key=value or key.sub=value, such as fit.epochs=10."
+        try:
+            pairs.append((key, parse_yaml(value)))
+        except yaml.YAMLError:
+            equals = ""
+        if not (key and equals):
+            message = (
+                f"The override {text!r} cannot be read. Write key=value or key.sub=value with a YAML value, such as "
+                "fit.epochs=10 or region=iowa."
+            )
             raise ConfigError(message)
-        pairs.append((key, yaml.safe_load(value)))
     return pairs
 
 
@@ -232,18 +250,21 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _expand(value: Any) -> Any:
-    """Replace ``$NAME`` in texts by the environment; a name that is not set is an error."""
+    """Replace ``$NAME`` in texts by the environment."""
     if isinstance(value, dict):
         return {key: _expand(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_expand(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    missing = [name for name in re.findall(r"\$\{?(\w+)\}?", value) if name not in os.environ]
-    if missing:
-        message = f"{value!r} needs the environment variable {missing[0]}. Set it: export {missing[0]}=/path/to/folder"
-        raise ConfigError(message)
-    return os.path.expandvars(value)
+    return os.path.expandvars(value) if isinstance(value, str) else value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in nested mappings and lists."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value
 
 
 def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
@@ -251,9 +272,16 @@ def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
     lines = []
     for found in error.errors():
         key = ".".join(str(part) for part in found["loc"])
-        if found["type"] == "extra_forbidden":
-            hint = str(unknown_name("key", key.rsplit(".", 1)[-1], kind.model_fields)) if "." not in key else ""
-            lines.append(f"{key}: no such key. {hint}".rstrip())
+        if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            *parents, last = found["loc"]
+            lines.append(f"{key}: {unknown_name('key', str(last), _keys(kind, parents))}")
         else:
             lines.append(f"{key}: {found['msg'][0].lower()}{found['msg'][1:]} (given {found['input']!r})")
     return lines
+
+
+def _keys(kind: Any, parents: Iterable[str | int]) -> list[str]:
+    """Return the keys that may stand below `parents` in a configuration."""
+    for parent in parents:
+        kind = get_args(kind)[-1] if get_origin(kind) is dict else get_type_hints(kind)[str(parent)]
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else list(kind.model_fields)

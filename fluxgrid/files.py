@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, YAML that loses no key, and the configurations that come with fluxgrid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from fluxgrid.errors import ConfigError, OutputError
 
@@ -126,6 +129,43 @@ def write_text(path: Path | str, text: str) -> None:
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that is given twice is an error, because one of the two would be lost unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node."""
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            message = f"the key {twice!r} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text, read safely; a key given twice is an error.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    value : dict, list, str, number, date or None
+
+    Raises
+    ------
+    yaml.YAMLError
+        If the text is not YAML, asks for objects, or gives a key twice.
+
+    Examples
+    --------
+    >>> parse_yaml("fit: {epochs: 3}")
+    {'fit': {'epochs': 3}}
+    """
+    return _UniqueLoader(text).get_single_data()
 
 
 def configs_folder() -> Path:

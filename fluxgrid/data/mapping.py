@@ -12,7 +12,7 @@ from pyproj.exceptions import CRSError
 
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, UnitError, UnknownName, itemise
-from fluxgrid.files import configs_folder
+from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
 from fluxgrid.units import check_units
 from fluxgrid.variables import VARIABLES, get_variable
@@ -70,19 +70,6 @@ class CubeMapping(_Strict):
     """Our variables; if any is given, only those given are read, else those that bear our names."""
 
 
-class _UniqueLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that is given twice is an error, because one of the two would be lost unseen."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping of a node."""
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twice is not None:
-            message = f"the key {twice!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load_mapping(path: Path | str) -> CubeMapping:
     """Read a mapping file.
 
@@ -102,7 +89,7 @@ def load_mapping(path: Path | str) -> CubeMapping:
     """
     file = _find(path)
     try:
-        content = _UniqueLoader(file.read_text(encoding="utf-8")).get_single_data()
+        content = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         message = f"The mapping {file} cannot be read as YAML: {error}. Correct the file."
         raise ConfigError(message) from error
