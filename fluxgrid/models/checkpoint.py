@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fluxgrid.data.scaler import Scaler
-from fluxgrid.errors import CheckpointError
+from fluxgrid.errors import CheckpointError, ConfigError, UnknownName, itemise
 from fluxgrid.files import atomic_folder
 from fluxgrid.models.base import FluxModel
 from fluxgrid.models.domain import TrainingDomain
@@ -52,6 +52,8 @@ def find_checkpoint(name: str | Path) -> Path:
     ------
     UnknownName
         If it is neither.
+    CheckpointError
+        If the folder is no checkpoint.
     """
     shipped = shipped_checkpoints()
     if str(name) in shipped:
@@ -122,26 +124,50 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
     UnknownName
         If there is none of that name.
     CheckpointError
-        If a file is missing, changed or does not fit the others.
+        If a file is missing, changed or does not fit the others, or this installation lacks its architecture.
     """
     path = find_checkpoint(name)
     try:
-        provenance = json.loads((path / _PROVENANCE).read_text(encoding="utf-8"))
-        found = digest_files([path / part for part in provenance["parts"]])
-        if found != provenance["digest"]:
-            message = (
-                f"The checkpoint {path} is corrupt: the hash of its files is {found}, not {provenance['digest']} as "
-                "when it was written. Copy it again from where it was trained, or train it again."
-            )
-            raise CheckpointError(message)
-        spec = ModelSpec.from_json((path / _SPEC).read_text(encoding="utf-8"))
-        model = spec.build()
-        model.load_weights(path)
-        scaler = Scaler.from_json((path / _SCALER).read_text(encoding="utf-8"))
-        return Checkpoint(path, spec, scaler, model, TrainingDomain.load(path), found)
+        return _load(path)
+    except (ConfigError, UnknownName) as error:
+        message = (
+            f"The checkpoint {path} asks for what this installation does not have. {error} "
+            "Install the version or the plug-in it was trained with, or train it again."
+        )
+        raise CheckpointError(message) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         message = (
             f"The checkpoint {path} cannot be read ({type(error).__name__}: {error}). It needs {_SPEC}, {_SCALER}, "
             f"{_PROVENANCE} and its weights as written by this version of `fluxgrid train`. Train it again."
         )
         raise CheckpointError(message) from error
+
+
+def _load(path: Path) -> Checkpoint:
+    """Read a checkpoint folder; whatever its files raise comes through."""
+    provenance = json.loads((path / _PROVENANCE).read_text(encoding="utf-8"))
+    found = digest_files([path / part for part in provenance["parts"]])
+    if found != provenance["digest"]:
+        message = (
+            f"The checkpoint {path} is corrupt: the hash of its files is {found}, not {provenance['digest']} as "
+            "when it was written. Copy it again from where it was trained, or train it again."
+        )
+        raise CheckpointError(message)
+    spec = ModelSpec.from_json((path / _SPEC).read_text(encoding="utf-8"))
+    scaler = Scaler.from_json((path / _SCALER).read_text(encoding="utf-8"))
+    domain = TrainingDomain.load(path)
+    if problems := _disagreements(spec, scaler, domain):
+        raise CheckpointError(itemise(f"The parts of the checkpoint {path} do not fit each other", problems))
+    model = spec.build()
+    model.load_weights(path)
+    return Checkpoint(path, spec, scaler, model, domain, found)
+
+
+def _disagreements(spec: ModelSpec, scaler: Scaler, domain: TrainingDomain) -> list[str]:
+    """Return what scaler and training domain lack for the inputs of the spec."""
+    lost = [name for name in (*spec.inputs.dynamic, *spec.inputs.static) if name not in scaler.names]
+    problems = [f"{_SCALER} has no {name}" for name in lost]
+    wanted, found = spec.sizes.dynamic + spec.sizes.static, domain.points.shape[-1]
+    if found != wanted:
+        problems.append(f"the training domain has {found} predictors, {_SPEC} has {wanted}")
+    return problems

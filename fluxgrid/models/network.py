@@ -32,8 +32,9 @@ class Network(nn.Module):
         return [path]
 
     def load_weights(self, folder: Path) -> None:
-        """Read ``weights.safetensors``; names and shapes must all fit."""
+        """Read ``weights.safetensors``; names and shapes must all fit. The network is left in evaluation mode."""
         try:
             self.load_state_dict(load_file(folder / WEIGHTS))
+            self.eval()
         except RuntimeError as error:  # torch's word for names and shapes that do not fit
             raise ValueError(str(error)) from error
