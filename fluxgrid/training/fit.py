@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fluxgrid.data.windows import Window, plan_windows
-from fluxgrid.models import zero_state
+from fluxgrid.errors import ConfigError, TableError
+from fluxgrid.models import FluxModel, zero_state
 from fluxgrid.models.network import Network
 from fluxgrid.training.losses import flux_loss
 from fluxgrid.training.sequences import Sequence
@@ -19,7 +20,7 @@ from fluxgrid.training.settings import FitSettings
 
 
 @dataclass(frozen=True)
-class History:
+class FitHistory:
     """What happened in training: losses by epoch, and the epoch whose weights were kept."""
 
     train: tuple[float, ...]
@@ -64,10 +65,38 @@ def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
     return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
 
 
+def stack_all(sequences: list[Sequence], window: int) -> Batch:
+    """Return all windows of some sequences as one batch; `window` is the scored steps of each."""
+    windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
+    return stack(list(windows), sequences)
+
+
 def spread(sequences: list[Sequence]) -> Tensor:
-    """Return the standard deviation of GPP, RECO and NEE over training sites, (3,), g m-2 d-1."""
+    """Return the standard deviation of GPP, RECO and NEE over training sites, (3,), g m-2 d-1, > 0.
+
+    A flux that was never observed, or never varied, gets 1.
+    """
     values = np.concatenate([s.targets for s in sequences]).astype(np.float64)
-    return torch.tensor([float(np.nanstd(v[np.isfinite(v)])) if np.isfinite(v).any() else 1.0 for v in values.T])
+    found = [float(np.std(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in values.T]
+    return torch.tensor([std if std > 0 else 1.0 for std in found])
+
+
+def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
+    """Return the loss of a model in evaluation mode, its state starting at zero.
+
+    Parameters
+    ----------
+    model : FluxModel
+    batch : Batch
+    sigma : Tensor, (3,), g m-2 d-1
+        From `spread`.
+
+    Returns
+    -------
+    loss : float
+    """
+    fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
+    return float(flux_loss(fluxes, batch.targets, batch.weights, sigma))
 
 
 def fit(
@@ -76,7 +105,7 @@ def fit(
     validation: list[Sequence],
     settings: FitSettings,
     report: Callable[[int, float, float], None] = lambda *_: None,
-) -> History:
+) -> FitHistory:
     """Fit a network and leave it with the weights that did best on sites it was not trained on.
 
     Parameters
@@ -91,49 +120,55 @@ def fit(
 
     Returns
     -------
-    history : History
+    history : FitHistory
+
+    Raises
+    ------
+    TableError
+        If no flux was observed at any training step whose inputs are known.
+    ConfigError
+        If the loss was never finite.
     """
     generator = torch.Generator().manual_seed(settings.seed)
     sigma = spread(train)
     network.head.set_scale(sigma[:2])
     windows = plan_windows([len(s.dynamic) for s in train], train[0].spin_up, settings.window)
     windows = tuple(w for w in windows if np.isfinite(train[w.sequence].targets[w.scored]).any())
-    checks = plan_windows([len(s.dynamic) for s in validation], validation[0].spin_up, settings.window)
+    if not windows:
+        message = f"None of the {len(train)} training sites observed a flux at a step whose inputs are known."
+        raise TableError(message)
+    checks = stack_all(validation, settings.window)
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(windows) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=settings.epochs * batches, pct_start=0.1, final_div_factor=4
     )
     losses: list[tuple[float, float]] = []
-    best, kept = 0, copy.deepcopy(network.state_dict())
+    best, lowest, kept = 0, float("inf"), network.state_dict()
     for epoch in range(settings.epochs):
         network.train()
         order = torch.randperm(len(windows), generator=generator).tolist()
         total = 0.0
         for first in range(0, len(order), settings.batch):
             batch = stack([windows[i] for i in order[first : first + settings.batch]], train)
-            loss = _loss(network, batch, sigma)
+            fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
+            loss = flux_loss(fluxes, batch.targets, batch.weights, sigma)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
             optimiser.step()
             schedule.step()
             total += float(loss.detach())
-        network.eval()
-        with torch.inference_mode():
-            check = float(_loss(network, stack(list(checks), validation), sigma))
+        check = validation_loss(network, checks, sigma)
         losses.append((total / batches, check))
         report(epoch, *losses[-1])
-        if check <= min(value for _, value in losses):
-            best, kept = epoch, copy.deepcopy(network.state_dict())
+        if check <= lowest:
+            best, lowest, kept = epoch, check, copy.deepcopy(network.state_dict())
         if epoch - best >= settings.patience:
             break
+    if lowest == float("inf"):
+        message = f"The loss on the held-out sites was never finite ({check}). Lower fit.learning_rate or fit.clip."
+        raise ConfigError(message)
     network.load_state_dict(kept)
     network.eval()
-    return History(tuple(t for t, _ in losses), tuple(v for _, v in losses), best)
-
-
-def _loss(network: Network, batch: Batch, sigma: Tensor) -> Tensor:
-    """Return the loss of one batch, the state starting at zero."""
-    fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
-    return flux_loss(fluxes, batch.targets, batch.weights, sigma)
+    return FitHistory(tuple(t for t, _ in losses), tuple(v for _, v in losses), best)

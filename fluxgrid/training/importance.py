@@ -7,9 +7,8 @@ import torch
 
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.windows import plan_windows
-from fluxgrid.models import FluxModel, zero_state
-from fluxgrid.training.fit import Batch, spread, stack
-from fluxgrid.training.losses import flux_loss
+from fluxgrid.models import FluxModel
+from fluxgrid.training.fit import Batch, spread, stack, validation_loss
 from fluxgrid.training.sequences import Sequence
 
 
@@ -34,8 +33,8 @@ def permutation_importance(
     Returns
     -------
     importance : ndarray, (n_dynamic + n_static,), >= 0
-        Growth of the loss when the input is shuffled over windows and steps; the columns of one class variable share
-        the growth that shuffling the class makes. All equal if no shuffling hurts.
+        Growth of the loss when the input is shuffled over windows and steps; every column of a class variable gets
+        the growth that shuffling the class makes. All ones if no shuffling hurts.
     """
     rng = np.random.default_rng(seed)
     windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
@@ -43,10 +42,12 @@ def permutation_importance(
         windows = tuple(windows[i] for i in sorted(rng.choice(len(windows), most, replace=False)))
     batch = stack(list(windows), sequences)
     sigma = spread(sequences)
-    base = _loss(model, batch, sigma)
-    columns = [max(_loss(model, _shuffle_channel(batch, i, rng), sigma) - base, 0.0) for i in range(spec.n_dynamic)]
+    base = validation_loss(model, batch, sigma)
+    columns = []
+    for channel in range(spec.n_dynamic):
+        columns.append(max(validation_loss(model, _shuffle_channel(batch, channel, rng), sigma) - base, 0.0))
     for names in _static_groups(spec):
-        growth = max(_loss(model, _shuffle_static(batch, names, rng), sigma) - base, 0.0)
+        growth = max(validation_loss(model, _shuffle_static(batch, names, rng), sigma) - base, 0.0)
         columns += [growth] * len(names)
     importance = np.array(columns)
     return importance if importance.any() else np.ones_like(importance)
@@ -71,9 +72,3 @@ def _shuffle_static(batch: Batch, columns: list[int], rng: np.random.Generator) 
     static = batch.static.clone()
     static[:, columns] = static[torch.from_numpy(rng.permutation(len(static)))][:, columns]
     return Batch(batch.dynamic, static, batch.targets, batch.weights)
-
-
-def _loss(model: FluxModel, batch: Batch, sigma: torch.Tensor) -> float:
-    """Return the loss of a trained model."""
-    fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
-    return float(flux_loss(fluxes, batch.targets, batch.weights, sigma))

@@ -22,7 +22,7 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
     fluxes : Tensor, (B, T, 2), g m-2 d-1
         Predicted GPP and RECO.
     targets : Tensor, (B, T, 3), g m-2 d-1
-        Observed GPP, RECO, NEE; NaN where there is none.
+        Observed GPP, RECO, NEE; not finite where there is none.
     weights : Tensor, (B, T)
         Quality of the observation.
     sigma : Tensor, (3,), g m-2 d-1
@@ -39,7 +39,7 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
     0.5
     """
     seen = torch.isfinite(targets)
-    error = (with_nee(fluxes) - torch.nan_to_num(targets)) / sigma
+    error = (with_nee(fluxes) - torch.where(seen, targets, 0.0)) / sigma
     weight = seen * weights.unsqueeze(-1)
     per_flux = (weight * error.square()).sum(dim=(0, 1)) / weight.sum(dim=(0, 1)).clamp_min(1e-9)
     observed = weight.sum(dim=(0, 1)) > 0

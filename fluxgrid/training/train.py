@@ -13,13 +13,13 @@ from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.sites import Sites
 from fluxgrid.data.splits import site_folds, validation_split
-from fluxgrid.errors import TableError
+from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.lightgbm import Trees
 from fluxgrid.models.network import Network
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
-from fluxgrid.training.fit import fit
+from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings
@@ -36,10 +36,15 @@ class Trained:
     """A model and what it was fitted with."""
 
     model: FluxModel
+    """In evaluation mode."""
     scaler: Scaler
+    """Fitted on `sites`."""
     sites: tuple[str, ...]
+    """Ids the weights were fitted to."""
     validation: tuple[str, ...]
+    """Ids held back to choose when to stop."""
     validation_loss: float
+    """Loss at these, each flux over its variance at `sites`."""
 
 
 def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Report = lambda _: None) -> Trained:
@@ -62,20 +67,15 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     Raises
     ------
     TableError
-        If no site brings all inputs.
+        If no site brings all inputs, or none of the sites trained on observed a flux.
+    ConfigError
+        If all sites are of one group, the loss is never finite, or nothing here trains the architecture.
     """
     usable = sites.select(_with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
-    best: Trained | None = None
-    for member in range(settings.members):
-        seeded = replace(settings, seed=settings.seed + member)
-        trained = _train_member(usable, inputs, spec, seeded, report)
-        if best is None or trained.validation_loss < best.validation_loss:
-            best = trained
-    if best is None:
-        message = "No member was trained."
-        raise AssertionError(message)
-    return best
+    seeds = range(settings.seed, settings.seed + settings.members)
+    members = (_train_member(usable, inputs, spec, replace(settings, seed=seed), report) for seed in seeds)
+    return min(members, key=lambda member: member.validation_loss)
 
 
 def _with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
@@ -104,14 +104,18 @@ def _train_member(
     train, check = (list(_sequences(sites.select(ids), inputs, spec, scaler)) for ids in (split.train, split.test))
     torch.manual_seed(settings.seed)
     model = spec.build()
-    loss = float("nan")
     if isinstance(model, Network):
-        history = fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
-        loss = history.validation[history.best_epoch]
+        fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
     elif isinstance(model, Trees):
         fit_trees(model, train, check, settings.seed)
-        report(f"trees: {', '.join(str(b.num_trees()) for b in model.boosters)} per flux")
-        loss = 0.0
+        report(f"trees: {', '.join(str(b.best_iteration) for b in model.boosters)} per flux")
+    else:
+        message = (
+            f"fluxgrid does not know how to train the architecture {spec.kind!r}: build a `Network`, which is trained "
+            "by gradients, or `Trees`."
+        )
+        raise ConfigError(message)
+    loss = validation_loss(model, stack_all(check, settings.window), spread(train))
     return Trained(model, scaler, split.train, split.test, loss)
 
 
