@@ -67,7 +67,7 @@ class InputSpec:
         return max((rule.linear_steps for rule in self.gaps.values()), default=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Places:
     """Covariates of n places over T steps: the pixels of a block, or one site.
 
@@ -95,8 +95,11 @@ class Places:
     after: int = 0
 
     def pad(self, size: int) -> Places:
-        """Return the same places followed by empty ones, `size` in all."""
+        """Return the same places followed by empty ones, `size` in all; ValueError if there are more already."""
         extra = size - len(self.latitude)
+        if extra < 0:
+            message = f"A block holds up to {size} places, got {len(self.latitude)}; predict them in several blocks."
+            raise ValueError(message)
         if extra == 0:
             return self
         wide = {k: np.pad(v, ((0, 0), (0, extra)), constant_values=np.nan) for k, v in self.forcings.items()}
@@ -105,7 +108,7 @@ class Places:
         return Places(self.time, self.step, latitude, wide, flat, self.before, self.after)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """Gap-filled inputs in physical units, with what is known of their quality.
 

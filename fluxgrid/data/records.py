@@ -54,7 +54,7 @@ def plan_segments(time: pd.DatetimeIndex, step: Step, first: int, spin_up_years:
     """
     begin = time[first] - pd.DateOffset(years=spin_up_years)
     before = int(time.searchsorted(begin)) if spin_up_years else first
-    # a few days short of a year still make a spin-up; a record that begins in the middle of it does not
+    # a record that begins in the first half of a spin-up year carries it; one that begins later does not
     years = min(spin_up_years, round((first - before) / STEPS_PER_YEAR[step]))
     missing = spin_up_years - years
     own_year = slice(first, min(first + STEPS_PER_YEAR[step], len(time)))

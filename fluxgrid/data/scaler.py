@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,11 +64,6 @@ class Scaler:
         index = self.names.index(name)
         return ((values - np.float32(self.mean[index])) / np.float32(self.std[index])).astype(np.float32, copy=False)
 
-    def select(self, names: Sequence[str]) -> Scaler:
-        """Return the scaler of some of the inputs, in the order given."""
-        index = [self.names.index(name) for name in names]
-        return Scaler(tuple(names), tuple(self.mean[i] for i in index), tuple(self.std[i] for i in index))
-
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""
         rows = {name: {"mean": m, "std": s} for name, m, s in zip(self.names, self.mean, self.std, strict=True)}
@@ -76,6 +71,6 @@ class Scaler:
 
     @classmethod
     def from_json(cls, text: str) -> Scaler:
-        """Return the scaler stored by `to_json`."""
+        """Return the scaler stored by `to_json`; KeyError, TypeError or ValueError where the text does not fit."""
         rows = json.loads(text)
         return cls(tuple(rows), tuple(r["mean"] for r in rows.values()), tuple(r["std"] for r in rows.values()))

@@ -41,7 +41,7 @@ def month_vectors(inputs: Inputs, spec: InputSpec, time: pd.DatetimeIndex) -> np
     Returns
     -------
     vectors : ndarray, (M, n, K), float64
-        NaN where an input is missing in the month.
+        NaN where an input is missing at any step of the month.
     """
     starts = month_starts(time)
     steps = np.diff(np.append(starts, len(time)))
@@ -52,15 +52,8 @@ def month_vectors(inputs: Inputs, spec: InputSpec, time: pd.DatetimeIndex) -> np
     flat = [inputs.static[name][:, None].astype(np.float64) for name in spec.static]
     flat += [one_hot(inputs.static[name], len(VARIABLES[name].classes)).astype(np.float64) for name in spec.classes]
     varying = np.stack(means, axis=-1)  # (M, n, F)
-    if not flat:
-        return varying
-    place = np.broadcast_to(np.concatenate(flat, axis=1), (len(starts), *_shape(flat)))  # (M, n, S)
-    return np.concatenate([varying, place], axis=-1)
-
-
-def _shape(columns: list[np.ndarray]) -> tuple[int, int]:
-    """Return the shape of the joined columns."""
-    return columns[0].shape[0], sum(column.shape[1] for column in columns)
+    place = np.concatenate([np.empty((varying.shape[1], 0)), *flat], axis=1)  # (n, S)
+    return np.concatenate([varying, np.broadcast_to(place, (len(starts), *place.shape))], axis=-1)
 
 
 def fit_domain(vectors: np.ndarray, places: np.ndarray, importance: np.ndarray, folds: np.ndarray) -> TrainingDomain:
@@ -134,7 +127,7 @@ class Applicability:
         Returns
         -------
         index : ndarray, (T, n), float32
-            The month's value at each of its steps; NaN where an input is missing all month.
+            The month's value at each of its steps; NaN where an input is missing at any step of the month.
         """
         vectors = month_vectors(inputs, self.spec, time)  # (M, n, K)
         rows = ((vectors - self.domain.mean) / self.domain.std * self.domain.weight).reshape(-1, vectors.shape[-1])

@@ -107,6 +107,11 @@ class Predictor:
         fluxes : Fluxes
         state : BlockState
             After the last step.
+
+        Raises
+        ------
+        ValueError
+            If there are more than `BLOCK` places.
         """
         n = len(places.latitude)
         padded = places.pad(BLOCK)
