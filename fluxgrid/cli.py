@@ -41,7 +41,7 @@ def main() -> None:
         _err.print(f"fluxgrid: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _err.print("fluxgrid: interrupted. What is finished is kept; run again with --resume.", markup=False)
+        _err.print("fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume.", markup=False)
         sys.exit(INTERRUPTED)
     except Exception as error:
         # typer may carry its own copy of click: what they have in common is this method and this attribute
