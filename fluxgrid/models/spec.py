@@ -37,8 +37,10 @@ class ModelSpec:
     """Trained on simulated towers: every product of it says so."""
     description: str = ""
     """One sentence for people: what it was trained on."""
+    limits: str = ""
+    """What its maps are not good for in a few words, for titles."""
     caveats: tuple[str, ...] = ()
-    """What its maps are not good for."""
+    """The same in sentences, for metadata and captions."""
     sources: tuple[str, ...] = ()
     """Citations of the training data."""
     fluxes: tuple[str, ...] = PREDICTED_FLUXES

@@ -103,6 +103,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         day_definition=config.day_definition,
         synthetic=config.synthetic,
         description=config.description,
+        limits=config.limits,
         caveats=config.caveats,
         sources=(sites.citation,),
     )
