@@ -1,4 +1,4 @@
-"""Small synthetic cubes for tests and examples; nothing that ships imports this."""
+"""Small synthetic cubes and towers for tests and examples; nothing that ships imports this."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import xarray as xr
 
 from fluxgrid.data.cube.build import class_flags, coordinates
 from fluxgrid.data.derived import derive
+from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.steps import Step, calendar
 from fluxgrid.geo.grid import Grid
 from fluxgrid.variables import CLIMATE_GROUPS, VARIABLES
@@ -109,6 +110,68 @@ def write_cube(ds: xr.Dataset, path: Path | str, chunks: tuple[int, int] = (3, 4
         array.encoding["chunks"] = tuple(min(*pair) for pair in zip(sizes, array.shape, strict=True))
     ds.to_zarr(path, mode="w-", **options)  # type: ignore[call-overload]
     return path
+
+
+def small_sites(
+    step: Step = "monthly",
+    n: int = 6,
+    start: str = "2001-01-01",
+    periods: int = 36,
+    seed: int = 0,
+    missing: float = 0.0,
+) -> Sites:
+    """Make a few towers whose fluxes follow from their weather.
+
+    Parameters
+    ----------
+    step : Step
+        Daily or monthly.
+    n : int
+        Number of towers; each is a group of its own.
+    start : str
+        First step.
+    periods : int
+        Number of steps.
+    seed : int
+        Same seed, same values.
+    missing : float, 0-1
+        Share of forcing values that are NaN.
+
+    Returns
+    -------
+    sites : Sites
+        Series temperature_2m, shortwave, precipitation, gpp, reco, nee, nee_qc; statics crop_fraction, climate_group
+        and igbp. GPP rises with shortwave and crop_fraction, RECO with temperature, nothing with precipitation.
+
+    Examples
+    --------
+    >>> sites = small_sites(n=2)
+    >>> sites.ids, sites["T-000"].series.shape
+    (('T-000', 'T-001'), (36, 7))
+    """
+    rng = np.random.default_rng(seed)
+    time = calendar(start, pd.Timestamp(start) + pd.Timedelta(days=31 * periods), step)[:periods]
+    sites = tuple(_site(f"T-{number:03d}", time, step, missing, rng) for number in range(n))
+    return Sites(step, sites, "fluxgrid.testing", "Made up for tests.")
+
+
+def _site(name: str, time: pd.DatetimeIndex, step: Step, missing: float, rng: np.random.Generator) -> Site:
+    """Return one tower."""
+    latitude, crop, steps = rng.uniform(36, 48), rng.uniform(0.2, 0.9), len(time)
+    sun = derive("toa_radiation", time, np.array([latitude]), step)[:, 0]
+    forcings = {
+        "temperature_2m": 0.09 * (sun - 250) + 8 + 2 * rng.normal(size=steps),
+        "shortwave": sun * rng.uniform(0.3, 0.7, steps),
+        "precipitation": rng.gamma(0.4, 6.0, steps),
+    }
+    gpp = 0.03 * forcings["shortwave"] * (0.5 + crop)
+    reco = 1 + 0.1 * np.clip(forcings["temperature_2m"], 0, None)
+    fluxes = {"gpp": gpp, "reco": reco, "nee": reco - gpp, "nee_qc": rng.uniform(0.5, 1, steps)}
+    for values in forcings.values():
+        values[rng.random(steps) < missing] = np.nan
+    statics = {"crop_fraction": crop, "climate_group": float(CLIMATE_GROUPS.index("continental")), "igbp": 0.0}
+    series = pd.DataFrame({**forcings, **fluxes}, index=time).astype(np.float32)
+    return Site(name, latitude, -93.5, name, statics, series)
 
 
 def _grid(shape: tuple[int, int], centre: tuple[float, float], resolution: float) -> Grid:
