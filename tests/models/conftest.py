@@ -10,6 +10,8 @@ import torch
 
 from fluxgrid.models import FluxModel, ModelSpec
 
+torch.set_num_threads(1)  # these products are too small to share; threads of busy cores wait for each other
+
 FEW = {"ct_gru": {"hidden": 8}, "lightgbm": {"rounds": 8}}
 """Options that keep an architecture small; one that is not named is built with its defaults."""
 
