@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fluxgrid.errors import OutputError, OutputExists
-from fluxgrid.files import output_error, write_text
+from fluxgrid.errors import OutputExists
+from fluxgrid.files import write_text
 
 MANIFEST = "manifest.json"
 _WORK = ".fluxgrid"
@@ -19,6 +21,9 @@ Mode = Literal["new", "resume", "overwrite"]
 """What the user allowed: nothing but a fresh folder, going on, or replacing."""
 
 Status = Literal["fresh", "unfinished", "finished", "other"]
+
+# what `fluxgrid.files` and zarr leave behind when they are killed; names of others look different
+_LITTER = re.compile(r"^\..+\.[0-9a-f]{8}\.tmp(\..+)?$|^.*\.[0-9a-f]{32}\.partial$")
 
 
 @dataclass(frozen=True)
@@ -44,22 +49,19 @@ class RunFolder:
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the map that stands here, or None."""
-        try:
-            found = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return _read(self.path / MANIFEST)
 
     @property
     def status(self) -> Status:
         """What stands in the folder."""
-        manifest = self.manifest
-        if manifest is not None:
-            return "finished" if manifest.get("plan") == self.digest else "other"
-        if (self.work / _PLAN).is_file():
+        manifest, begun = self.manifest, _read(self.work / _PLAN)
+        if manifest is not None and manifest.get("plan") == self.digest:
+            return "finished"
+        standing = None if manifest is None else manifest.get("plan")
+        # an unfinished run may replace just the map that stood here when the user allowed it
+        if begun is not None and begun.get("replaces") == standing:
             return "unfinished"
-        taken = [p for p in self.path.iterdir() if p.name != "cube.zarr"] if self.path.is_dir() else []
-        return "other" if taken else "fresh"
+        return "other" if manifest is not None or self._taken() else "fresh"
 
     def claim(self, mode: Mode, description: dict[str, Any]) -> None:
         """Take the folder for this plan, or refuse.
@@ -80,8 +82,8 @@ class RunFolder:
         status = self.status
         if status == "unfinished" and mode == "new":
             message = (
-                f"{self.path} holds an unfinished run of this map. Say --resume to go on where it stopped, or "
-                "--overwrite to start it again."
+                f"{self.path} holds an unfinished run of this map. Say --resume to go on where it stopped, or choose "
+                "another folder (--out)."
             )
             raise OutputExists(message)
         if status == "other" and mode != "overwrite":
@@ -90,22 +92,32 @@ class RunFolder:
                 "to replace them; they stay until the new map is ready."
             )
             raise OutputExists(message)
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            message = f"{self.path} is a file, not a folder. Choose another folder (--out)."
-            raise OutputError(message) from error
-        except OSError as error:
-            raise output_error(error, self.path) from error
-        write_text(self.work / _PLAN, json.dumps({"plan": self.digest, **description}, indent=2))
+        clear_litter(self.path)
+        replaces = (self.manifest or {}).get("plan")
+        if status != "unfinished":
+            row = {"plan": self.digest, "replaces": replaces, **description}
+            write_text(self.work / _PLAN, json.dumps(row, indent=2))
+
+    def _taken(self) -> list[str]:
+        """Return names of what stands in the folder and is neither input nor left over from a run that did nothing."""
+        if not self.path.is_dir():
+            return []
+        names = sorted(p.name for p in self.path.iterdir() if p.name != "cube.zarr" and not _LITTER.match(p.name))
+        return [name for name in names if name != _WORK or self._others()]
+
+    def _others(self) -> list[dict[str, Any]]:
+        """Return what is known of other runs that were begun here."""
+        plans = (_read(path) for path in sorted((self.path / _WORK).glob(f"*/{_PLAN}")))
+        return [plan for plan in plans if plan is not None and plan.get("plan") != self.digest]
 
     def _what(self) -> str:
         """Say in a few words what stands in the folder."""
         manifest = self.manifest
         if manifest:
-            return f"a map of {manifest.get('region')} by {manifest.get('model')}, {manifest.get('period')}"
-        names = sorted(p.name for p in self.path.iterdir())[:4]
-        return ", ".join(names)
+            return f"a map of {_title(manifest)}"
+        if others := self._others():
+            return f"an unfinished map of {_title(others[0])}"
+        return ", ".join(self._taken()[:4])
 
     def intact(self) -> bool:
         """Return whether every file the manifest lists is there in its size."""
@@ -115,35 +127,58 @@ class RunFolder:
         )
 
 
-def sweep(out: Path, mode: Mode, replaced: tuple[Path, ...] = ()) -> None:
-    """Clear what killed runs left behind, and what the user said may be replaced; refuse a folder of others.
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in a file, or None if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _title(row: dict[str, Any]) -> str:
+    """Name a map by its manifest or plan."""
+    return f"{row.get('region')} by {row.get('model')}, {row.get('period')}"
+
+
+def clear_litter(out: Path) -> None:
+    """Remove what killed runs left half-written in a run folder; the caller holds its lock."""
+    for path in [*_litter(out.iterdir()), *_litter((out / _WORK).rglob("*"))]:
+        remove(path)
+
+
+def _litter(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the paths that are left over from a killed write."""
+    return (path for path in paths if _LITTER.match(path.name))
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_foreign(out: Path, mode: Mode) -> None:
+    """Refuse a folder that holds only what is not fluxgrid's, before anything is written into it.
 
     Parameters
     ----------
     out : Path
         Run folder; may not exist.
     mode : {"new", "resume", "overwrite"}
-    replaced : tuple of Path
-        Folders inside `out` to remove.
 
     Raises
     ------
     OutputExists
         If the folder holds files that are not fluxgrid's and --overwrite was not said.
     """
-    if not out.is_dir():
+    if mode == "overwrite" or not out.is_dir() or any((out / name).exists() for name in (MANIFEST, _WORK, "cube.zarr")):
         return
-    ours = any((out / name).exists() for name in (MANIFEST, _WORK, "cube.zarr"))
-    leftovers = list(out.glob(".*.tmp")) + list(out.glob(".*.tmp.*"))
-    names = sorted(p.name for p in out.iterdir() if p not in leftovers)
-    if names and not ours and mode != "overwrite":
+    if names := sorted(p.name for p in out.iterdir() if not _LITTER.match(p.name)):
         message = (
             f"{out} holds other files ({', '.join(names[:4])}). Choose another folder (--out), or say --overwrite to "
             "write beside them."
         )
         raise OutputExists(message)
-    for path in (*leftovers, *replaced):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)

@@ -30,6 +30,16 @@ class CubeSource:
     path: str
     mapping: str | None = None
 
+    @classmethod
+    def of(cls, path: str, mapping: str | None = None) -> CubeSource:
+        """Return the source of paths as a user gives them; workers may run in another folder."""
+        return cls(_absolute(path), _absolute(mapping) if mapping and Path(mapping).is_file() else mapping)
+
+
+def _absolute(path: str) -> str:
+    """Return a path that means the same in every folder; an address (``s3://...``) does already."""
+    return path if "://" in path else str(Path(path).expanduser().resolve())
+
 
 @dataclass(frozen=True, eq=False)
 class Plan:
@@ -98,7 +108,7 @@ class Plan:
         wkt = self.grid.crs.to_wkt()
         place = [list(self.grid.shape), list(self.grid.affine)[:6], wkt, list(self.origin)]
         cells = [self.region, digest_arrays({"wanted": self.wanted, "land": self.land_fraction})]
-        source = [str(Path(self.cube.path).resolve()), self.cube.mapping]
+        source = [self.cube.path, self.cube.mapping]
         machine = {name: versions().get(name) for name in _ISA}
         return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, source, machine)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from fluxgrid.output.netcdf import export_netcdf, plan_files
 from fluxgrid.output.qgis import write_qlr
 from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.totals import write_totals
-from fluxgrid.upscaling.folder import MANIFEST, RunFolder
+from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
+
+REPLACED = "replaced"
+"""Key of a manifest whose map has still to remove the files of the one before."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
     OutputError
         If a file cannot be written.
     """
-    before = set((folder.manifest or {}).get("files", {}))
+    standing = folder.manifest or {}
+    before = {*standing.get("files", {}), *standing.get(REPLACED, [])}
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
     netcdf = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
@@ -82,16 +85,35 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
         folder.path / MANIFEST,
     )
     files = {path.name: path.stat().st_size for path in published.all}
-    write_text(published.manifest, json.dumps({"plan": plan.digest, **manifest, "files": files}, indent=2))
-    _clear(folder, before - set(files))
+    row = {"plan": plan.digest, **manifest, "files": files}
+    # names the old files first: killed before they are gone, the next run removes them
+    write_manifest(folder, {**row, REPLACED: sorted(before - set(files))})
+    clear_replaced(folder)
     return published
 
 
-def _clear(folder: RunFolder, stale: set[str]) -> None:
-    """Remove files and work of the map that this one replaced; only names its own manifest listed."""
-    for name in stale:
+def write_manifest(folder: RunFolder, row: dict[str, Any]) -> None:
+    """Write the manifest, whole or not at all."""
+    write_text(folder.path / MANIFEST, json.dumps(row, indent=2))
+
+
+def clear_replaced(folder: RunFolder) -> None:
+    """Remove files and work of the map that this one replaced, unless that is done already.
+
+    Only files that the manifest of the old map listed are removed.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Holds a finished map.
+    """
+    manifest = dict(folder.manifest or {})
+    if REPLACED not in manifest:
+        return
+    for name in manifest.pop(REPLACED):
         if Path(name).name == name:
-            (folder.path / name).unlink(missing_ok=True)
+            remove(folder.path / name)
     for other in folder.work.parent.iterdir():
         if other != folder.work and other.is_dir():
-            shutil.rmtree(other, ignore_errors=True)
+            remove(other)
+    write_manifest(folder, manifest)

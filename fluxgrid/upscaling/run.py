@@ -13,6 +13,7 @@ from fluxgrid.errors import IncompleteMap, OutputError, itemise
 from fluxgrid.output.store import create_store, write_tile
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.execute import Executor, run_tiles
+from fluxgrid.upscaling.folder import remove
 from fluxgrid.upscaling.plan import CHUNK, Plan
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, empty_arrays, input_digests
 
@@ -65,12 +66,15 @@ def prepare_stores(plan: Plan, work: Path) -> None:
     flags = plan.fixed_flags
     for segment in plan.map_segments:
         path = plan.store(work, segment)
-        if not path.exists():
-            create_store(path, plan.grid, pd.DatetimeIndex(plan.time[segment.steps]), CHUNK)
-            for tile in plan.idle_tiles:
-                write_tile(
-                    path, tile, empty_arrays(segment.steps.stop - segment.steps.start, flags[tile.rows, tile.cols])
-                )
+        if path.exists():
+            continue
+        draft = path.with_name(f"draft-{path.name}")  # idle tiles have no records: the store appears with all of them
+        remove(draft)
+        create_store(draft, plan.grid, pd.DatetimeIndex(plan.time[segment.steps]), CHUNK)
+        steps = segment.steps.stop - segment.steps.start
+        for tile in plan.idle_tiles:
+            write_tile(draft, tile, empty_arrays(steps, flags[tile.rows, tile.cols]))
+        draft.replace(path)
 
 
 def digest_inputs(plan: Plan, job: Job, threads: int) -> str:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from fluxgrid.data.cube import open_cube
 from fluxgrid.data.cube import input_digest, open_cube
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
@@ -55,10 +54,11 @@ class Job:
     @classmethod
     def of(cls, plan: Plan, work: Path, device: str) -> Job:
         """Return the job of a plan."""
+        work = work.resolve()  # a worker may run in another folder
         return cls(
             plan.digest,
             plan.cube,
-            str(plan.checkpoint),
+            str(plan.checkpoint.resolve()),
             plan.model_digest,
             device,
             plan.step,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ from fluxgrid.prediction import Predictor
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.simulation import build_world, world_template
 from fluxgrid.upscaling.execute import Executor, default_threads
-from fluxgrid.upscaling.folder import Mode, RunFolder, sweep
+from fluxgrid.upscaling.folder import Mode, RunFolder, check_foreign, remove
 from fluxgrid.upscaling.handshake import shake_hands
+from fluxgrid.upscaling.lock import locked
 from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
-from fluxgrid.upscaling.publish import Published, publish
+from fluxgrid.upscaling.publish import Published, clear_replaced, publish
 from fluxgrid.upscaling.run import RunResult, digest_inputs, run_plan
 from fluxgrid.upscaling.speed import measure_rate
 from fluxgrid.upscaling.tile import Job, TileReport
@@ -83,11 +85,25 @@ def upscale(
     region = find_region(config.region or _region_missing())
     checkpoint = load_checkpoint(config.model)
     out = Path(config.out or f"maps/{region.name}").expanduser()
+    with nullcontext() if dry_run else locked(out):
+        return _upscale(config, region, checkpoint, out, mode, dry_run, progress)
+
+
+def _upscale(
+    config: UpscaleConfig,
+    region: Region,
+    checkpoint: Checkpoint,
+    out: Path,
+    mode: Mode,
+    dry_run: bool,
+    progress: ProgressMaker,
+) -> Outcome:
+    """Find or build the cube, plan, and carry out or estimate; the folder is locked."""
     if config.cube is None:
         cube, source = _synthetic_cube(config, checkpoint.spec, region, out, mode, dry_run, progress)
     else:
         _check_own_cube(config, checkpoint.spec)
-        source = CubeSource(config.cube, config.mapping)
+        source = CubeSource.of(config.cube, config.mapping)
         cube = open_cube(source.path, source.mapping)
     plan, warnings = _plan(config, checkpoint, region, cube, source)
     executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
@@ -119,8 +135,10 @@ class _Run:
     def go(self, mode: Mode, progress: ProgressMaker) -> Outcome:
         """Carry it out, unless the map stands already."""
         if self._up_to_date(mode):
+            clear_replaced(self.folder)
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
-        self.folder.claim(mode, {"region": self.region.name, "model": self.checkpoint.spec.name})
+        about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": _period(self.plan)}
+        self.folder.claim(mode, about)
         begun, started = time.perf_counter(), now()
         result = self._predict(progress)
         self._check_missing(result)
@@ -132,8 +150,11 @@ class _Run:
         """Return whether the finished map stands and its inputs have not changed."""
         if self.folder.status != "finished":
             return False
-        job = Job.of(self.plan, self.folder.work, self.device)
-        same = digest_inputs(self.plan, job, self.executor.threads) == (self.folder.manifest or {}).get("inputs")
+        manifest = self.folder.manifest or {}
+        # inputs were hashed tile by tile: ask with the tiles of that run, whatever --tile says now
+        plan = replace(self.plan, tiles=make_tiles(self.plan.grid, manifest["config"]["tile"]))
+        job = Job.of(plan, self.folder.work, self.device)
+        same = digest_inputs(plan, job, self.executor.threads) == manifest.get("inputs")
         if same and self.folder.intact():
             return True
         if mode == "new":
@@ -148,7 +169,6 @@ class _Run:
     def _predict(self, progress: ProgressMaker) -> RunResult:
         """Run all tiles with a progress display in pixel-days."""
         plan = self.plan
-        steps = sum(s.steps.stop - s.steps.start for s in plan.map_segments)
         days = 1.0 if plan.step == "daily" else 30.4375
         with progress("Predicting", len(plan.busy_tiles), "tiles") as shown:
 
@@ -156,9 +176,6 @@ class _Run:
                 shown.advance(1, amount=report.expected * days if report.done else 0.0)
 
             result = run_plan(plan, self.folder.work, self.executor, self.device, on_done)
-        if not steps or not result.expected:
-            message = f"No cell of {self.region.title} holds land on this grid. Choose a larger region or a finer cube."
-            raise ConfigError(message)
         return result
 
     def _check_missing(self, result: RunResult) -> None:
@@ -229,7 +246,7 @@ def map_info(
     stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
     covariates = tuple(text for text in stated if text and text != UNSTATED)
     return MapInfo(
-        title=f"{kind} (NEE, GPP, RECO) of {region.title}, {_period(plan)}",
+        title=f"{kind} (NEE, GPP, RECO) of {region.title}, {_period(plan)}{f'; {spec.limits}' if spec.limits else ''}",
         summary=(
             f"{plan.step.capitalize()} net ecosystem exchange, gross primary production and ecosystem respiration "
             f"predicted by {spec.name}: {spec.description}"
@@ -312,8 +329,8 @@ def _synthetic_cube(
     first = start - pd.DateOffset(years=spec.spin_up_years)
     path = out / "cube.zarr"
     if dry_run:
-        return world_template(grid, first, end), CubeSource(str(path))
-    sweep(out, mode)
+        return world_template(grid, first, end), CubeSource.of(str(path))
+    check_foreign(out, mode)
     if path.exists() and not _holds_world(path, grid, first, end):
         if mode != "overwrite":
             message = (
@@ -321,11 +338,11 @@ def _synthetic_cube(
                 "replace them."
             )
             raise OutputExists(message)
-        sweep(out, mode, (path,))
+        remove(path)
     if not path.exists():
         with progress("Building the synthetic world", None, "blocks") as shown:
             build_world(grid, first, end, path, shown.set)
-    return open_cube(path), CubeSource(str(path))
+    return open_cube(path), CubeSource.of(str(path))
 
 
 def _holds_world(path: Path, grid: Grid, first: pd.Timestamp, end: pd.Timestamp) -> bool:
@@ -352,7 +369,7 @@ def _plan(
     share = np.asarray(grid.coverage(_series(region)).toarray(), np.float64).reshape(grid.shape)
     plan = Plan(
         region=region.name,
-        cube=CubeSource(str(Path(source.path).expanduser()), source.mapping),
+        cube=source,
         checkpoint=checkpoint.path,
         model_digest=checkpoint.digest,
         step=checkpoint.spec.step,
@@ -364,6 +381,9 @@ def _plan(
         region_share=share,
         tiles=make_tiles(grid, config.tile),
     )
+    if not plan.wanted.any():
+        message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
+        raise ConfigError(message)
     return plan, agreed.warnings
 
 
