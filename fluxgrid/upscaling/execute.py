@@ -13,6 +13,8 @@ from distributed import Client, LocalCluster, as_completed
 from fluxgrid.errors import ConfigError
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, run_tile
 
+_LOOPBACK = "127.0.0.1:0"
+
 
 @dataclass(frozen=True)
 class Executor:
@@ -75,7 +77,9 @@ def connect(executor: Executor) -> Iterator[Client]:
             threads_per_worker=executor.threads,
             processes=executor.workers > 1,
             host="127.0.0.1" if executor.workers > 1 else None,
-            dashboard_address=None,
+            # None would not switch it off but open port 8787 on the machine's outward address
+            dashboard_address=_LOOPBACK,
+            worker_dashboard_address=_LOOPBACK,
             memory_limit=None,
             silence_logs=50,
         ) as cluster,
