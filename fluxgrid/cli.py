@@ -41,14 +41,15 @@ def main() -> None:
         _err.print(f"fluxgrid: {error}", markup=False, highlight=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _err.print("fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume.", markup=False)
-        sys.exit(INTERRUPTED)
+        code = INTERRUPTED
     except Exception as error:
         # typer may carry its own copy of click: what they have in common is this method and this attribute
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
         error.show()
         sys.exit(error.exit_code)
+    if code == INTERRUPTED:  # typer itself catches Control-C and answers with this code, saying nothing
+        _err.print("fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume.", markup=False)
     sys.exit(code if isinstance(code, int) else 0)
 
 
