@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import yaml
+
+from fluxgrid import files
+from fluxgrid.errors import ConfigError, OutputError
+from fluxgrid.files import atomic_folder, atomic_path, configs_folder, output_error, parse_yaml, write_text
+
+
+class Killed(BaseException):
+    """Like KeyboardInterrupt: nothing that catches Exception stops it."""
+
+
+def test_a_file_appears_when_the_block_ends_well(tmp_path):
+    target = tmp_path / "new" / "map.nc"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary.suffix == ".nc"
+        temporary.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, Killed, KeyboardInterrupt])
+def test_a_failed_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    target = tmp_path / "map.nc"
+    target.write_text("old")
+
+    def fail():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, Killed])
+def test_a_failed_folder_leaves_nothing(tmp_path, error):
+    def fail():
+        with atomic_folder(tmp_path / "model") as folder:
+            (folder / "inner").mkdir()
+            (folder / "inner" / "part").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_appears_whole_and_replaces_nothing(tmp_path):
+    target = tmp_path / "deep" / "model"
+
+    def write(content):
+        with atomic_folder(target) as folder:
+            (folder / "part").write_text(content)
+
+    write("first")
+    with pytest.raises(OutputError, match="not empty"):
+        write("second")
+    assert (target / "part").read_text() == "first"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as one, atomic_path(tmp_path / "a.txt") as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path / "a.txt").read_text() == "one"  # the block that ends last
+
+
+def test_a_parent_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"Cannot write .*file/a\.txt.*Nothing that was finished before is lost"):
+        write_text(tmp_path / "file" / "a.txt", "text")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission is denied; choose a folder you may write to"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_what_the_system_says_is_put_into_words(number, text):
+    assert text in str(output_error(OSError(number, os.strerror(number)), "/maps/a.nc"))
+
+
+def test_text_is_utf_8(tmp_path):
+    write_text(tmp_path / "note.txt", "Köppen, m²\n")
+    assert (tmp_path / "note.txt").read_bytes() == "Köppen, m²\n".encode()
+
+
+def test_the_configs_are_found_beside_the_package_or_in_it(tmp_path, monkeypatch):
+    assert (configs_folder() / "runs" / "midwest.yaml").is_file()
+    package = tmp_path / "site-packages" / "fluxgrid"
+    (package / "configs" / "regions").mkdir(parents=True)
+    monkeypatch.setattr(files, "__file__", str(package / "files.py"))
+    assert configs_folder() == package / "configs"
+
+
+def test_lost_configs_say_where_they_should_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "fluxgrid" / "files.py"))
+    with pytest.raises(ConfigError, match=r"looked in .*fluxgrid/configs and .*configs\. Install it again"):
+        configs_folder()
+
+
+@pytest.mark.parametrize(
+    "text", ["a: 1\nb: 2\na: 3", "fit: {seed: 1, seed: 2}", "x: !!python/object/apply:os.getcwd []", "a: ["]
+)
+def test_yaml_that_loses_keys_or_builds_objects_is_refused(text):
+    with pytest.raises(yaml.YAMLError):
+        parse_yaml(text)
+
+
+def test_yaml_anchors_may_be_merged():
+    assert parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")["b"] == {"x": 1, "y": 3}
