@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fluxgrid.data.gaps import GapRule
+from fluxgrid.data.inputs import InputSpec, Places, design, one_hot, prepare
+from fluxgrid.data.scaler import Scaler
+from fluxgrid.data.steps import calendar
+from fluxgrid.errors import UnknownName
+
+SPEC = InputSpec(
+    ("precipitation", "day_length", "temperature_2m"), ("sand",), ("climate_group",), {"temperature_2m": GapRule(1)}
+)
+
+
+@pytest.fixture
+def places() -> Places:
+    rng = np.random.default_rng(0)
+    time = calendar("2001-06-01", "2001-06-11", "daily")  # 11 days, 3 places, a halo of 1 step on either side
+    forcings = {name: rng.normal(size=(13, 3)).astype(np.float32) for name in ("precipitation", "temperature_2m")}
+    statics = {"sand": np.array([400.0, 500, 600], np.float32), "climate_group": np.array([0.0, 4, 2], np.float32)}
+    return Places(time, "daily", np.array([30.0, 40.0, 50.0]), forcings, statics, before=1, after=1)
+
+
+def test_names_of_a_spec():
+    assert SPEC.forcings == ("precipitation", "temperature_2m")
+    assert SPEC.names == ("precipitation", "temperature_2m", "sand", "climate_group")
+    assert SPEC.static_columns == (
+        "sand", "climate_group=tropical", "climate_group=arid", "climate_group=temperate",
+        "climate_group=continental", "climate_group=polar",
+    )  # fmt: skip
+    assert (SPEC.n_dynamic, SPEC.halo, InputSpec(("vpd",)).halo) == (3, 1, 0)
+
+
+@pytest.mark.parametrize("change", [{"dynamic": ("rainfal",)}, {"static": ("sandd",)}, {"gaps": {"tmn": GapRule(1)}}])
+def test_a_spec_of_unknown_variables_is_refused(change):
+    with pytest.raises(UnknownName, match="There is no variable named"):
+        InputSpec(**({"dynamic": ("vpd",)} | change))
+
+
+def test_the_halo_serves_filling_and_is_cut_off(places):
+    places.forcings["temperature_2m"][1, 0] = np.nan  # the first day: its left neighbour is in the halo
+    places.forcings["temperature_2m"][5:7, 1] = np.nan  # two days: longer than the rule
+    places.forcings["precipitation"][4, 2] = np.nan  # no rule
+    inputs, histories = prepare(places, SPEC, {})
+    around = places.forcings["temperature_2m"][[0, 2], 0].astype(np.float64)
+    assert inputs.dynamic["temperature_2m"].shape == (11, 3)
+    assert inputs.dynamic["temperature_2m"][0, 0] == pytest.approx(around.mean(), rel=1e-6)
+    assert np.argwhere(inputs.filled).tolist() == [[0, 0]]
+    assert np.argwhere(inputs.missing).tolist() == [[3, 2], [4, 1], [5, 1]]
+    assert set(histories) == {"temperature_2m"}
+    np.testing.assert_array_equal(inputs.dynamic["precipitation"], places.forcings["precipitation"][1:12])
+
+
+def test_days_are_longer_in_the_north_in_june(places):
+    length = prepare(places, SPEC, {})[0].dynamic["day_length"]
+    assert (np.diff(length, axis=1) > 0).all()
+
+
+def test_an_unknown_static_is_missing_at_every_step(places):
+    places.statics["climate_group"][1] = np.nan
+    inputs, _ = prepare(places, SPEC, {})
+    assert inputs.missing.all(axis=0).tolist() == [False, True, False]
+
+
+def test_the_design_keeps_the_order_and_puts_the_mean_where_something_is_missing(places):
+    places.forcings["precipitation"][3, 2] = np.nan
+    places.statics["sand"][0] = np.nan
+    scaler = Scaler(
+        ("sand", "temperature_2m", "precipitation", "day_length"), (500.0, 1.0, 2.0, 12.0), (50.0, 2.0, 4.0, 1.0)
+    )
+    inputs, _ = prepare(places, SPEC, {})
+    dynamic, static = design(inputs, SPEC, scaler)
+    assert dynamic.shape == (3, 11, 3)
+    assert static.shape == (3, 6)
+    assert {dynamic.dtype, static.dtype} == {np.dtype("float32")}
+    np.testing.assert_allclose(dynamic[1, :, 2], (inputs.dynamic["temperature_2m"][:, 1] - 1) / 2, rtol=1e-6)
+    assert dynamic[2, 2, 0] == 0
+    assert static.tolist() == [[0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1], [2, 0, 0, 1, 0, 0]]
+
+
+def test_without_static_inputs_the_table_is_empty(places):
+    spec = InputSpec(("day_length",))
+    inputs, _ = prepare(places, spec, {})
+    _, static = design(inputs, spec, Scaler(("day_length",), (12.0,), (1.0,)))
+    assert static.shape == (3, 0)
+    assert not inputs.missing.any()
+
+
+def test_an_unknown_class_is_no_class():
+    assert one_hot(np.array([2.0, np.nan, 7.0]), 3).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+
+
+def test_padding_adds_empty_places(places):
+    padded = places.pad(5)
+    assert padded.latitude.tolist() == [30, 40, 50, 0, 0]
+    for name in places.forcings:
+        np.testing.assert_array_equal(padded.forcings[name][:, :3], places.forcings[name])
+        assert np.isnan(padded.forcings[name][:, 3:]).all()
+    assert np.isnan(padded.statics["sand"][3:]).all()
+    assert (padded.before, padded.after) == (1, 1)
+    assert places.pad(3) is places
+    with pytest.raises(ValueError, match="holds up to 2 places, got 3"):
+        places.pad(2)
