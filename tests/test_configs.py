@@ -1,0 +1,54 @@
+"""Every YAML that ships is read here, so that none of them rots."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.mapping import load_mapping
+from fluxgrid.files import configs_folder
+from fluxgrid.geo.region import find_region, region_catalogue
+from fluxgrid.models import model_config
+from fluxgrid.sources import SOURCES
+
+FILES = sorted(configs_folder().rglob("*.y*ml"))
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch):
+    monkeypatch.setenv("FLUXGRID_TEST_DATA", "/data")
+
+
+@pytest.mark.parametrize("name", sorted(shipped_runs()))
+def test_runs(name):
+    file = shipped_runs()[name]
+    if "sites" not in yaml.safe_load(file.read_text()):
+        config = load_config(UpscaleConfig, name)
+        find_region(config.region)
+        assert config.mapping is None or load_mapping(config.mapping)
+        return
+    config = load_config(TrainConfig, name)
+    assert model_config(config.model.kind, config.model.settings)
+    assert InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, config.inputs.gaps)
+    assert config.sites.source == "synthetic" or SOURCES[config.sites.source]
+
+
+@pytest.mark.parametrize("name", sorted(region_catalogue()))
+def test_regions(name):
+    region = find_region(name)
+    assert region.title
+    assert region.source
+    assert region.polygon.is_valid
+
+
+@pytest.mark.parametrize("file", sorted((configs_folder() / "mappings").iterdir()), ids=lambda file: file.stem)
+def test_mappings(file):
+    assert load_mapping(file).variables
+
+
+def test_no_file_is_left_out():
+    assert {file.parent.name for file in FILES} == {"runs", "regions", "mappings"}
+    assert {file.stem for file in FILES if file.parent.name == "runs"} == set(shipped_runs())
+    assert {file.stem for file in FILES if file.parent.name == "regions"} <= set(region_catalogue())
