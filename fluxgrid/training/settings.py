@@ -7,6 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from fluxgrid.training.balance import Balance
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -28,6 +30,8 @@ class FitSettings:
     """Epochs without gain on the validation sites before training stops."""
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Share of site groups held back to choose the best epoch."""
+    balance: Balance | None = None
+    """Weights that make the towers stand for the land; none counts every observed step alike."""
     members: Annotated[int, Field(ge=1)] = 1
     """Seeds tried; the one that does best on its validation sites is kept."""
     seed: Annotated[int, Field(ge=0)] = 20

@@ -19,6 +19,7 @@ from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.lightgbm import Trees
 from fluxgrid.models.network import Network
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
+from fluxgrid.training.balance import balance_sequences
 from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -101,7 +102,10 @@ def _train_member(
     """Fit with one seed."""
     split = validation_split(sites, settings.validation, settings.seed)
     scaler = fit_scaler((inputs[i] for i in split.train), spec.inputs)
-    train, check = (list(_sequences(sites.select(ids), inputs, spec, scaler)) for ids in (split.train, split.test))
+    train, check = (
+        balance_sequences(list(_sequences(part, inputs, spec, scaler)), part, settings.balance)
+        for part in (sites.select(split.train), sites.select(split.test))
+    )
     torch.manual_seed(settings.seed)
     model = spec.build()
     if isinstance(model, Network):

@@ -1,0 +1,62 @@
+"""Weights that make the towers stand for the land."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fluxgrid.data.sites import Site, Sites, class_index
+from fluxgrid.errors import ConfigError, UnknownName
+from fluxgrid.training.balance import Balance, Stratum, balance_sequences
+from fluxgrid.training.sequences import Sequence
+
+BALANCE = Balance("igbp", (Stratum(("CRO",), 0.5), Stratum(("DBF", "MF"), 0.25), Stratum(("WET",), 0.25)))
+
+
+def site(name: str, igbp: str) -> Site:
+    statics = {"igbp": class_index("igbp", igbp)}
+    return Site(name, 40.0, -90.0, name, statics, pd.DataFrame(index=pd.date_range("2001-01-01", periods=4)))
+
+
+def sequence(name: str, steps: int) -> Sequence:
+    targets = np.full((steps + 1, 3), np.nan, np.float32)
+    targets[1:, 0] = 1.0  # the first step is spin-up and not observed
+    return Sequence(
+        name,
+        name,
+        np.zeros((steps + 1, 2), np.float32),
+        np.zeros(1, np.float32),
+        targets,
+        np.ones(steps + 1, np.float32),
+        1,
+    )
+
+
+def weight(sequences: list[Sequence], *names: str) -> float:
+    return sum(float(s.weights[np.isfinite(s.targets[:, 0])].sum()) for s in sequences if s.site in names)
+
+
+def test_strata_weigh_as_the_land_does():
+    sites = Sites("daily", (site("A", "CRO"), site("B", "DBF"), site("C", "MF"), site("D", "URB")), "test", "none")
+    before = [sequence("A", 5), sequence("B", 20), sequence("C", 10), sequence("D", 7)]
+    after = balance_sequences(before, sites, BALANCE)
+    # no wetland site is there, so crops have 0.5 of 0.75 and forests the rest of the 35 steps
+    assert weight(after, "A") == pytest.approx(35 * 2 / 3, rel=1e-5)
+    assert weight(after, "B", "C") == pytest.approx(35 / 3, rel=1e-5)
+    assert weight(after, "D") == 7  # in no stratum: as it was
+    assert weight(after, "B") == pytest.approx(2 * weight(after, "C"), rel=1e-5)
+
+
+def test_without_balance_nothing_changes():
+    before = [sequence("A", 3)]
+    assert balance_sequences(before, Sites("daily", (site("A", "CRO"),), "test", "none"), None) is before
+
+
+def test_unknown_class_and_variable_are_named():
+    with pytest.raises(UnknownName, match="class of igbp named 'CORN'"):
+        Balance("igbp", (Stratum(("CORN",), 1.0),))
+    with pytest.raises(ConfigError, match="'elevation' has no classes"):
+        replace(BALANCE, variable="elevation")
