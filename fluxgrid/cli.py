@@ -211,7 +211,7 @@ def cube_check(
         _say(f"note: {note}")
     for problem in report.problems:
         _say(f"PROBLEM: {problem}")
-    if report.suggestion:
+    if report.suggestion and (report.problems or not mapping):
         _say("Suggested mapping:")
         _say(report.suggestion)
     if report.problems:
