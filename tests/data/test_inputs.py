@@ -41,16 +41,25 @@ def test_a_spec_of_unknown_variables_is_refused(change):
 
 def test_the_halo_serves_filling_and_is_cut_off(places):
     places.forcings["temperature_2m"][1, 0] = np.nan  # the first day: its left neighbour is in the halo
+    places.forcings["temperature_2m"][11, 2] = np.nan  # the last day: its right neighbour is
     places.forcings["temperature_2m"][5:7, 1] = np.nan  # two days: longer than the rule
     places.forcings["precipitation"][4, 2] = np.nan  # no rule
     inputs, histories = prepare(places, SPEC, {})
     around = places.forcings["temperature_2m"][[0, 2], 0].astype(np.float64)
     assert inputs.dynamic["temperature_2m"].shape == (11, 3)
     assert inputs.dynamic["temperature_2m"][0, 0] == pytest.approx(around.mean(), rel=1e-6)
-    assert np.argwhere(inputs.filled).tolist() == [[0, 0]]
+    assert np.argwhere(inputs.filled).tolist() == [[0, 0], [10, 2]]
     assert np.argwhere(inputs.missing).tolist() == [[3, 2], [4, 1], [5, 1]]
     assert set(histories) == {"temperature_2m"}
     np.testing.assert_array_equal(inputs.dynamic["precipitation"], places.forcings["precipitation"][1:12])
+
+
+def test_a_step_is_filled_if_any_of_its_inputs_is(places):
+    spec = InputSpec(
+        ("precipitation", "temperature_2m"), gaps={n: GapRule(1) for n in ("precipitation", "temperature_2m")}
+    )
+    places.forcings["precipitation"][3, 1] = places.forcings["temperature_2m"][8, 0] = np.nan
+    assert np.argwhere(prepare(places, spec, {})[0].filled).tolist() == [[2, 1], [7, 0]]
 
 
 def test_days_are_longer_in_the_north_in_june(places):

@@ -122,10 +122,10 @@ def test_a_month_with_a_hole_has_no_index(domain, spec, make_places):
 def test_threshold_by_hand():
     """Two folds on a line; each vector's distance to the other fold, over the mean distance between places.
 
-    Fold 0 at 0 and 1, fold 1 at 3, 4 and 30 with unit weight: distances to the other fold 3, 2 | 2, 3, 29.
-    Quartiles of (3, 2, 2, 3, 29) are 2 and 3, so 29 is above 3 + 1.5 and the threshold is 3 over the mean distance.
+    Fold 0 at 0 and 1, fold 1 at 3, 4 and 6 with unit weight: distances to the other fold 3, 2 | 2, 3, 5.
+    Quartiles of (3, 2, 2, 3, 5) are 2 and 3, so 5 is above 3 + 1.5 and the threshold is 3 over the mean distance.
     """
-    x = np.array([0.0, 1.0, 3.0, 4.0, 30.0])
+    x = np.array([0.0, 1.0, 3.0, 4.0, 6.0])
     domain = fit_domain(x[:, None], np.arange(5), np.array([7.0]), np.array([0, 0, 1, 1, 1]))
     assert domain.weight.tolist() == [1.0]  # importance counts relative to its mean
     distances = np.abs(x[:, None] - x)[~np.eye(5, dtype=bool)]

@@ -47,6 +47,16 @@ def test_a_variable_the_site_lacks_gives_no_fluxes(predictor, site):
     assert predict_site(predictor, bare).isna().all(axis=None)
 
 
+def test_the_recycled_year_is_not_counted_twice_in_the_past(predictor, site):
+    """Four months of shortwave are too few to fill the next year's gap from; seen twice they would be eight."""
+    series = small_sites(n=1, periods=36).sites[0].series
+    column = series.columns.get_loc("shortwave")
+    series.iloc[[1, 2, 4, 5, 7, 8, 10, 11], column] = np.nan
+    series.iloc[15:18, column] = np.nan
+    found = predict_site(predictor, replace(site, series=series))
+    assert found["nee"].iloc[12:].isna().to_numpy().nonzero()[0].tolist() == [3, 4, 5]
+
+
 def test_observed_fluxes_do_not_enter(predictor, site):
     blank = replace(site, series=site.series.assign(gpp=np.float32(np.nan), nee=np.float32(99)))
     np.testing.assert_array_equal(predict_site(predictor, blank).to_numpy(), predict_site(predictor, site).to_numpy())
