@@ -13,6 +13,9 @@ from distributed import Client, LocalCluster, as_completed
 from fluxgrid.errors import ConfigError
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, run_tile
 
+CONNECT_SECONDS = 15
+"""How long a scheduler may take to answer."""
+
 _LOOPBACK = "127.0.0.1:0"
 
 
@@ -50,7 +53,7 @@ def connect(executor: Executor) -> Iterator[Client]:
     """
     if executor.scheduler:
         try:
-            client = Client(executor.scheduler, timeout="15s")
+            client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
         except (OSError, ValueError, TimeoutError) as error:
             message = (
                 f"No dask scheduler answers at {executor.scheduler!r} ({error}). Start one with `dask scheduler`, "
@@ -86,6 +89,19 @@ def connect(executor: Executor) -> Iterator[Client]:
         Client(cluster) as client,
     ):
         yield client
+
+
+def check_executor(executor: Executor) -> None:
+    """Find out whether a scheduler that was named answers, before anything is begun.
+
+    Raises
+    ------
+    ConfigError
+        If it does not.
+    """
+    if executor.scheduler:
+        with connect(executor):
+            pass
 
 
 def run_tiles(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyproj
+import shapely
 import xarray as xr
 
 from fluxgrid.data.cube import grid_of, step_of
@@ -15,6 +17,9 @@ from fluxgrid.errors import GridError, IncompatibleCube, itemise
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.models import ModelSpec
+
+_CUT_TOLERANCE = 2e-3
+"""Share of a region that may lie outside a cube unsaid: shares of cells are exact to some 1e-4."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,34 @@ def shake_hands(
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments)
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
+
+
+def cut_warning(region: Region, grid: Grid, share: np.ndarray) -> tuple[str, ...]:
+    """Warn where the cube holds a region only in part: its map and totals then end with the cube.
+
+    Parameters
+    ----------
+    region : Region
+    grid : Grid
+        Of the map.
+    share : ndarray, (y, x), 0-1
+        Share of each cell inside the region.
+
+    Returns
+    -------
+    warnings : tuple of str
+        One, or none.
+    """
+    # edges of a box are parallels, not geodesics: short pieces of both are the same
+    outline = shapely.segmentize(region.polygon, 0.1)
+    whole = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(outline)[0])
+    inside = float((share * grid.cell_area()).sum()) / whole
+    if inside > 1 - _CUT_TOLERANCE:
+        return ()
+    return (
+        f"The cube holds only {inside:.1%} of {region.title}: map and totals end where the cube ends, and the totals "
+        "of states and counties cover just that part.",
+    )
 
 
 def _variable_problems(cube: xr.Dataset, spec: ModelSpec) -> list[str]:

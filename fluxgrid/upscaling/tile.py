@@ -16,7 +16,7 @@ import xarray as xr
 from fluxgrid.data.cube import input_digest, open_cube
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
-from fluxgrid.errors import FluxgridError, OutputError
+from fluxgrid.errors import CubeError, FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import load_checkpoint
 from fluxgrid.output.flags import Quality
@@ -346,11 +346,28 @@ def block_slices(wanted: np.ndarray) -> tuple[tuple[slice, slice], ...]:
 
 
 def read_tile(cube: xr.Dataset, spec: InputSpec, steps: slice, rows: slice, cols: slice) -> dict[str, np.ndarray]:
-    """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32."""
+    """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32.
+
+    Raises
+    ------
+    CubeError
+        If a chunk cannot be read, naming the variable.
+    """
     part = cube[list(spec.names)].isel(time=steps, y=rows, x=cols)
-    # the caller is itself a dask task: another scheduler inside it would oversubscribe or deadlock
-    loaded = part.compute(scheduler="synchronous")
-    return {name: np.asarray(loaded[name].values, dtype=np.float32) for name in spec.names}
+    return {name: _read_variable(part[name]) for name in spec.names}
+
+
+def _read_variable(array: xr.DataArray) -> np.ndarray:
+    """Read one variable of a tile."""
+    try:
+        # the caller is itself a dask task: another scheduler inside it would oversubscribe or deadlock
+        return np.asarray(array.compute(scheduler="synchronous").values, dtype=np.float32)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        message = (
+            f"{array.name!r} of the cube cannot be read there ({type(error).__name__}: {error}): a chunk is truncated "
+            "or damaged. `fluxgrid cube check` says which; copy or write it again"
+        )
+        raise CubeError(message) from error
 
 
 def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:

@@ -25,9 +25,9 @@ from fluxgrid.output.info import MapInfo
 from fluxgrid.prediction import Predictor
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.simulation import build_world, world_template
-from fluxgrid.upscaling.execute import Executor, default_threads
+from fluxgrid.upscaling.execute import Executor, check_executor, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder, check_foreign, remove
-from fluxgrid.upscaling.handshake import shake_hands
+from fluxgrid.upscaling.handshake import cut_warning, shake_hands
 from fluxgrid.upscaling.lock import locked
 from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
@@ -137,6 +137,7 @@ class _Run:
         if self._up_to_date(mode):
             clear_replaced(self.folder)
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
+        check_executor(self.executor)
         about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": _period(self.plan)}
         self.folder.claim(mode, about)
         begun, started = time.perf_counter(), now()
@@ -384,7 +385,7 @@ def _plan(
     if not plan.wanted.any():
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
         raise ConfigError(message)
-    return plan, agreed.warnings
+    return plan, (*agreed.warnings, *cut_warning(region, grid, share))
 
 
 def _series(region: Region) -> Any:
