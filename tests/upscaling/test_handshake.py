@@ -1,0 +1,103 @@
+"""What cube, model, region and period may disagree on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from fluxgrid.data.cube import grid_of, open_cube
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.errors import IncompatibleCube
+from fluxgrid.geo.region import find_region
+from fluxgrid.models import ModelSpec
+from fluxgrid.testing import small_cube, write_cube
+from fluxgrid.upscaling.handshake import cut_warning, shake_hands
+
+REGION = find_region("-93.6,41.3,-93.4,41.6")
+SPEC = ModelSpec("m", "lightgbm", {}, "daily", InputSpec(("temperature_2m", "vpd"), ("crop_fraction",)), 0, "UTC")
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cubes")
+    return open_cube(write_cube(small_cube(periods=800, start="2018-01-01"), folder / "daily.zarr"))
+
+
+@pytest.fixture(scope="module")
+def monthly(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cubes")
+    return open_cube(write_cube(small_cube("monthly", periods=30, start="2018-01-01"), folder / "monthly.zarr"))
+
+
+def day(text: str) -> pd.Timestamp:
+    return pd.Timestamp(text)
+
+
+def test_all_of_the_cube_by_default(cube):
+    agreed = shake_hands(cube, SPEC, REGION, None, None)
+    assert agreed.grid.shape == (3, 2)
+    row, col = agreed.origin
+    assert np.array_equal(agreed.grid.y, grid_of(cube).y[row : row + 3])
+    assert np.array_equal(agreed.grid.x, grid_of(cube).x[col : col + 2])
+    assert [len(agreed.time[s.steps]) for s in agreed.segments] == [365, 365, 70]
+    assert agreed.warnings == ()
+
+
+@pytest.mark.parametrize(("start", "recycled"), [("2019-01-01", 0), ("2018-06-01", 1), ("2018-01-01", 1)])
+def test_spin_up_from_the_cube_or_recycled(cube, start, recycled):
+    agreed = shake_hands(cube, replace(SPEC, spin_up_years=1), REGION, day(start), day("2019-12-31"))
+    assert sum(s.recycled for s in agreed.segments) == recycled
+    assert len(agreed.warnings) == recycled
+
+
+def test_every_disagreement_at_once(cube):
+    spec = replace(SPEC, inputs=InputSpec(("lai", "temperature_2m"), ("sand",), ("koppen",)), step="monthly")
+    with pytest.raises(IncompatibleCube) as caught:
+        shake_hands(cube, spec, find_region("oregon"), day("2017-01-01"), day("2021-01-01"))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "The cube and the model 'm' do not fit:"
+    starts = [
+        "variable 'lai'",
+        "variable 'sand'",
+        "variable 'koppen'",
+        "time step",
+        "period",
+        "period",
+        "region 'oregon'",
+    ]
+    assert [line.removeprefix("  - ").split(":")[0] for line in lines[1:]] == starts
+
+
+def test_a_period_without_a_whole_month_is_refused(monthly):
+    spec = replace(SPEC, step="monthly")
+    with pytest.raises(IncompatibleCube, match="2019-03-02 to 2019-03-30 holds no whole monthly step"):
+        shake_hands(monthly, spec, REGION, day("2019-03-02"), day("2019-03-30"))
+    agreed = shake_hands(monthly, spec, REGION, day("2019-03-01"), day("2019-12-31"))
+    assert [str(agreed.time[s.steps][0].date()) for s in agreed.segments] == ["2019-03-01"]
+
+
+def test_days_that_begin_elsewhere_are_told(cube):
+    agreed = shake_hands(cube, replace(SPEC, day_definition="local standard time"), REGION, None, None)
+    assert agreed.warnings == (
+        "A day of the cube is in UTC, of the model in local standard time: days differ by hours.",
+    )
+
+
+def test_a_region_cut_by_the_cube_is_told_with_its_share(cube):
+    grid = grid_of(cube)
+    west, east, south, north = grid.bounds
+    middle = (west + east) / 2
+    inside = replace(REGION, polygon=shapely.box(west, south, east, north))
+    half = replace(REGION, polygon=shapely.box(middle, south, east + (east - west) / 2, north), title="The east")
+
+    def share(region):
+        import geopandas as gpd
+
+        return grid.coverage(gpd.GeoSeries([region.polygon], crs=4326)).toarray().reshape(grid.shape)
+
+    assert cut_warning(inside, grid, share(inside)) == ()
+    assert cut_warning(half, grid, share(half))[0].startswith("The cube holds only 50.0% of The east: ")

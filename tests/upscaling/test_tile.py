@@ -1,0 +1,84 @@
+"""Blocks of a tile, its flags, and where a unit looks for its input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.tiles import make_tiles
+from fluxgrid.output.flags import Quality
+from fluxgrid.prediction import Fluxes
+from fluxgrid.upscaling.execute import default_threads
+from fluxgrid.upscaling.plan import CubeSource
+from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, empty_arrays, quality_bits
+
+
+@given(ny=st.integers(1, 70), nx=st.integers(1, 70), seed=st.integers(0, 99), share=st.sampled_from([0.01, 0.3, 1.0]))
+def test_blocks_are_the_same_cells_for_any_tile(ny, nx, seed, share):
+    """Else a cell would stand in another row of another matrix, and its last bits could follow the tile size."""
+    wanted = np.random.default_rng(seed).random((ny, nx)) < share
+    grid = Grid.from_bounds((-95, -95 + nx / 10, 40, 40 + ny / 10), 0.1)
+    found = {size: blocks_on_map(grid, wanted, size) for size in (32, 64, 96)}
+    assert found[32] == found[64] == found[96]
+    covered = np.zeros_like(wanted)
+    for rows, cols in found[32]:
+        assert not covered[slice(*rows), slice(*cols)].any()
+        covered[slice(*rows), slice(*cols)] = True
+        assert rows[0] % BLOCK_SIDE == cols[0] % BLOCK_SIDE == 0
+    assert covered[wanted].all()
+
+
+def blocks_on_map(grid, wanted, size):
+    """Return the blocks of all tiles in rows and columns of the map."""
+    blocks = set()
+    for tile in make_tiles(grid, size):
+        for rows, cols in block_slices(wanted[tile.rows, tile.cols]):
+            row, col = tile.rows.start, tile.cols.start
+            blocks.add(((rows.start + row, rows.stop + row), (cols.start + col, cols.stop + col)))
+    return blocks
+
+
+def test_no_block_without_a_cell_to_predict():
+    wanted = np.zeros((20, 33), bool)
+    wanted[17, 32] = True
+    assert block_slices(wanted) == ((slice(16, 20), slice(32, 33)),)
+
+
+def test_bits_follow_the_inputs():
+    true, false = np.array([[True], [False]]), np.array([[False], [False]])
+    nothing = np.zeros((2, 1), np.float32)
+
+    def bits(missing=false, filled=false, outside=false, recycled=False):
+        fluxes = Fluxes(nothing, nothing, nothing, nothing, missing, filled, outside)
+        return quality_bits(fluxes, recycled).ravel().tolist()
+
+    assert bits(missing=true) == [Quality.INPUT_MISSING, 0]
+    assert bits(filled=true, outside=true) == [Quality.FILLED | Quality.OUTSIDE_APPLICABILITY, 0]
+    assert bits(missing=true, recycled=True) == [Quality.INPUT_MISSING, Quality.FILLED]
+
+
+def test_a_tile_nobody_predicts_holds_reasons_alone():
+    flags = np.array([[1, 2, 3]], np.int8)
+    arrays = empty_arrays(4, flags)
+    assert arrays["quality_flag"].shape == (4, 1, 3)
+    assert (arrays["quality_flag"] == flags).all()
+    assert all(np.isnan(arrays[name]).all() for name in ("nee", "gpp", "reco", "applicability"))
+
+
+def test_sources_mean_the_same_in_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("{}")
+    assert CubeSource.of("cube.zarr").path == str(tmp_path / "cube.zarr") == CubeSource.of("~/cube.zarr").path
+    assert CubeSource.of("s3://bucket/cube.zarr", "conus_monthly_025") == CubeSource(
+        "s3://bucket/cube.zarr", "conus_monthly_025"
+    )
+    assert CubeSource.of("c.zarr", "mine.yaml").mapping == str(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 1000])
+def test_there_is_always_a_thread(workers):
+    assert default_threads(workers) >= 1
