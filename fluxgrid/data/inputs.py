@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,10 @@ from fluxgrid.data.derived import derive
 from fluxgrid.data.gaps import GapRule, History, fill_gaps
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.steps import Step
+from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.variables import VARIABLES, get_variable
+
+_ROLES = {"dynamic": ("forcing", "derived"), "static": ("static",), "classes": ("class",)}
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,13 @@ class InputSpec:
         Class variables, one-hot: as many columns as the variable has classes.
     gaps : mapping of str to GapRule
         How missing steps of a forcing are filled; a forcing that is not named is not filled.
+
+    Raises
+    ------
+    UnknownName
+        If a name is not in the Variable table.
+    ConfigError
+        Listing every variable that stands in the wrong place or twice, such as a flux among the inputs.
     """
 
     dynamic: tuple[str, ...]
@@ -39,6 +50,26 @@ class InputSpec:
     def __post_init__(self) -> None:
         for name in (*self.dynamic, *self.static, *self.classes, *self.gaps):
             get_variable(name)
+        if problems := list(self._problems()):
+            raise ConfigError(itemise("The inputs of the model are wrong", problems))
+
+    def _problems(self) -> Iterator[str]:
+        """Yield one line for each variable in the wrong place or named twice."""
+        if not self.dynamic:
+            yield "dynamic: a model needs at least one input that varies in time"
+        for place, roles in _ROLES.items():
+            for name in getattr(self, place):
+                role = VARIABLES[name].role
+                right = [other for other, its in _ROLES.items() if role in its]
+                if role not in roles:
+                    yield f"{place}: {name} is a {role} variable, " + (
+                        f"name it under {right[0]}" if right else "no input"
+                    )
+        for name in self.gaps:
+            if name not in self.forcings:
+                yield f"gaps: {name} is not a forcing named under dynamic, so there is nothing to fill"
+        named = Counter((*self.dynamic, *self.static, *self.classes))
+        yield from (f"{name} is named {count} times" for name, count in named.items() if count > 1)
 
     @property
     def forcings(self) -> tuple[str, ...]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 from torch import Tensor
 
 from fluxgrid.errors import ConfigError, itemise
-from fluxgrid.registry import Registry
+from fluxgrid.registry import Registry, unknown_name
 
 PREDICTED_FLUXES = ("gpp", "reco")
 """What a model predicts; NEE = RECO - GPP follows (closure ``derived``)."""
@@ -92,8 +93,16 @@ def model_config(kind: str, settings: dict[str, Any]) -> ModelConfig:
     try:
         return TypeAdapter(MODELS[kind]).validate_python(settings)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (given {e['input']!r})" for e in error.errors()]
+        options = [option.name for option in fields(MODELS[kind])]
+        problems = [_problem(options, ".".join(map(str, e["loc"])), e) for e in error.errors()]
         raise ConfigError(itemise(f"Options of the model {kind!r} are wrong", problems)) from error
+
+
+def _problem(options: list[str], name: str, found: ErrorDetails) -> str:
+    """Return one line about an option."""
+    if found["type"] == "unexpected_keyword_argument":
+        return f"{name}: {unknown_name('option', name, options)}"
+    return f"{name}: {found['msg'][0].lower()}{found['msg'][1:]} (given {found['input']!r})"
 
 
 def zero_state(model: FluxModel, batch: int) -> Tensor:

@@ -7,7 +7,7 @@ from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.inputs import InputSpec, Places, design, one_hot, prepare
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.steps import calendar
-from fluxgrid.errors import UnknownName
+from fluxgrid.errors import ConfigError, UnknownName
 
 SPEC = InputSpec(
     ("precipitation", "day_length", "temperature_2m"), ("sand",), ("climate_group",), {"temperature_2m": GapRule(1)}
@@ -37,6 +37,23 @@ def test_names_of_a_spec():
 def test_a_spec_of_unknown_variables_is_refused(change):
     with pytest.raises(UnknownName, match="There is no variable named"):
         InputSpec(**({"dynamic": ("vpd",)} | change))
+
+
+def test_a_spec_lists_every_variable_in_the_wrong_place():
+    with pytest.raises(ConfigError, match="The inputs of the model are wrong") as caught:
+        InputSpec(("gpp", "vpd", "vpd", "sand"), ("igbp",), ("lai",), {"tmin": GapRule(1), "day_length": GapRule(1)})
+    for text in (
+        "dynamic: gpp is a flux variable, no input",
+        "dynamic: sand is a static variable, name it under static",
+        "static: igbp is a class variable, name it under classes",
+        "classes: lai is a forcing variable, name it under dynamic",
+        "gaps: tmin is not a forcing named under dynamic",
+        "gaps: day_length is not a forcing",
+        "vpd is named 2 times",
+    ):
+        assert text in str(caught.value)
+    with pytest.raises(ConfigError, match="at least one input that varies in time"):
+        InputSpec((), ("sand",))
 
 
 def test_the_halo_serves_filling_and_is_cut_off(places):

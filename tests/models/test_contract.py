@@ -132,8 +132,8 @@ def test_saved_and_loaded_is_the_same_model_without_pickle(spec, model, inputs, 
 def test_unknown_options_are_listed(kind):
     with pytest.raises(ConfigError, match=f"Options of the model '{kind}' are wrong") as caught:
         model_config(kind, {"hiden": 3, "colour": "red"})
-    assert "hiden" in str(caught.value)
-    assert "colour" in str(caught.value)
+    assert "- hiden: There is no option named 'hiden'." in str(caught.value)
+    assert "- colour: There is no option named 'colour'." in str(caught.value)
 
 
 def test_a_misspelt_kind_gets_the_nearest(kind):
