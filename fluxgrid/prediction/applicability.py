@@ -41,14 +41,14 @@ def month_vectors(inputs: Inputs, spec: InputSpec, time: pd.DatetimeIndex) -> np
     Returns
     -------
     vectors : ndarray, (M, n, K), float64
-        NaN where an input is missing at any step of the month.
+        Means over the steps of the month at which no input is missing; NaN where there is none.
     """
-    starts = month_starts(time)
-    steps = np.diff(np.append(starts, len(time)))
+    starts, seen = month_starts(time), ~inputs.missing
     # reduceat adds row by row, so a place gets the same sum whatever stands beside it
-    means = [
-        np.add.reduceat(inputs.dynamic[n].astype(np.float64), starts, axis=0) / steps[:, None] for n in spec.dynamic
-    ]
+    steps = np.add.reduceat(seen.astype(np.float64), starts, axis=0)  # (M, n)
+    known = np.where(steps > 0, steps, np.nan)
+    sums = (np.where(seen, inputs.dynamic[n], 0.0).astype(np.float64) for n in spec.dynamic)
+    means = [np.add.reduceat(values, starts, axis=0) / known for values in sums]
     flat = [inputs.static[name][:, None].astype(np.float64) for name in spec.static]
     flat += [one_hot(inputs.static[name], len(VARIABLES[name].classes)).astype(np.float64) for name in spec.classes]
     varying = np.stack(means, axis=-1)  # (M, n, F)

@@ -59,7 +59,7 @@ def _virtual(options: dict[str, Any]) -> Sites:
     """Return the towers of the synthetic world."""
     try:
         return virtual_sites(**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         message = f"Options of the source 'synthetic' are wrong: {error}. It takes n, start, end and seed."
         raise ConfigError(message) from error
 

@@ -107,6 +107,8 @@ def test_index_does_not_depend_on_the_other_places(domain, spec, make_places):
         inputs,
         dynamic={name: values[:, [2]] for name, values in inputs.dynamic.items()},
         static={name: values[[2]] for name, values in inputs.static.items()},
+        missing=inputs.missing[:, [2]],
+        filled=inputs.filled[:, [2]],
     )
     look = Applicability(domain, spec)
     np.testing.assert_array_equal(look(one, places.time)[:, 0], look(inputs, places.time)[:, 2])
@@ -158,3 +160,14 @@ def test_a_predictor_that_never_varies_does_not_divide_by_zero():
     domain = fit_domain(vectors, np.arange(6), np.ones(2), np.arange(6) % 2)
     assert np.isfinite(domain.points).all()
     assert domain.std[1] == 1
+
+
+def test_a_missing_day_leaves_the_month_to_the_others():
+    time = pd.date_range("2001-01-30", periods=5)
+    missing = np.zeros((5, 2), bool)
+    missing[1, 0] = True  # 31 January at the first place
+    missing[2:, 1] = True  # all of February at the second
+    values = np.array([[1.0, 1.0], [np.nan, 3.0], [5.0, np.nan], [6.0, np.nan], [7.0, np.nan]], np.float32)
+    inputs = Inputs({"temperature_2m": values}, {}, missing, np.zeros_like(missing))
+    vectors = month_vectors(inputs, InputSpec(("temperature_2m",)), pd.DatetimeIndex(time))
+    np.testing.assert_array_equal(vectors[..., 0], [[1.0, 2.0], [6.0, np.nan]])
