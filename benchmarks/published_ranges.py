@@ -59,7 +59,9 @@ def main() -> None:
     print("Conterminous US, Pg C per year, mean of the years [least, largest]")
     for flux, (low, high, source) in PUBLISHED.items():
         years = totals.loc["2001":"2006", flux]
-        print(f"  {flux}: 2001-2006 {years.mean():.2f} [{years.min():.2f}, {years.max():.2f}]; published {low} to {high} ({source})")
+        print(
+            f"  {flux}: 2001-2006 {years.mean():.2f} [{years.min():.2f}, {years.max():.2f}]; published {low} to {high} ({source})"
+        )
     print(f"  reco: {totals.loc['2001':'2006', 'reco'].mean():.2f}")
     print("Midwest, g C m-2 per year, mean of 2000-2020 [least, largest]")
     for flux, years in annual(midwest)["mean_g_m2"].items():

@@ -48,7 +48,9 @@ def main() -> None:
     for resolution in options.resolutions:
         row = run(options.region, resolution)
         rate = row["pixel_days_per_s"] / 1e6
-        print(f"{resolution:8g} {row['cells']:9,.0f} {row['seconds']:8.0f} {row['peak_gb']:8.2f} {rate:15.2f}", flush=True)
+        print(
+            f"{resolution:8g} {row['cells']:9,.0f} {row['seconds']:8.0f} {row['peak_gb']:8.2f} {rate:15.2f}", flush=True
+        )
 
 
 if __name__ == "__main__":

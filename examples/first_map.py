@@ -1,6 +1,6 @@
 """The first map in Python: a corner of Iowa in the built-in synthetic world.
 
-    python examples/first_map.py [FOLDER]
+python examples/first_map.py [FOLDER]
 """
 
 from __future__ import annotations
