@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from fluxgrid.errors import OutputError
 from fluxgrid.files import write_text
 from fluxgrid.geo.region import Region
 from fluxgrid.output.info import MapInfo
@@ -18,6 +19,8 @@ from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.totals import write_totals
 from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
+
+_ASIDE = "files"
 
 REPLACED = "replaced"
 """Key of a manifest whose map has still to remove the files of the one before."""
@@ -41,12 +44,17 @@ class Published:
         """Every file but the manifest."""
         return (*self.netcdf, self.quicklook, self.totals, self.layers, self.mesh)
 
+    def at(self, folder: Path) -> Published:
+        """Return the same files in another folder."""
+        one = {f.name: folder / getattr(self, f.name).name for f in fields(self) if f.name != "netcdf"}
+        return Published(tuple(folder / path.name for path in self.netcdf), **one)
+
 
 def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manifest: dict[str, Any]) -> Published:
     """Write NetCDF, totals, quicklook, QGIS layers and the manifest of a finished plan.
 
-    Files appear one by one, each whole; the manifest is last. What an earlier map left in the folder under other names
-    is removed only after that.
+    All files are made aside and moved into place together, the manifest last; until then the folder holds what it held
+    before. What an earlier map left there under other names is removed only after that.
 
     Parameters
     ----------
@@ -65,31 +73,46 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
     Raises
     ------
     OutputError
-        If a file cannot be written.
+        If a file cannot be written; the run can be resumed.
     """
     standing = folder.manifest or {}
     before = {*standing.get("files", {}), *standing.get(REPLACED, [])}
+    aside = folder.work / _ASIDE
+    remove(aside)  # half of an earlier try
+    try:
+        made = _write_files(plan, folder, region, info, aside)
+    except OutputError as error:
+        remove(aside)
+        message = f"{error} The map is predicted: --resume has only its files to write."
+        raise OutputError(message) from error
+    files = {path.name: path.stat().st_size for path in made.all}
+    for path in made.all:
+        path.replace(folder.path / path.name)
+    row = {"plan": plan.digest, **manifest, "files": files}
+    # names the old files first: killed before they are gone, the next run removes them
+    write_manifest(folder, {**row, REPLACED: sorted(before - set(files))})
+    clear_replaced(folder)
+    remove(aside)
+    return made.at(folder.path)
+
+
+def _write_files(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path) -> Published:
+    """Write every file of a map but the manifest into a folder."""
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
     netcdf = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
         times = plan.time[segment.steps]
         for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape):
-            path = folder.path / f"{plan.region}_{part.period}.nc"
+            path = out / f"{plan.region}_{part.period}.nc"
             netcdf.append(export_netcdf(store, plan.grid, info, path, plan.land_fraction, part.steps))
-    published = Published(
+    return Published(
         tuple(netcdf),
-        draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, folder.path / "quicklook.png"),
-        write_totals(stores, region, plan.grid, plan.land_fraction, folder.path / "totals.csv", plan.step),
-        write_qlr(folder.path / f"{plan.region}.qlr", netcdf, info),
-        write_qlr(folder.path / f"{plan.region}_mesh.qlr", netcdf, info, kind="mesh"),
-        folder.path / MANIFEST,
+        draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, out / "quicklook.png"),
+        write_totals(stores, region, plan.grid, plan.land_fraction, out / "totals.csv", plan.step),
+        write_qlr(out / f"{plan.region}.qlr", netcdf, info),
+        write_qlr(out / f"{plan.region}_mesh.qlr", netcdf, info, kind="mesh"),
+        out / MANIFEST,
     )
-    files = {path.name: path.stat().st_size for path in published.all}
-    row = {"plan": plan.digest, **manifest, "files": files}
-    # names the old files first: killed before they are gone, the next run removes them
-    write_manifest(folder, {**row, REPLACED: sorted(before - set(files))})
-    clear_replaced(folder)
-    return published
 
 
 def write_manifest(folder: RunFolder, row: dict[str, Any]) -> None:

@@ -205,6 +205,7 @@ def test_full_disk_is_said_once_and_the_run_goes_on_later(world, baseline, diges
     assert stage in told[0]
     assert "--resume" in told[0]
     assert litter(out) == []
+    assert not list(out.rglob("*.nc"))
     assert [path.name for path in out.iterdir()] == [".fluxgrid"]
     world.run(out, "resume")
     assert digests_of(out) == digests_of(baseline["ct_gru"])

@@ -19,8 +19,10 @@ def test_tile_size_and_threads_do_not_change_the_map(world, baseline, digests_of
     assert digests_of(tmp_path / "map") == digests_of(baseline[kind])
 
 
-@pytest.mark.parametrize("kind", ["ct_gru", pytest.param("lightgbm", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ct_gru", "lightgbm"])
 def test_two_processes_give_the_same_map(world, baseline, digests_of, tmp_path, kind):
+    """Also proven, in the fast tests, by the two processes of which one is killed."""
     world.run(tmp_path / "map", model=str(getattr(world, kind)), workers=2, threads=1)
     assert digests_of(tmp_path / "map") == digests_of(baseline[kind])
 

@@ -66,7 +66,15 @@ def run_and_kill(command: list[str], out: Path, delay: float | None, claimed: st
         wait_for(lambda: process.poll() is not None or is_claimed(out, begun, claimed))
         time.sleep(delay)
         process.kill()
+        print(f"killed {delay:.2f} s after the claim:", stage(out))  # shown when a test fails, or with -s
     return process.wait(timeout=120)
+
+
+def stage(out: Path) -> str:
+    """Say how far a run is."""
+    stores, records = (len(list(out.glob(f".fluxgrid/*/{what}"))) for what in ("*.zarr", "records/*/*.json"))
+    aside, files = len(list(out.glob(".fluxgrid/*/files/*"))), len(list(out.glob("*.*")))
+    return f"{stores} stores, {records} records, {aside} files aside, {files - 1} files"
 
 
 def is_claimed(out: Path, since: float, name: str) -> bool:

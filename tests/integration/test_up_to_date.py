@@ -102,7 +102,7 @@ def test_another_period_replaces_the_old_map_only_when_it_is_ready(
     period = {"start": "2020-11-01", "end": "2020-11-30"}
     old = {name: at for name, at in snapshot(finished).items() if not name.startswith(".fluxgrid")}
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module, "export_netcdf", _interrupt)
+        patch.setattr(publish_module, "write_qlr", _interrupt)  # the last of the files
         with pytest.raises(KeyboardInterrupt):
             world.run(finished, "overwrite", **period)
     assert {name: at for name, at in snapshot(finished).items() if not name.startswith(".fluxgrid")} == old
@@ -123,7 +123,7 @@ def _interrupt(*_args):
 def test_a_run_killed_while_it_clears_the_old_map_is_completed_by_the_next(world, finished, manifest, monkeypatch):
     period = {"start": "2020-11-01", "end": "2020-11-30"}
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module, "remove", _interrupt)
+        patch.setattr(publish_module, "clear_replaced", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             world.run(finished, "overwrite", **period)
     assert len(list(finished.glob("*.nc"))) == 2
