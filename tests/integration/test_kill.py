@@ -29,23 +29,20 @@ def test_killed_at_random_and_resumed_gives_the_same_map(
 ):
     """Each run goes on where the last was killed; a finished one is compared and another begun."""
     moments, expected = random.Random(kills), digests_of(baseline["ct_gru"])
-    done, folders = 0, [tmp_path / "map-0"]
-    while True:
-        out = folders[-1]
+    done, maps = 0, 0
+    while done < kills or maps == 0:
+        out = tmp_path / f"map-{maps}"
         delay = moments.uniform(0, RUN_SECONDS) if done < kills else None
         code = run_and_kill(world.command(out, "--resume", threads=1), out, delay)
-        if code == -signal.SIGKILL:
+        assert code in (0, -signal.SIGKILL)
+        if not (out / "manifest.json").exists():  # a kill after the manifest proves nothing
             done += 1
             if done == 1:
                 assert_refused(world, out, snapshot)
             continue
-        assert code == 0
         assert digests_of(out) == expected
         assert litter(out) == []
-        if done >= kills:
-            break
-        folders.append(tmp_path / f"map-{len(folders)}")
-    assert done == kills
+        maps += 1
 
 
 def assert_refused(world, out, snapshot):
