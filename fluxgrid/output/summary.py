@@ -50,7 +50,7 @@ class MapSummary:
     def whole_years(self) -> bool:
         """True if the map holds every day of every calendar year it touches."""
         return bool(
-            round(self.days.sum()) == sum(pd.Timestamp(year, 12, 31).dayofyear for year in self._calendar_years)
+            round(self.days.sum()) == sum(pd.Timestamp(year, 12, 31).day_of_year for year in self._calendar_years)
         )
 
     @property

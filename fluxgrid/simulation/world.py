@@ -166,8 +166,13 @@ def world_template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestam
     time = pd.date_range(start, end, freq="D", name="time")
     shapes = {name: ("time", "y", "x") for name in FORCINGS} | {name: ("y", "x") for name in STATICS}
     sizes = {"time": len(time), "y": grid.shape[0], "x": grid.shape[1]}
+    parts = {"time": _STEPS_AT_ONCE, "y": -1, "x": -1}  # whole chunks of the store, however large the grid
     variables = {
-        name: (dims, dask.array.empty([sizes[dim] for dim in dims], dtype=np.float32), _attributes(name))
+        name: (
+            dims,
+            dask.array.empty([sizes[dim] for dim in dims], dtype=np.float32, chunks=[parts[dim] for dim in dims]),
+            _attributes(name),
+        )
         for name, dims in shapes.items()
     }
     axes = {"y": ("y", grid.y, _axis(grid, "y")), "x": ("x", grid.x, _axis(grid, "x"))}

@@ -10,7 +10,7 @@ from fluxgrid.data.cube import check_cube, open_cube
 from fluxgrid.errors import ConfigError, OutputExists
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
-from fluxgrid.simulation import WORLD_VERSION, build_world, simulate, world_digest
+from fluxgrid.simulation import WORLD_VERSION, build_world, simulate, world_digest, world_template
 from fluxgrid.simulation.weather import FORCINGS, STATICS
 from fluxgrid.variables import VARIABLES
 
@@ -87,3 +87,11 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(store, tmp_path):
     with pytest.raises(ConfigError, match="holds US land"):
         build_world(lake, "2010-01-01", "2010-01-02", tmp_path / "w.zarr")
     assert not list(tmp_path.iterdir())
+
+
+def test_template_of_a_large_grid_has_whole_chunks(tmp_path):
+    """Lazy pieces that cut through chunks of the store are refused by xarray; they come with size."""
+    grid = Grid.from_bounds((-104.0, -80.0, 36.0, 49.0), 0.02)
+    template = world_template(grid, "2018-01-01", "2019-12-31")
+    assert template["shortwave"].chunks[0] == (365, 365)
+    assert template["shortwave"].chunks[1:] == ((650,), (1200,))
