@@ -35,7 +35,8 @@ def seasonal(folder: Path) -> pd.DataFrame:
     rows = table[(table["level"] == "region") & (table["period"].str.len() == 7)].copy()
     start = pd.to_datetime(rows["period"])
     rows["rate"] = rows["mean_g_m2"] / start.dt.days_in_month
-    return rows.groupby([start.dt.month.rename("month"), "flux"])["rate"].mean().unstack()
+    rows["month"] = start.dt.month
+    return rows.pivot_table(index="month", columns="flux", values="rate")
 
 
 def county_gpp(folder: Path) -> pd.DataFrame | None:
@@ -60,7 +61,8 @@ def main() -> None:
     for flux, (low, high, source) in PUBLISHED.items():
         years = totals.loc["2001":"2006", flux]
         print(
-            f"  {flux}: 2001-2006 {years.mean():.2f} [{years.min():.2f}, {years.max():.2f}]; published {low} to {high} ({source})"
+            f"  {flux}: 2001-2006 {years.mean():.2f} [{years.min():.2f}, {years.max():.2f}]; "
+            f"published {low} to {high} ({source})"
         )
     print(f"  reco: {totals.loc['2001':'2006', 'reco'].mean():.2f}")
     print("Midwest, g C m-2 per year, mean of 2000-2020 [least, largest]")
