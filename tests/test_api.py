@@ -10,7 +10,7 @@ from fluxgrid.prediction import Predictor
 def test_load_model_gives_the_shipped_predictor():
     predictor = fluxgrid.load_model()
     assert isinstance(predictor, Predictor)
-    assert predictor.checkpoint.spec.name == "default"
+    assert predictor.checkpoint.spec.name == "synthetic_daily"
 
 
 def test_load_model_says_what_is_wrong(tmp_path):

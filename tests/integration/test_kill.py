@@ -126,7 +126,8 @@ def test_a_killed_worker_is_replaced_and_the_map_is_the_same(world, baseline, di
     out, killed = tmp_path / "map", []
 
     def kill_a_worker():
-        wait_for(lambda: any(out.rglob("records/*/*.json")))
+        # not rglob: folders of stores are renamed while it walks
+        wait_for(lambda: any((out / ".fluxgrid").glob("*/records/*/*.json")))
         workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
         busy = max(workers, key=lambda p: sum(p.cpu_times()[:2]))
         busy.kill()
