@@ -134,8 +134,9 @@ def clear_replaced(folder: RunFolder) -> None:
     if REPLACED not in manifest:
         return
     for name in manifest.pop(REPLACED):
-        if Path(name).name == name:
-            remove(folder.path / name)
+        # a manifest is a text that anybody may write: nothing outside the folder, and no folder, goes by its word
+        if Path(name).name == name and (folder.path / name).is_file():
+            (folder.path / name).unlink()
     for other in folder.work.parent.iterdir():
         if other != folder.work and other.is_dir():
             remove(other)
