@@ -7,6 +7,7 @@ the class in `Variable.classes`, NaN where unknown.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +37,19 @@ class Variable:
     """CF standard name, where the CF table has one that means this and has this sign."""
     classes: tuple[str, ...] = ()
     """Names of the classes of a ``class`` variable."""
+
+    @property
+    def credible_range(self) -> tuple[float, float]:
+        """The valid range and a tenth of its width to either side: what leaves it is broken, not measured.
+
+        Examples
+        --------
+        >>> get_variable("relative_humidity").credible_range
+        (-10.5, 115.5)
+        """
+        low, high = self.valid_range or (-math.inf, math.inf)
+        slack = 0.1 * (high - low) if self.valid_range else 0.0
+        return low - slack, high + slack
 
 
 IGBP_CLASSES = tuple("CRO CSH CVM DBF DNF EBF ENF GRA MF OSH SAV SNO URB WAT WET WSA".split())

@@ -180,6 +180,10 @@ def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inpu
     inputs : Inputs
     histories : dict of str to History
         Including this period.
+
+    Notes
+    -----
+    A value outside its Variable's `credible_range` (a -9999 nobody declared) is not known, as at the door of the sites.
     """
     core = slice(places.before, places.before + len(places.time))
     dynamic: dict[str, np.ndarray] = {}
@@ -189,7 +193,7 @@ def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inpu
         if VARIABLES[name].role == "derived":
             dynamic[name] = derive(name, places.time, places.latitude, places.step)
             continue
-        values = places.forcings[name]
+        values = _credible(name, places.forcings[name])
         rule = spec.gaps.get(name)
         if rule is None:
             dynamic[name] = values[core]
@@ -197,13 +201,19 @@ def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inpu
         history = past.get(name) or History.empty(values.shape[1], rule)
         done = fill_gaps(values[core], places.time, rule, history, values[: core.start], values[core.stop :])
         dynamic[name], filled, past[name] = done.values, filled | done.mask, history.add(values[core], places.time)
-    static = {name: places.statics[name] for name in (*spec.static, *spec.classes)}
+    static = {name: _credible(name, places.statics[name]) for name in (*spec.static, *spec.classes)}
     missing = np.zeros_like(filled)
     for name in spec.forcings:
         missing |= ~np.isfinite(dynamic[name])
     for value in static.values():
         missing |= ~np.isfinite(value)
     return Inputs(dynamic, static, missing, filled), past
+
+
+def _credible(name: str, values: np.ndarray) -> np.ndarray:
+    """Return the values of a variable, NaN where they cannot be true."""
+    low, high = VARIABLES[name].credible_range
+    return np.where((values >= low) & (values <= high), values, np.float32(np.nan))
 
 
 def design(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:

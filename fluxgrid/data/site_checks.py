@@ -9,9 +9,6 @@ import pandas as pd
 
 from fluxgrid.variables import MAP_FLUXES, VARIABLES
 
-MARGIN = 0.1
-"""Values are far outside when they leave the valid range by more than this share of its width."""
-
 WRONG_UNIT_SHARE = 0.05
 """Share of a site's values far outside the valid range that speaks of a wrong unit, not of single broken values."""
 
@@ -145,13 +142,12 @@ def _check_units(table: pd.DataFrame, name: str) -> Iterator[str]:
 
 
 def _far_outside(table: pd.DataFrame, name: str) -> pd.Series:
-    """Return where a column leaves its valid range by more than the margin; marks of missing values do not count."""
-    valid = VARIABLES[name].valid_range
-    if valid is None or not pd.api.types.is_numeric_dtype(table[name]):
+    """Return where a column leaves its valid range far; marks of missing values do not count."""
+    if not pd.api.types.is_numeric_dtype(table[name]):
         return pd.Series(data=False, index=table.index)
-    slack = MARGIN * (valid[1] - valid[0])
+    low, high = VARIABLES[name].credible_range
     values = table[name]
-    return ((values < valid[0] - slack) | (values > valid[1] + slack)) & (values != _MISSING_MARK)
+    return ((values < low) | (values > high)) & (values != _MISSING_MARK)
 
 
 def _range(name: str) -> str:

@@ -79,6 +79,17 @@ def test_a_step_is_filled_if_any_of_its_inputs_is(places):
     assert np.argwhere(prepare(places, spec, {})[0].filled).tolist() == [[2, 1], [7, 0]]
 
 
+def test_values_that_cannot_be_true_are_not_known(places):
+    places.forcings["precipitation"][4, 2] = -9999
+    places.forcings["temperature_2m"][8, 1] = 1e20  # filled like any other hole
+    places.statics["sand"][0] = 32767
+    inputs, _ = prepare(places, SPEC, {})
+    assert inputs.missing[:, 0].all()
+    assert np.argwhere(inputs.missing[:, 1:]).tolist() == [[3, 1]]
+    assert np.argwhere(inputs.filled).tolist() == [[7, 1]]
+    assert abs(inputs.dynamic["temperature_2m"]).max() < 10
+
+
 def test_days_are_longer_in_the_north_in_june(places):
     length = prepare(places, SPEC, {})[0].dynamic["day_length"]
     assert (np.diff(length, axis=1) > 0).all()
