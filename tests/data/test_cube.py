@@ -3,6 +3,7 @@
 import dask.array as da
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import xarray as xr
 
@@ -126,6 +127,19 @@ def test_projected_grids_keep_their_crs(tmp_path):
     assert cube.rio.crs.to_epsg() == 5070
     assert not grid_of(cube).geographic
     assert cube.x.attrs["standard_name"] == "projection_x_coordinate"
+
+
+def test_a_rotated_pole_is_refused(tmp_path):
+    pole = {"grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0}
+    crs = pyproj.CRS.from_cf({"grid_mapping_name": "rotated_latitude_longitude", **pole})
+    ds = bare(small_cube()).rename(x="rlon", y="rlat")
+    ds.rlon.attrs, ds.rlat.attrs = {"standard_name": "grid_longitude"}, {"standard_name": "grid_latitude"}
+    ds["rotated_pole"] = ((), 0, crs.to_cf())
+    for name in set(ds.data_vars) - {"rotated_pole"}:
+        ds[name].encoding, ds[name].attrs["grid_mapping"] = {}, "rotated_pole"
+    ds.to_netcdf(tmp_path / "c.nc")
+    with pytest.raises(CubeError, match="rotated pole: its coordinates are not longitudes and latitudes"):
+        open_cube(tmp_path / "c.nc")
 
 
 def test_every_structural_problem_is_told_at_once(tmp_path):

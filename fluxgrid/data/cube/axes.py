@@ -116,10 +116,20 @@ def find_crs(raw: xr.Dataset, named: str | None, found: Findings) -> CRS | None:
                 "no coordinate reference system: the file has no grid mapping; give it in the mapping, such as "
                 "crs: EPSG:4326 for longitudes and latitudes"
             )
-        return own
+        return _checked(own, found)
     crs = CRS(named)
     if own is not None and own != crs:
         found.notes.append(f"the mapping's CRS {named} overrides the file's {_crs_name(own)}")
+    return _checked(crs, found)
+
+
+def _checked(crs: CRS | None, found: Findings) -> CRS | None:
+    """Refuse a rotated pole, whose coordinates look like longitude and latitude and are not."""
+    if crs is not None and crs.geographic and crs.proj.is_derived:
+        found.problems.append(
+            "the coordinate reference system has a rotated pole: its coordinates are not longitudes and latitudes; "
+            "regrid the file to EPSG:4326 or to a projection"
+        )
     return crs
 
 
