@@ -113,7 +113,7 @@ def find_region(text: str) -> Region:
         return _catalogue_region(key)
     if key in _states_by_key() and not is_path:
         return _state_region(_states_by_key()[key])
-    if text and Path(text).exists():
+    if text and _exists(text):
         return _file_region(Path(text))
     if re.search(r"\d", text) and "," in text and not is_path:
         return _box_region(text)
@@ -235,6 +235,14 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return float("nan")
+
+
+def _exists(text: str) -> bool:
+    """Say whether a text is the path of something; one too long for a path is not."""
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False
 
 
 def _file_region(path: Path) -> Region:

@@ -120,6 +120,7 @@ def test_wrong_boxes_are_told_all_at_once(text, problems):
         ("", r"no region named ''"),
         ("fields.gpkg", r"no polygon file 'fields.gpkg'"),
         ("some/where", r"no polygon file 'some/where'"),
+        ("x" * 5000, r"no region named "),
     ],
 )
 def test_unknown_regions(text, message):
