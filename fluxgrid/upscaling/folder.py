@@ -63,6 +63,11 @@ class RunFolder:
             return "unfinished"
         return "other" if manifest is not None or self._taken() else "fresh"
 
+    @property
+    def replacing(self) -> bool:
+        """Whether --overwrite was said to bring the map that stands here up to date, so that --resume may go on."""
+        return (_read(self.work / _PLAN) or {}).get("replaces") == self.digest
+
     def claim(self, mode: Mode, description: dict[str, Any]) -> None:
         """Take the folder for this plan, or refuse.
 

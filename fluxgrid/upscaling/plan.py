@@ -107,7 +107,7 @@ class Plan:
         spans = [(str(self.time[s.steps][0]), str(self.time[s.steps][-1]), s.scored, s.recycled) for s in self.segments]
         wkt = self.grid.crs.to_wkt()
         place = [list(self.grid.shape), list(self.grid.affine)[:6], wkt, list(self.origin)]
-        cells = [self.region, digest_arrays({"wanted": self.wanted, "land": self.land_fraction})]
+        cells = [self.region, digest_arrays({"share": self.region_share, "land": self.land_fraction})]
         source = [self.cube.path, self.cube.mapping]
         machine = {name: versions().get(name) for name in _ISA}
         return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, source, machine)

@@ -158,7 +158,7 @@ class _Run:
         same = digest_inputs(plan, job, self.executor.threads) == manifest.get("inputs")
         if same and self.folder.intact():
             return True
-        if mode == "new":
+        if mode == "new" or (mode == "resume" and not self.folder.replacing):
             what = "its inputs have changed since" if not same else "a file of it is missing or was changed"
             message = (
                 f"{self.folder.path} holds this map, but {what}. Say --overwrite to bring it up to date: only what "
@@ -326,7 +326,7 @@ def _synthetic_cube(
     if end < start:
         message = f"The period ends on {end:%Y-%m-%d}, before it begins on {start:%Y-%m-%d} (--start, --end)."
         raise ConfigError(message)
-    grid = Grid.from_bounds(region.bounds, config.resolution or DEMO_RESOLUTION)
+    grid = _world_grid(region, config.resolution or DEMO_RESOLUTION)
     first = start - pd.DateOffset(years=spec.spin_up_years)
     path = out / "cube.zarr"
     if dry_run:
@@ -344,6 +344,16 @@ def _synthetic_cube(
         with progress("Building the synthetic world", None, "blocks") as shown:
             build_world(grid, first, end, path, shown.set)
     return open_cube(path), CubeSource.of(str(path))
+
+
+def _world_grid(region: Region, resolution: float) -> Grid:
+    """Return the grid of a region's synthetic cube: never one cell alone, whose size no file would tell."""
+    grid = Grid.from_bounds(region.bounds, resolution)
+    if grid.shape != (1, 1):
+        return grid
+    west, east, south, north = grid.bounds
+    aside = (west - resolution, east) if east + resolution > 180 else (west, east + resolution)
+    return Grid.from_bounds((*aside, south, north), resolution)
 
 
 def _holds_world(path: Path, grid: Grid, first: pd.Timestamp, end: pd.Timestamp) -> bool:

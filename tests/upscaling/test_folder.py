@@ -11,6 +11,7 @@ import pytest
 from fluxgrid.errors import OutputError, OutputExists, RunLocked
 from fluxgrid.upscaling.folder import RunFolder, check_foreign, clear_litter
 from fluxgrid.upscaling.lock import locked
+from fluxgrid.upscaling.publish import clear_replaced
 
 ABOUT = {"region": "iowa", "model": "ct-gru", "period": "2019"}
 
@@ -30,6 +31,9 @@ def test_life_of_a_folder(tmp_path):
     folder.claim("resume", ABOUT)
     finish(folder)
     assert folder.status == "finished"
+    assert not folder.replacing
+    folder.claim("overwrite", ABOUT)
+    assert (folder.status, folder.replacing) == ("finished", True)
 
 
 def test_replacing_may_be_resumed_but_only_over_the_map_that_was_to_be_replaced(tmp_path):
@@ -66,6 +70,22 @@ def test_litter_is_told_from_files_of_others(tmp_path):
         (tmp_path / name).write_text("x")
     clear_litter(tmp_path)
     assert [name for name in mine + theirs if (tmp_path / name).exists()] == theirs
+
+
+def test_a_manifest_removes_no_folder_and_nothing_elsewhere(tmp_path):
+    folder = RunFolder(tmp_path / "maps" / "iowa", "a" * 32)
+    folder.work.mkdir(parents=True)
+    for name in ("notes/a.txt", "old_2019.nc"):
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).write_text("x")
+    (tmp_path / "b.txt").write_text("x")
+    names = ["..", ".", "notes", "../../b.txt", str(tmp_path / "b.txt"), "old_2019.nc", "gone.nc"]
+    (folder.path / "manifest.json").write_text(json.dumps({"plan": folder.digest, "replaced": names}))
+    clear_replaced(folder)
+    assert sorted(p.name for p in folder.path.iterdir()) == [".fluxgrid", "manifest.json", "notes"]
+    assert (folder.path / "notes" / "a.txt").exists()
+    assert (tmp_path / "b.txt").exists()
+    assert folder.manifest == {"plan": folder.digest}
 
 
 def test_a_torn_manifest_is_none(tmp_path):
