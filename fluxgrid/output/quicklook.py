@@ -267,6 +267,8 @@ def _write_totals(figure: Figure, summary: MapSummary) -> None:
     if not summary.whole_years:
         return
     annual = summary.annual_mean()
+    if annual.isna().any():
+        return  # the region holds no value at all
     figure.text(0.645, 0.3, "Annual sum, g C m$^{-2}$ of land (NEE = RECO − GPP)", size=11.5, color=_GREY)
     for i, flux in enumerate(("gpp", "reco", "nee")):
         label, colour = _CURVES[flux]

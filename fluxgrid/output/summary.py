@@ -64,8 +64,9 @@ class MapSummary:
         return sorted(set(pd.DatetimeIndex(self.curves.index).year))
 
     def annual_mean(self) -> pd.Series:
-        """Return each flux of the region, g m-2 yr-1 (mean of the years)."""
-        return self.curves.mul(self.days, axis=0).sum() / len(self._calendar_years)
+        """Return each flux of the region, g m-2 yr-1 (mean of the years): steps without a value count as the others."""
+        known = self.curves.notna().mul(self.days, axis=0).sum()
+        return self.curves.mul(self.days, axis=0).sum() / known * self.days_in_year
 
     def seasonal(self) -> pd.DataFrame:
         """Return mean, least and largest of the years: columns (flux, mean|min|max), index the starts in year 2001."""

@@ -37,6 +37,15 @@ def test_synthetic_maps_say_so_and_others_do_not(monthly, monkeypatch, tmp_path)
     assert "SYNTHETIC" not in texts(monthly, monkeypatch, tmp_path, synthetic=False)
 
 
+def test_steps_without_a_value_are_not_steps_without_a_flux():
+    """The annual sum is that of the mean rate, as in totals.csv."""
+    days = pd.Series(1.0, index=pd.date_range("2019-01-01", "2019-12-31"))
+    curves = pd.DataFrame(2.0, index=days.index, columns=["nee", "gpp", "reco"])
+    curves.iloc[100:118] = np.nan
+    year = summary.MapSummary(np.zeros((1, 1)), np.zeros((1, 1), bool), 1, curves, days, 1.0)
+    assert year.annual_mean().tolist() == [730.0] * 3
+
+
 def test_title_names_period_and_part_years_are_not_called_annual(daily, monthly, monkeypatch, tmp_path):
     part = texts(daily, monkeypatch, tmp_path)
     assert "Iowa, Jun–Jul 2019" in part
