@@ -22,7 +22,7 @@ class TrainingDomain:
     points : ndarray, (N, K), float64
         Training vectors, standardised and weighted.
     mean_distance : float
-        Mean distance between training vectors of different places.
+        Mean distance between training vectors.
     threshold : float
         Largest dissimilarity index still inside the area of applicability.
     """

@@ -14,9 +14,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import cdist
+from scipy.spatial.distance import pdist
 
 from fluxgrid.data.inputs import Inputs, InputSpec, one_hot
+from fluxgrid.errors import TableError
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.variables import VARIABLES
 
@@ -56,15 +57,13 @@ def month_vectors(inputs: Inputs, spec: InputSpec, time: pd.DatetimeIndex) -> np
     return np.concatenate([varying, np.broadcast_to(place, (len(starts), *place.shape))], axis=-1)
 
 
-def fit_domain(vectors: np.ndarray, places: np.ndarray, importance: np.ndarray, folds: np.ndarray) -> TrainingDomain:
+def fit_domain(vectors: np.ndarray, importance: np.ndarray, folds: np.ndarray) -> TrainingDomain:
     """Return the training domain and its threshold.
 
     Parameters
     ----------
     vectors : ndarray, (N, K)
         Month vectors of the training sites, finite.
-    places : ndarray of int, (N,)
-        Which site each vector belongs to.
     importance : ndarray, (K,), >= 0
         Importance of each predictor in the model.
     folds : ndarray of int, (N,)
@@ -73,12 +72,23 @@ def fit_domain(vectors: np.ndarray, places: np.ndarray, importance: np.ndarray, 
     Returns
     -------
     domain : TrainingDomain
+
+    Raises
+    ------
+    TableError
+        If all vectors are of one fold.
     """
     mean, std = vectors.mean(axis=0), vectors.std(axis=0)
     std = np.where(std > 1e-9, std, 1.0)
     weight = importance / max(float(importance.mean()), 1e-12)
     points = (vectors - mean) / std * weight
-    spread = _mean_distance(points, places)
+    spread = _mean_distance(points)
+    if len(np.unique(folds)) < 2:
+        message = (
+            "All training months stand at one place, so nothing says how far the model may be carried. Train on towers "
+            "of two site groups or more."
+        )
+        raise TableError(message)
     own = np.full(len(points), np.nan)
     for fold in np.unique(folds):
         inside = folds == fold
@@ -86,11 +96,10 @@ def fit_domain(vectors: np.ndarray, places: np.ndarray, importance: np.ndarray, 
     return TrainingDomain(mean, std, weight, points, spread, _upper_whisker(own))
 
 
-def _mean_distance(points: np.ndarray, places: np.ndarray, most: int = 3000) -> float:
-    """Return the mean distance between vectors of different places, from at most `most` evenly chosen ones."""
+def _mean_distance(points: np.ndarray, most: int = 3000) -> float:
+    """Return the mean distance between all pairs of vectors, from at most `most` evenly chosen ones."""
     chosen = np.unique(np.linspace(0, len(points) - 1, min(most, len(points))).astype(int))
-    distance = cdist(points[chosen], points[chosen])
-    return float(distance[places[chosen][:, None] != places[chosen][None]].mean())
+    return float(pdist(points[chosen]).mean())
 
 
 def _upper_whisker(values: np.ndarray) -> float:
@@ -127,7 +136,7 @@ class Applicability:
         Returns
         -------
         index : ndarray, (T, n), float32
-            The month's value at each of its steps; NaN where an input is missing at any step of the month.
+            The month's value at each of its steps; NaN where an input is missing all month.
         """
         vectors = month_vectors(inputs, self.spec, time)  # (M, n, K)
         rows = ((vectors - self.domain.mean) / self.domain.std * self.domain.weight).reshape(-1, vectors.shape[-1])

@@ -38,6 +38,9 @@ def permutation_importance(
     """
     rng = np.random.default_rng(seed)
     windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
+    # windows of one length: the padding of shorter ones would be shuffled into the data
+    longest = max(w.stop - w.start for w in windows)
+    windows = tuple(w for w in windows if w.stop - w.start == longest)
     if len(windows) > most:
         windows = tuple(windows[i] for i in sorted(rng.choice(len(windows), most, replace=False)))
     batch = stack(list(windows), sequences)

@@ -12,7 +12,7 @@ import torch
 from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.sites import Sites
-from fluxgrid.data.splits import site_folds, validation_split
+from fluxgrid.data.splits import Fold, site_folds, validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
@@ -74,8 +74,10 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     """
     usable = sites.select(_with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
+    # one split for all members: losses over different sites would pick the easiest split, not the best member
+    split = validation_split(usable, settings.validation, settings.seed)
     seeds = range(settings.seed, settings.seed + settings.members)
-    members = (_train_member(usable, inputs, spec, replace(settings, seed=seed), report) for seed in seeds)
+    members = (_train_member(usable, split, inputs, spec, replace(settings, seed=seed), report) for seed in seeds)
     return min(members, key=lambda member: member.validation_loss)
 
 
@@ -97,10 +99,9 @@ def _with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
 
 
 def _train_member(
-    sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, settings: FitSettings, report: Report
+    sites: Sites, split: Fold, inputs: dict[str, Inputs], spec: ModelSpec, settings: FitSettings, report: Report
 ) -> Trained:
-    """Fit with one seed."""
-    split = validation_split(sites, settings.validation, settings.seed)
+    """Fit with one seed; the test sites of the split choose the epoch."""
     scaler = fit_scaler((inputs[i] for i in split.train), spec.inputs)
     train, check = (
         balance_sequences(list(_sequences(part, inputs, spec, scaler)), part, settings.balance)
@@ -149,7 +150,7 @@ def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: F
     -------
     domain : TrainingDomain
     """
-    used = sites.select((*trained.sites, *trained.validation))
+    used = sites.select(trained.sites)  # not the sites that only chose the epoch: they are not in the weights
     inputs = inputs_of(used, spec.inputs, spec.step)
     sequences = list(_sequences(used, inputs, spec, trained.scaler))
     importance = permutation_importance(trained.model, sequences, spec.inputs, settings.window, settings.seed)
@@ -165,7 +166,7 @@ def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: F
     points, owner = np.concatenate(vectors), np.concatenate(places)
     kept = _thin(owner, DOMAIN_POINTS)
     folds = np.array([fold_of[site.id] for site in used])[owner[kept]]
-    return fit_domain(points[kept], owner[kept], importance, folds)
+    return fit_domain(points[kept], importance, folds)
 
 
 def _thin(owner: np.ndarray, most: int) -> np.ndarray:

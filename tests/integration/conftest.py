@@ -113,7 +113,7 @@ def write_model(path: Path, cube: xr.Dataset, spec: ModelSpec) -> Path:
     rows = np.concatenate(vectors)
     owner = np.repeat(np.arange(len(sites)), [len(part) for part in vectors])
     known = np.isfinite(rows).all(axis=1)
-    domain = fit_domain(rows[known], owner[known], np.ones(rows.shape[1]), owner[known] % 4)
+    domain = fit_domain(rows[known], np.ones(rows.shape[1]), owner[known] % 4)
     save_checkpoint(path, spec, scaler, model, domain, "made: for tests\n", {})
     return path
 

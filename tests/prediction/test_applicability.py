@@ -8,6 +8,7 @@ import pytest
 
 from fluxgrid.data.inputs import Inputs, InputSpec, prepare
 from fluxgrid.data.steps import calendar
+from fluxgrid.errors import TableError
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction.applicability import Applicability, fit_domain, month_starts, month_vectors
 
@@ -21,15 +22,9 @@ def brute_index(domain: TrainingDomain, vectors: np.ndarray) -> np.ndarray:
     return index / domain.mean_distance
 
 
-def brute_spread(points: np.ndarray, places: np.ndarray) -> float:
-    """Return the mean distance between vectors of different places by two loops."""
-    pairs = [
-        np.sqrt(((a - b) ** 2).sum())
-        for a, p in zip(points, places, strict=True)
-        for b, q in zip(points, places, strict=True)
-        if p != q
-    ]
-    return float(np.mean(pairs))
+def brute_spread(points: np.ndarray) -> float:
+    """Return the mean distance between all pairs of vectors by two loops."""
+    return float(np.mean([np.sqrt(((a - b) ** 2).sum()) for i, a in enumerate(points) for b in points[:i]]))
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def domain(prepared, spec) -> TrainingDomain:
     vectors = month_vectors(inputs, spec, time)  # (17, 5, K)
     places = np.tile(np.arange(5), 17)
     rng = np.random.default_rng(0)
-    return fit_domain(vectors.reshape(-1, vectors.shape[-1]), places, rng.uniform(0, 2, vectors.shape[-1]), places % 2)
+    return fit_domain(vectors.reshape(-1, vectors.shape[-1]), rng.uniform(0, 2, vectors.shape[-1]), places % 2)
 
 
 def test_months_of_a_daily_calendar():
@@ -89,7 +84,7 @@ def test_index_against_brute_force(prepared, domain, spec, make_places):
 
 
 def test_mean_distance_against_brute_force(domain):
-    assert domain.mean_distance == pytest.approx(brute_spread(domain.points, np.tile(np.arange(5), 17)), rel=1e-12)
+    assert domain.mean_distance == pytest.approx(brute_spread(domain.points), rel=1e-12)
 
 
 def test_a_training_vector_is_not_dissimilar(prepared, domain, spec, tmp_path):
@@ -122,13 +117,13 @@ def test_a_month_with_a_hole_has_no_index(domain, spec, make_places):
 
 
 def test_threshold_by_hand():
-    """Two folds on a line; each vector's distance to the other fold, over the mean distance between places.
+    """Two folds on a line; each vector's distance to the other fold, over the mean distance between vectors.
 
     Fold 0 at 0 and 1, fold 1 at 3, 4 and 6 with unit weight: distances to the other fold 3, 2 | 2, 3, 5.
     Quartiles of (3, 2, 2, 3, 5) are 2 and 3, so 5 is above 3 + 1.5 and the threshold is 3 over the mean distance.
     """
     x = np.array([0.0, 1.0, 3.0, 4.0, 6.0])
-    domain = fit_domain(x[:, None], np.arange(5), np.array([7.0]), np.array([0, 0, 1, 1, 1]))
+    domain = fit_domain(x[:, None], np.array([7.0]), np.array([0, 0, 1, 1, 1]))
     assert domain.weight.tolist() == [1.0]  # importance counts relative to its mean
     distances = np.abs(x[:, None] - x)[~np.eye(5, dtype=bool)]
     assert domain.threshold == pytest.approx(3.0 / distances.mean())
@@ -140,7 +135,7 @@ def test_importance_stretches_the_space():
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(40, 2))
     places = np.arange(40)
-    domain = fit_domain(vectors, places, np.array([1.0, 0.0]), places % 4)
+    domain = fit_domain(vectors, np.array([1.0, 0.0]), places % 4)
     spec = InputSpec(("temperature_2m", "precipitation"))
     time = calendar("2001-01-01", "2001-01-01", "monthly")
     mean = vectors.mean(axis=0).astype(np.float32)
@@ -157,7 +152,7 @@ def test_importance_stretches_the_space():
 
 def test_a_predictor_that_never_varies_does_not_divide_by_zero():
     vectors = np.column_stack([np.arange(6.0), np.full(6, 5.0)])
-    domain = fit_domain(vectors, np.arange(6), np.ones(2), np.arange(6) % 2)
+    domain = fit_domain(vectors, np.ones(2), np.arange(6) % 2)
     assert np.isfinite(domain.points).all()
     assert domain.std[1] == 1
 
@@ -171,3 +166,8 @@ def test_a_missing_day_leaves_the_month_to_the_others():
     inputs = Inputs({"temperature_2m": values}, {}, missing, np.zeros_like(missing))
     vectors = month_vectors(inputs, InputSpec(("temperature_2m",)), pd.DatetimeIndex(time))
     np.testing.assert_array_equal(vectors[..., 0], [[1.0, 2.0], [6.0, np.nan]])
+
+
+def test_one_place_alone_gives_no_threshold():
+    with pytest.raises(TableError, match="two site groups"):
+        fit_domain(np.arange(6.0)[:, None], np.ones(1), np.zeros(6))
