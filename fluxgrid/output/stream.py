@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ BUDGET_BYTES = 64 * 2**20
 
 MapSource = str | Path | xr.Dataset
 """A map store, a NetCDF file made from one, or either of them opened."""
+
+Block = tuple[slice, slice]
+"""Rows and columns of a map."""
 
 
 def open_map(source: MapSource) -> xr.Dataset:
@@ -42,35 +46,48 @@ def open_map(source: MapSource) -> xr.Dataset:
         return xr.open_dataset(source, chunks={})
 
 
-def row_blocks(shape: tuple[int, ...], align: int = 32, budget: int = BUDGET_BYTES) -> Iterator[slice]:
-    """Cut the rows of a map so that all steps of a block fit in memory.
+def blocks(shape: tuple[int, ...], align: int = 32, budget: int = BUDGET_BYTES) -> Iterator[Block]:
+    """Cut the cells of a map so that all steps of a block fit in memory, however wide the map is.
 
     Parameters
     ----------
     shape : (steps, rows, columns)
         Of the map.
     align : int
-        Blocks are a multiple of this many rows: the chunk of the store, so that each chunk is read once.
+        Sides are multiples of this many cells: the chunk of the store, so that each chunk is read once.
     budget : int
-        Bytes one float32 variable of a block may take; a block is never smaller than ``align`` rows.
+        Bytes one float32 variable of a block may take; a block is never smaller than one chunk.
 
     Yields
     ------
-    rows : slice
+    block : (rows, columns)
+        Whole rows where they fit; row by row of blocks, west to east.
 
     Examples
     --------
-    >>> list(row_blocks((10, 70, 100), budget=0))
-    [slice(0, 32, None), slice(32, 64, None), slice(64, 70, None)]
+    >>> for rows, cols in blocks((10, 40, 70), budget=80_000):
+    ...     print(rows.start, rows.stop, cols.start, cols.stop)
+    0 32 0 32
+    0 32 32 64
+    0 32 64 70
+    32 40 0 32
+    32 40 32 64
+    32 40 64 70
     """
     steps, ny, nx = shape
-    rows = max(1, budget // (4 * steps * nx * align)) * align
-    for start in range(0, ny, rows):
-        yield slice(start, min(start + rows, ny))
+    cells = budget // (4 * steps)
+    width = min(nx, max(1, cells // align**2) * align)
+    height = max(1, cells // (width * align)) * align
+    yield from product(_cuts(ny, height), _cuts(nx, width))
 
 
-def read_rows(dataset: xr.Dataset, name: str, rows: slice) -> np.ndarray:
-    """Read all steps of some rows of one variable.
+def _cuts(length: int, size: int) -> list[slice]:
+    """Cut a side into parts of one size; the last may be smaller."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def read_block(dataset: xr.Dataset, name: str, block: Block) -> np.ndarray:
+    """Read all steps of some cells of one variable.
 
     Parameters
     ----------
@@ -78,17 +95,18 @@ def read_rows(dataset: xr.Dataset, name: str, rows: slice) -> np.ndarray:
         From `open_map`.
     name : str
         Variable, dims (time, y, x).
-    rows : slice
-        Which rows.
+    block : (rows, columns)
+        Which cells, as `blocks` gives them.
 
     Returns
     -------
-    values : array (time, rows, x)
+    values : array (time, rows, columns)
 
     Raises
     ------
     DamagedMap
         If a chunk cannot be read.
     """
-    with readable(f"{name}, rows {rows.start} to {rows.stop}"):
-        return np.asarray(dataset[name][:, rows].values)
+    rows, cols = block
+    with readable(f"{name}, rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}"):
+        return np.asarray(dataset[name][:, rows, cols].values)

@@ -13,7 +13,7 @@ import xarray as xr
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks
+from fluxgrid.output.stream import Block, MapSource, blocks, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES
 
 if TYPE_CHECKING:
@@ -136,17 +136,20 @@ class _Piece:
             raise OutputError(message)
         times = pd.DatetimeIndex(dataset["time"].values)
         days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float64")
-        thin = [_thin_rows(dataset, rows, thinning, days) for rows in row_blocks(shape)]
-        mass, present, doubtful = (np.concatenate(parts) for parts in zip(*thin, strict=True))
+        thin = np.zeros((len(_SUMS), *(-(-cells // thinning) for cells in shape[1:])))
+        for block in blocks(shape):
+            rows, cols = (slice(-(-side.start // thinning), -(-side.stop // thinning)) for side in block)
+            thin[:, rows, cols] = _thin_block(dataset, block, thinning, days)
         curves = {flux: _region_mean(dataset, flux, land) for flux in MAP_FLUXES}
+        mass, present, doubtful = thin
         return cls(mass, present, doubtful, pd.DataFrame(curves, index=times), pd.Series(days, index=times))
 
 
-def _thin_rows(dataset: xr.Dataset, rows: slice, thinning: int, days: np.ndarray) -> tuple[np.ndarray, ...]:
+def _thin_block(dataset: xr.Dataset, block: Block, thinning: int, days: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return sum of NEE x days, days with a value and doubtful steps of the rows and columns that are kept."""
-    keep = np.arange(rows.start, rows.stop) % thinning == 0
-    nee = read_rows(dataset, "nee", rows)[:, keep, ::thinning]
-    flag = read_rows(dataset, "quality_flag", rows)[:, keep, ::thinning]
+    rows, cols = (slice(-side.start % thinning, None, thinning) for side in block)
+    nee = read_block(dataset, "nee", block)[:, rows, cols]
+    flag = read_block(dataset, "quality_flag", block)[:, rows, cols]
     mass = np.einsum("t,tyx->yx", days, np.nan_to_num(nee))
     present = np.einsum("t,tyx->yx", days, np.isfinite(nee))
     return mass, present, ((flag & Quality.OUTSIDE_APPLICABILITY.value) > 0).sum(axis=0)
@@ -156,8 +159,8 @@ def _region_mean(dataset: xr.Dataset, flux: str, land: np.ndarray) -> np.ndarray
     """Return the mean over land with values at each step, (time,)."""
     steps = dataset[flux].shape[0]
     total, area = np.zeros(steps), np.zeros(steps)
-    for rows in row_blocks(dataset[flux].shape):
-        values = read_rows(dataset, flux, rows)
-        total += np.einsum("yx,tyx->t", land[rows], np.nan_to_num(values))
-        area += np.einsum("yx,tyx->t", land[rows], np.isfinite(values))
+    for block in blocks(dataset[flux].shape):
+        values = read_block(dataset, flux, block)
+        total += np.einsum("yx,tyx->t", land[block], np.nan_to_num(values))
+        area += np.einsum("yx,tyx->t", land[block], np.isfinite(values))
     return np.divide(total, area, out=np.full(steps, np.nan), where=area > 0)

@@ -16,7 +16,7 @@ from scipy import sparse
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
-from fluxgrid.output.stream import MapSource, open_map, read_rows, row_blocks
+from fluxgrid.output.stream import MapSource, blocks, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class Units:
 
     table: pd.DataFrame
     """Columns level, fips, name; one row a place."""
-    land: sparse.csr_matrix
-    """Land area in m2, (places, cells)."""
+    land: sparse.csc_matrix
+    """Land area in m2, (places, cells); by column, because maps are read in blocks of cells."""
 
     @property
     def area(self) -> np.ndarray:
@@ -94,7 +94,7 @@ def land_units(
         matrices.append(sparse.vstack([shares, sparse.csr_matrix(elsewhere)]) if elsewhere.any() else shares)
     region_share = sparse.csr_matrix(_dense(matrices[0].sum(axis=0)))
     stack = sparse.vstack([region_share, *matrices], format="csr")
-    return Units(pd.concat(tables, ignore_index=True), (stack @ sparse.diags(cell_area)).tocsr())
+    return Units(pd.concat(tables, ignore_index=True), (stack @ sparse.diags(cell_area)).tocsc())
 
 
 def write_totals(
@@ -199,13 +199,13 @@ def _flux_sums(
     dataset: xr.Dataset, flux: str, units: Units, days: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return grams of carbon and covered land area x days, (places, months)."""
-    nx = dataset[flux].shape[2]
+    cells = np.arange(units.land.shape[1]).reshape(dataset[flux].shape[1:])
     grams = covered = np.zeros((units.land.shape[0], len(starts)))
-    for rows in row_blocks(dataset[flux].shape):
-        values = read_rows(dataset, flux, rows)
+    for block in blocks(dataset[flux].shape):
+        values = read_block(dataset, flux, block)
         present = np.isfinite(values) * days[:, None, None]
         mass = np.where(present > 0, values, 0) * days[:, None, None]
-        land = units.land[:, rows.start * nx : rows.stop * nx]
+        land = units.land[:, cells[block].ravel()]
         grams = grams + land @ _month_sums(mass, starts)
         covered = covered + land @ _month_sums(present, starts)
     return grams, covered

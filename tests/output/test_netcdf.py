@@ -21,7 +21,7 @@ from fluxgrid.output import netcdf
 from fluxgrid.output.flags import Quality, flag_masks
 from fluxgrid.output.netcdf import FILL, FilePlan, export_netcdf, plan_files
 from fluxgrid.output.store import DTYPES
-from fluxgrid.output.stream import row_blocks
+from fluxgrid.output.stream import blocks
 
 
 def test_compliance_checker_finds_nothing(example, tmp_path):
@@ -200,10 +200,18 @@ def test_files_are_by_year_and_large_ones_by_month():
 
 @pytest.mark.parametrize("shape", [(11, 5, 7), (1, 64, 3), (365, 100, 50)])
 @pytest.mark.parametrize("budget", [0, 100_000, 10**9])
-def test_row_blocks_cover_once_in_whole_chunks(shape, budget):
-    blocks = list(row_blocks(shape, align=4, budget=budget))
-    np.testing.assert_array_equal(np.concatenate([np.arange(shape[1])[block] for block in blocks]), np.arange(shape[1]))
-    assert all(block.start % 4 == 0 for block in blocks)
+def test_blocks_cover_once_in_whole_chunks_within_the_budget(shape, budget):
+    seen = np.zeros(shape[1:], int)
+    for block in blocks(shape, align=4, budget=budget):
+        assert all(side.start % 4 == 0 for side in block)
+        assert 4 * shape[0] * seen[block].size <= max(budget, 4 * shape[0] * 4 * 4)  # a chunk is the least
+        seen[block] += 1
+    assert (seen == 1).all()
+
+
+def test_whole_rows_are_one_block_where_they_fit():
+    assert all(cols == slice(0, 50) for _, cols in blocks((365, 100, 50), align=4, budget=10**6))
+    assert list(blocks((365, 100, 50), budget=10**9)) == [(slice(0, 100), slice(0, 50))]
 
 
 @pytest.mark.slow

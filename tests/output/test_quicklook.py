@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 from fluxgrid.geo.region import find_region
-from fluxgrid.output import quicklook, summary
+from fluxgrid.output import quicklook, stream, summary
 from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.ramps import Scale, round_limit
 from fluxgrid.output.summary import summarise
@@ -106,6 +106,19 @@ def test_leap_day_does_not_shift_the_season():
     assert len(season) == 365
     np.testing.assert_array_equal(season["nee", "min"], season["nee", "max"])
     assert whole.whole_years
+
+
+@pytest.mark.parametrize("side", [1, 4])
+def test_blocks_of_cells_change_nothing(daily, monkeypatch, side):
+    monkeypatch.setattr(summary, "_LARGEST_SIDE", side)
+    arguments = [daily.store], daily.grid, daily.land.astype("float64"), "daily"
+    whole = summarise(*arguments)
+    monkeypatch.setattr(summary, "blocks", lambda shape: stream.blocks(shape, align=2, budget=0))
+    parts = summarise(*arguments)
+    assert whole.thinning == -(-max(daily.grid.shape) // side)  # wider than a block, so that some keep nothing
+    np.testing.assert_array_equal(parts.rate, whole.rate)
+    np.testing.assert_array_equal(parts.doubtful, whole.doubtful)
+    pd.testing.assert_frame_equal(parts.curves, whole.curves, rtol=1e-6)
 
 
 def test_large_maps_are_thinned(daily, monkeypatch, tmp_path):
