@@ -129,6 +129,16 @@ def test_projected_grids_keep_their_crs(tmp_path):
     assert cube.x.attrs["standard_name"] == "projection_x_coordinate"
 
 
+def test_the_grid_mapping_wins_over_a_global_attribute(tmp_path):
+    ds = small_cube(shape=(5, 7)).drop_vars("spatial_ref").drop_encoding()
+    ds = ds.assign_coords(x=np.arange(7) * 5000.0 + 2500, y=2e6 - np.arange(5) * 5000.0)
+    ds.x.attrs, ds.y.attrs = {"units": "m"}, {"units": "m"}
+    ds = ds.rio.write_crs(5070, grid_mapping_name="albers").rename(x="easting", y="northing")
+    ds.assign_attrs(crs="EPSG:4326").to_netcdf(tmp_path / "c.nc")
+    mapping = parse_mapping({"dims": {"y": "northing", "x": "easting"}})
+    assert open_cube(tmp_path / "c.nc", mapping).rio.crs.to_epsg() == 5070
+
+
 def test_a_rotated_pole_is_refused(tmp_path):
     pole = {"grid_north_pole_latitude": 39.25, "grid_north_pole_longitude": -162.0}
     crs = pyproj.CRS.from_cf({"grid_mapping_name": "rotated_latitude_longitude", **pole})

@@ -135,7 +135,8 @@ def _checked(crs: CRS | None, found: Findings) -> CRS | None:
 
 def _own_crs(raw: xr.Dataset) -> CRS | None:
     """Return the CRS a file states, if it does so in a way that can be read."""
-    for part in (raw, *(raw[name] for name in raw.data_vars)):
+    # variables first: for the whole, rioxarray takes a global attribute where it does not know the names of the dims
+    for part in (*(raw[name] for name in raw.data_vars), raw):
         try:
             crs = part.rio.crs
         except (RuntimeError, ValueError):  # what pyproj and rasterio raise for a CRS that means nothing
