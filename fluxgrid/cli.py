@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from fluxgrid.errors import ConfigError, FluxgridError
 
 if TYPE_CHECKING:
+    from fluxgrid.registry import Registry
     from fluxgrid.upscaling.folder import Mode
     from fluxgrid.workflows.upscale import Outcome
 
@@ -249,7 +251,7 @@ def models() -> None:
     """List architectures and shipped checkpoints."""
     from fluxgrid.models import MODELS, load_checkpoint, shipped_checkpoints
 
-    _tell_names({name: (MODELS[name].__doc__ or "").splitlines()[0] for name in MODELS})
+    _tell_names(_titles(MODELS, lambda model: (model.__doc__ or "").partition("\n")[0]))
     for name in shipped_checkpoints():
         spec = load_checkpoint(name).spec
         _say(f"checkpoint {name}: {spec.kind}, {spec.step}. {spec.description}")
@@ -260,7 +262,7 @@ def sources() -> None:
     """List the readers of tower data."""
     from fluxgrid.sources import SOURCES
 
-    _tell_names({name: SOURCES[name].title for name in SOURCES})
+    _tell_names(_titles(SOURCES, lambda source: source.title))
 
 
 @app.callback(invoke_without_command=True)
@@ -271,6 +273,12 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Say the versi
 
         _say(__version__)
         raise typer.Exit
+
+
+def _titles(registry: Registry[Any], title: Callable[[Any], str]) -> dict[str, str]:
+    """Return what each name of a registry means; plug-ins are named and not loaded: a broken one must not hide all."""
+    plugins = registry.plugins
+    return {name: f"plug-in {plugins[name]}" if name in plugins else title(registry[name]) for name in registry}
 
 
 def _tell_names(names: dict[str, str]) -> None:

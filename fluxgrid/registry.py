@@ -44,7 +44,7 @@ class Registry(Generic[T]):
         What the registry holds, for messages: "model".
     group : str, optional
         Entry-point group that is looked into when a name is not found in-tree, such as ``fluxgrid.models``.
-        Loading the entry point must register the name.
+        Loading the entry point must register the name. Iteration lists its names too, and loads none.
     """
 
     def __init__(self, kind: str, group: str | None = None):
@@ -74,14 +74,20 @@ class Registry(Generic[T]):
         if name not in self._things:
             self._load_plugins(name)
         if name not in self._things:
-            raise unknown_name(self.kind, name, self._things)
+            raise unknown_name(self.kind, name, set(self) - {name})
         return self._things[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._things))
+        return iter(sorted(self._things.keys() | self.plugins.keys()))
 
     def __len__(self) -> int:
-        return len(self._things)
+        return len(set(self))
+
+    @property
+    def plugins(self) -> dict[str, str]:
+        """Entry points of other packages that are not loaded yet: name and ``module:object``."""
+        points = entry_points(group=self.group) if self.group else ()
+        return {point.name: point.value for point in points if point.name not in self._things}
 
     def _load_plugins(self, name: str) -> None:
         """Load the entry point of that name, if another package ships one."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
@@ -97,6 +98,15 @@ def test_models(run):
     assert any(line.startswith("ct_gru ") for line in out.splitlines())
     assert any(line.startswith("lightgbm ") for line in out.splitlines())
     assert "checkpoint default: ct_gru, daily." in out
+
+
+@pytest.mark.parametrize(("command", "group"), [("models", "fluxgrid.models"), ("sources", "fluxgrid.sources")])
+def test_plug_ins_are_listed_even_where_they_cannot_be_imported(run, monkeypatch, command, group):
+    point = EntryPoint("mine", "not_installed:Mine", group)
+    monkeypatch.setattr("fluxgrid.registry.entry_points", lambda **asked: [point] if asked["group"] == group else [])
+    code, out, _ = run(command)
+    assert code == 0
+    assert any(line.split() == ["mine", "plug-in", "not_installed:Mine"] for line in out.splitlines())
 
 
 def test_sources(run):

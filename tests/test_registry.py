@@ -18,8 +18,8 @@ def things() -> Registry[int]:
 class Point:
     """An entry point of another package, which registers its thing when it is loaded."""
 
-    def __init__(self, load):
-        self.load = load
+    def __init__(self, load, name="my_gru"):
+        self.load, self.name, self.value = load, name, "my_package.gru"
 
 
 def test_names_in_order(things):
@@ -60,7 +60,7 @@ def test_a_name_far_from_all_and_a_registry_without_any():
 def test_another_package_plugs_in(things, monkeypatch):
     asked = []
 
-    def points(group, name):
+    def points(group, name="my_gru"):
         asked.append((group, name))
         return [Point(lambda: things.register("my_gru")(7))] if name == "my_gru" else []
 
@@ -79,6 +79,19 @@ def test_a_plug_in_that_registers_another_name_is_not_taken_for_it(things, monke
     monkeypatch.setattr(registry, "entry_points", lambda **_: [Point(lambda: things.register("mine")(7))])
     with pytest.raises(UnknownName, match="Did you mean 'mine'"):
         things["miner"]
+
+
+def test_a_plug_in_is_listed_without_being_loaded(things, monkeypatch):
+    point = Point(lambda: pytest.fail("loaded"))
+    monkeypatch.setattr(registry, "entry_points", lambda group, name="my_gru": [point] if name == "my_gru" else [])
+    assert list(things) == ["ct_gru", "lightgbm", "my_gru"]
+    assert len(things) == 3
+    assert things.plugins == {"my_gru": "my_package.gru"}
+    with pytest.raises(UnknownName, match=r"Did you mean 'my_gru'\? Known: ct_gru, lightgbm, my_gru"):
+        things["my_gruu"]
+    point.load = lambda: things.register("my_gru")(7)
+    assert things["my_gru"] == 7
+    assert (list(things), things.plugins) == (["ct_gru", "lightgbm", "my_gru"], {})
 
 
 def test_without_a_group_nobody_is_asked(monkeypatch):
