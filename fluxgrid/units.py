@@ -66,31 +66,6 @@ def check_units(source_units: str, target_units: str) -> None:
     _rule(source_units, target_units)
 
 
-def needs_days(source_units: str, target_units: str) -> bool:
-    """Say whether a conversion needs the true length of each month.
-
-    Parameters
-    ----------
-    source_units, target_units : str
-        Units in CF spelling.
-
-    Returns
-    -------
-    needed : bool
-
-    Raises
-    ------
-    UnitError
-        If the conversion is impossible.
-
-    Examples
-    --------
-    >>> needs_days("mm month-1", "mm d-1"), needs_days("K", "degC")
-    (True, False)
-    """
-    return _rule(source_units, target_units)[0] != 0
-
-
 def convert(values: Any, source_units: str, target_units: str, days: Any = None) -> Any:
     """Convert values from one unit to another.
 
