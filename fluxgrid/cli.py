@@ -178,14 +178,17 @@ def train(config: Overrides = None) -> None:
 
 
 @app.command()
-def evaluate(config: Overrides = None) -> None:
+def evaluate(
+    config: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tables that stand there.")] = False,
+) -> None:
     """Score a model at sites held out from training, beside simple baselines."""
     from fluxgrid.config import TrainConfig, load_config
     from fluxgrid.evaluation.tables import as_text
     from fluxgrid.workflows.evaluate import evaluate as run
 
     path, overrides = _split(config)
-    outcome = run(load_config(TrainConfig, path, overrides), _report)
+    outcome = run(load_config(TrainConfig, path, overrides), _report, overwrite)
     _say("Median [quartiles] over sites held out; fluxes in g m-2 d-1")
     _say(as_text(outcome.overall))
     for table in outcome.by_class.values():

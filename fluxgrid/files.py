@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,6 +43,27 @@ def output_error(error: OSError, path: Path | str) -> OutputError:
     """
     reason = _REASONS.get(error.errno or 0, str(error))
     return OutputError(f"Cannot write {path}: {reason}. Nothing that was finished before is lost.")
+
+
+def check_writable(path: Path | str) -> None:
+    """Find out at the door whether a file or folder can be written later; nothing is left behind.
+
+    Parameters
+    ----------
+    path : path
+        What will be written. It and its folders may not exist yet.
+
+    Raises
+    ------
+    OutputError
+        If the nearest folder that exists cannot be written to, or is no folder.
+    """
+    try:
+        nearest = next(place for place in (Path(path), *Path(path).absolute().parents) if place.exists())
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 @contextmanager

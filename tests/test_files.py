@@ -8,7 +8,15 @@ import yaml
 
 from fluxgrid import files
 from fluxgrid.errors import ConfigError, OutputError
-from fluxgrid.files import atomic_folder, atomic_path, configs_folder, output_error, parse_yaml, write_text
+from fluxgrid.files import (
+    atomic_folder,
+    atomic_path,
+    check_writable,
+    configs_folder,
+    output_error,
+    parse_yaml,
+    write_text,
+)
 
 
 class Killed(BaseException):
@@ -125,3 +133,23 @@ def test_yaml_that_loses_keys_or_builds_objects_is_refused(text):
 
 def test_yaml_anchors_may_be_merged():
     assert parse_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")["b"] == {"x": 1, "y": 3}
+
+
+def test_looking_whether_a_place_can_be_written_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, tmp_path / "a" / "b" / "c", "a", "a/b"):
+        check_writable(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_below_a_file_or_without_permission_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"Cannot write .*file/model: .*[Nn]ot a directory"):
+        check_writable(tmp_path / "file" / "model")
+
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match=r"Cannot write .*model: permission is denied; choose a folder"):
+        check_writable(tmp_path / "model")

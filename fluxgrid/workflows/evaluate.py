@@ -12,8 +12,10 @@ import pandas as pd
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.errors import OutputExists
 from fluxgrid.evaluation.baselines import BASELINES
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
+from fluxgrid.files import check_writable
 from fluxgrid.models import Checkpoint, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
@@ -23,6 +25,10 @@ from fluxgrid.variables import MAP_FLUXES
 from fluxgrid.workflows.sites import model_spec, read_sites
 
 Predictions = dict[str, pd.DataFrame]
+
+_GROUPINGS = ("class", "climate")
+_TABLES = ("sites", "overall", *_GROUPINGS)
+_SUFFIXES = (".csv", ".json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +45,9 @@ class EvaluateOutcome:
     """Where the tables stand."""
 
 
-def evaluate(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -> EvaluateOutcome:
+def evaluate(
+    config: TrainConfig, report: Callable[[str], None] = lambda _: None, overwrite: bool = False
+) -> EvaluateOutcome:
     """Train on all folds but one, predict the sites of that one, and score; every site is held out once.
 
     Parameters
@@ -47,6 +55,8 @@ def evaluate(config: TrainConfig, report: Callable[[str], None] = lambda _: None
     config : TrainConfig
     report : callable
         Takes one line of progress.
+    overwrite : bool
+        Whether the tables of an earlier evaluation may be replaced.
 
     Returns
     -------
@@ -55,9 +65,15 @@ def evaluate(config: TrainConfig, report: Callable[[str], None] = lambda _: None
 
     Raises
     ------
+    OutputExists
+        If tables stand there and may not be replaced.
+    OutputError
+        If they cannot be written there.
     FluxgridError
         If configuration or table are wrong.
     """
+    folder = Path(f"{config.out}-evaluation").expanduser()
+    _check_door(folder, overwrite)
     sites = read_sites(config)
     spec = model_spec(config, sites)
     predictions: dict[str, Predictions] = {name: {} for name in (spec.kind, *BASELINES)}
@@ -72,10 +88,22 @@ def evaluate(config: TrainConfig, report: Callable[[str], None] = lambda _: None
         site_scores(name, observed, found, MAP_FLUXES, config.evaluation.minimum) for name, found in shared.items()
     ]
     scores = pd.concat(tables, ignore_index=True)
-    by_class = {by: summarise(scores, by) for by in ("class", "climate")}
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, Path(f"{config.out}-evaluation").expanduser())
+    by_class = {by: summarise(scores, by) for by in _GROUPINGS}
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, folder)
     _write(outcome)
     return outcome
+
+
+def _check_door(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds tables or cannot be written, before hours of training."""
+    names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
+    if not overwrite and (standing := [name for name in names if (folder / name).exists()]):
+        message = (
+            f"{folder} holds the tables of an evaluation ({', '.join(standing[:4])}). Name another folder (out=...), "
+            "or say --overwrite to replace them; they stay until the new ones are ready."
+        )
+        raise OutputExists(message)
+    check_writable(folder)
 
 
 def _predict_fold(config: TrainConfig, spec: ModelSpec, sites: Sites, fold: Fold) -> dict[str, Predictions]:
@@ -109,7 +137,7 @@ def screen(site: Site, minimum_qc: float) -> Site:
 
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
-    tables = {"sites": outcome.scores, "overall": outcome.overall, **outcome.by_class}
-    for name, table in tables.items():
-        for suffix in ("csv", "json"):
-            write_table(table, outcome.folder / f"{name}.{suffix}")
+    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS))
+    for name, table in zip(_TABLES, tables, strict=True):
+        for suffix in _SUFFIXES:
+            write_table(table, outcome.folder / f"{name}{suffix}")

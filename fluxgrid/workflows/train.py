@@ -10,6 +10,7 @@ import yaml
 
 from fluxgrid.config import TrainConfig
 from fluxgrid.errors import OutputExists
+from fluxgrid.files import check_writable
 from fluxgrid.models import load_checkpoint, save_checkpoint
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.training.train import Trained, train_model, training_domain
@@ -45,6 +46,8 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     ------
     OutputExists
         If the checkpoint folder exists.
+    OutputError
+        If it cannot be written.
     FluxgridError
         If configuration or table are wrong.
     """
@@ -52,6 +55,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     if out.exists():
         message = f"{out} exists. Name another folder (out=...), or remove it first."
         raise OutputExists(message)
+    check_writable(out)
     sites = read_sites(config)
     spec = model_spec(config, sites)
     for note in sites.notes:
