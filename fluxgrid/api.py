@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
 from fluxgrid.config import UpscaleConfig, load_config
+from fluxgrid.errors import OutputError, itemise
 from fluxgrid.models import load_checkpoint
 from fluxgrid.prediction import Predictor
-from fluxgrid.upscaling.folder import Mode
+from fluxgrid.upscaling.folder import MANIFEST, Mode, RunFolder
 from fluxgrid.workflows.upscale import upscale as _upscale
 
 
@@ -35,17 +37,17 @@ def load_model(name: str | Path = "default", device: str = "cpu") -> Predictor:
     return Predictor(load_checkpoint(name), device)
 
 
-def upscale(region: str, mode: Mode = "new", **options: Any) -> xr.Dataset:
+def upscale(region: str | Path, mode: Mode = "new", **options: Any) -> xr.Dataset:
     """Make a map, unless it stands already, and open it.
 
     Parameters
     ----------
-    region : str
+    region : str or path
         Name, polygon file or ``W,S,E,N``.
     mode : {"new", "resume", "overwrite"}
         What may be done with results that stand in the run folder.
     **options
-        Keys of `fluxgrid.config.UpscaleConfig`: cube, mapping, model, start, end, out, workers...
+        Keys of `fluxgrid.config.UpscaleConfig`: cube, mapping, model, start, end, out, workers... Paths may be `Path`.
 
     Returns
     -------
@@ -57,7 +59,9 @@ def upscale(region: str, mode: Mode = "new", **options: Any) -> xr.Dataset:
     FluxgridError
         As the command line would say.
     """
-    config = load_config(UpscaleConfig, None, {"region": region, **options})
+    options = {"region": region, **options}
+    texts = {key: os.fspath(value) for key, value in options.items() if isinstance(value, os.PathLike)}
+    config = load_config(UpscaleConfig, None, options | texts)
     return open_map(_upscale(config, mode).out)
 
 
@@ -77,11 +81,19 @@ def open_map(folder: Path | str) -> xr.Dataset:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no map in the folder.
+    OutputError
+        If the folder holds no finished map, or files of it are gone.
     """
-    files = sorted(Path(folder).glob("*.nc"))
+    folder = Path(folder).expanduser()
+    listed = (RunFolder(folder, digest="").manifest or {}).get("files", {})
+    files = sorted(folder / name for name in listed if name.endswith(".nc"))
     if not files:
-        message = f"There is no NetCDF map in {folder}. Make one with `fluxgrid upscale`."
-        raise FileNotFoundError(message)
+        message = (
+            f"There is no finished map in {folder}: no {MANIFEST} lists one. Make it with `fluxgrid upscale`, or "
+            "finish it with --resume."
+        )
+        raise OutputError(message)
+    if missing := [file.name for file in files if not file.is_file()]:
+        header = f"Files of the map in {folder} are gone; put them back, or run `fluxgrid upscale` again"
+        raise OutputError(itemise(header, missing))
     return xr.open_mfdataset(files, decode_coords="all", data_vars="minimal", coords="minimal", compat="override")
