@@ -26,7 +26,7 @@ def annual(folder: Path) -> pd.DataFrame:
     """Return the region's yearly totals (Tg C) and means (g m-2), years by flux."""
     table = pd.read_csv(folder / "totals.csv", dtype={"fips": str, "period": str})
     rows = table[(table["level"] == "region") & (table["period"].str.len() == 4)]
-    return rows.pivot_table(index="period", columns="flux", values=["total_TgC", "mean_g_m2", "share_covered"])
+    return rows.pivot_table(index="period", columns="flux", values=["total_TgC", "sum_g_m2", "share_covered"])
 
 
 def seasonal(folder: Path) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def seasonal(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "totals.csv", dtype={"fips": str, "period": str})
     rows = table[(table["level"] == "region") & (table["period"].str.len() == 7)].copy()
     start = pd.to_datetime(rows["period"])
-    rows["rate"] = rows["mean_g_m2"] / start.dt.days_in_month
+    rows["rate"] = rows["sum_g_m2"] / start.dt.days_in_month
     rows["month"] = start.dt.month
     return rows.pivot_table(index="month", columns="flux", values="rate")
 
@@ -47,7 +47,7 @@ def county_gpp(folder: Path) -> pd.DataFrame | None:
     table = pd.read_csv(folder / "totals.csv", dtype={"fips": str, "period": str})
     rows = table[(table["fips"] == "17001") & (table["flux"] == "gpp") & (table["period"].str.len() == 7)]
     start = pd.to_datetime(rows["period"])
-    ours = (rows["mean_g_m2"] / start.dt.days_in_month).groupby(start.dt.month).mean().rename("map")
+    ours = (rows["sum_g_m2"] / start.dt.days_in_month).groupby(start.dt.month).mean().rename("map")
     daily = pd.read_parquet(Path(data) / "county_17001_daily.parquet")
     crops = daily.groupby(daily["date"].dt.month)[["gpp_slope_corn", "gpp_slope_soybean"]].mean()
     return pd.concat([ours, crops], axis=1)
@@ -66,7 +66,7 @@ def main() -> None:
         )
     print(f"  reco: {totals.loc['2001':'2006', 'reco'].mean():.2f}")
     print("Midwest, g C m-2 per year, mean of 2000-2020 [least, largest]")
-    for flux, years in annual(midwest)["mean_g_m2"].items():
+    for flux, years in annual(midwest)["sum_g_m2"].items():
         print(f"  {flux}: {years.mean():.0f} [{years.min():.0f}, {years.max():.0f}]")
     print("Midwest, mean seasonal cycle, g C m-2 d-1")
     print(seasonal(midwest).round(1).T.to_string())

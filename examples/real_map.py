@@ -37,7 +37,7 @@ def main(folder: str = "maps/real", epochs: str = "80") -> None:
 
     totals = pd.read_csv(outcome.out / "totals.csv", dtype=str)
     state = totals[(totals["level"] == "region") & (totals["period"].str.len() == 4)]
-    print(state[["period", "flux", "total_TgC", "mean_g_m2"]].to_string(index=False))
+    print(state[["period", "flux", "total_TgC", "sum_g_m2"]].to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -204,14 +204,9 @@ def cube_check(
     model: Annotated[str | None, typer.Option(help="Also look for the inputs of this model.")] = None,
 ) -> None:
     """List every problem of a cube and suggest its mapping; exit code 2 if there is one."""
-    from fluxgrid.data.cube import check_cube
+    from fluxgrid.workflows.cube import check
 
-    wanted: tuple[str, ...] = ()
-    if model:
-        from fluxgrid.models import load_checkpoint
-
-        wanted = load_checkpoint(model).spec.inputs.names
-    report = check_cube(path, mapping, wanted=wanted)
+    report = check(path, mapping, model)
     for note in report.notes:
         _say(f"note: {note}")
     for problem in report.problems:

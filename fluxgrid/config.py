@@ -39,6 +39,8 @@ class SitesConfig(_Strict):
     """File or folder; ``$NAME`` is replaced by the environment."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of the reader."""
+    citation: str | None = None
+    """How to cite the towers; by default what the reader says."""
     targets: tuple[str, ...] = ("gpp", "reco", "nee")
     """A site counts if it observed each of these fluxes..."""
     minimum: int = 1
@@ -85,8 +87,6 @@ class EvaluationConfig(_Strict):
     """Lowest share of good half-hours for a step to be scored."""
     seed: int = 56
     """Of the folds."""
-    classes: tuple[str, ...] = ("igbp", "climate_group")
-    """Class variables the scores are split by."""
 
 
 class TrainConfig(_Strict):
@@ -132,9 +132,9 @@ class UpscaleConfig(_Strict):
     model: str = "default"
     """Shipped checkpoint or folder."""
     start: date | None = None
-    """First day; by default the first year the cube and its spin-up allow (synthetic: 2019)."""
+    """First day; by default the first of the cube (synthetic: 1 January 2019)."""
     end: date | None = None
-    """Last day, included; by default the end of the cube (synthetic: 2019)."""
+    """Last day, included; by default the last of the cube (synthetic: the end of the first day's year)."""
     calibration: Calibration = "none"
     """How a cell gets its head; ``none`` is the global model."""
     resolution: float | None = Field(default=None, gt=0, le=5)

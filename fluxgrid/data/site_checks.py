@@ -15,6 +15,9 @@ WRONG_UNIT_SHARE = 0.05
 _MISSING_MARK = -9999.0
 
 
+_LEAST_FOR_SIGN, _AGAINST = 12, -0.5  # steps, and a correlation that noise does not make
+
+
 def check_site_table(table: pd.DataFrame, facts: pd.DataFrame, step: str) -> list[str]:
     """Return every problem of a long tower table, each with site and column.
 
@@ -41,6 +44,22 @@ def check_site_table(table: pd.DataFrame, facts: pd.DataFrame, step: str) -> lis
             problems.append(f"column {name}: text where numbers are wanted; mend the cells that are not numbers")
             continue
         problems += [*_check_missing_marks(table, name), *_check_units(table, name)]
+    return problems or _check_sign(table)
+
+
+def _check_sign(table: pd.DataFrame) -> list[str]:
+    """Say at which sites NEE runs against RECO - GPP, which it should equal."""
+    if not {"nee", "gpp", "reco"} <= set(table):
+        return []
+    balance = pd.DataFrame({"site": table["site"], "nee": table["nee"], "sum": table["reco"] - table["gpp"]}).dropna()
+    problems = []
+    for site, part in balance.groupby("site"):
+        together = part["nee"].corr(part["sum"]) if len(part) >= _LEAST_FOR_SIGN else 0.0
+        if together < _AGAINST:
+            problems.append(
+                f"{site}, column nee: it runs against reco - gpp (correlation {together:.2f}); NEE must be positive to "
+                "the atmosphere, so change its sign"
+            )
     return problems
 
 

@@ -115,6 +115,8 @@ def _period(summary: MapSummary) -> str:
         return str(first) if first == last else f"{first}–{last}"
     times = summary.curves.index
     start, end = times[0], times[-1]
+    if (start.year, start.month) == (end.year, end.month):
+        return f"{start:%b %Y}"
     return f"{start:%b}–{end:%b %Y}" if first == last else f"{start:%b %Y}–{end:%b %Y}"
 
 
@@ -281,7 +283,7 @@ def _write_totals(figure: Figure, summary: MapSummary) -> None:
 
 def _write_caption(figure: Figure, info: MapInfo) -> None:
     """Write what the map is not good for, and its origin."""
-    caveats = textwrap.wrap(" ".join(info.caveats), 185, max_lines=2, placeholder=" …")
+    caveats = textwrap.wrap(" ".join(info.caveats), 172, max_lines=3, placeholder=" …")
     origin = ". ".join([f"Made with fluxgrid, {info.created[:10]}", *info.sources])
-    lines = [*caveats, *textwrap.wrap(origin, 185, max_lines=1, placeholder=" …")]
+    lines = [*caveats, *textwrap.wrap(origin, 172, max_lines=1, placeholder=" …")]
     figure.text(_LEFT, 0.018, "\n".join(lines), size=9.5, color=_GREY, va="bottom", linespacing=1.4)

@@ -30,7 +30,7 @@ COLUMNS = (
     "period",
     "flux",
     "total_TgC",
-    "mean_g_m2",
+    "sum_g_m2",
     "land_area_km2",
     "share_covered",
 )
@@ -102,10 +102,10 @@ def write_totals(
 ) -> Path:
     """Write ``totals.csv``: carbon by place, month and year.
 
-    Columns: level (region, state, county), fips, name, period (``2019-07``, ``2019``), flux, total_TgC, mean_g_m2,
+    Columns: level (region, state, county), fips, name, period (``2019-07``, ``2019``), flux, total_TgC, sum_g_m2,
     land_area_km2, share_covered. ``total_TgC`` sums flux x days x land area over cells and steps that have a value:
     nothing is added for those that have none, and ``share_covered`` (of land area x time) says how many they are.
-    ``mean_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
+    ``sum_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
     A year is there if the map holds any of it.
 
     Parameters
@@ -231,7 +231,7 @@ def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
             "period": table["period"],
             "flux": table["flux"],
             "total_TgC": (table["grams"] / _GRAMS_PER_TG).where(covered.notna()),
-            "mean_g_m2": table["grams"] / covered * table["days"],
+            "sum_g_m2": table["grams"] / covered * table["days"],
             "land_area_km2": area / 1e6,
             "share_covered": np.divide(table["covered"], possible, out=np.zeros(len(table)), where=possible > 0),
         }

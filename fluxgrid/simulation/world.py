@@ -65,8 +65,11 @@ def build_world(
         If the store cannot be written.
     """
     path, time = Path(path), pd.date_range(start, end, freq="D", name="time")
+    if path.exists():
+        message = f"{path} exists already. Choose another path, or remove it if it is no longer needed."
+        raise OutputExists(message)
+    check_world(grid, start, end)
     land = land_fraction(grid) > 0
-    _check_request(grid, land, start, end, path)
     with atomic_folder(path) as folder:
         arrays = _create_store(folder, grid, time)
         blocks = list(_blocks(grid, len(time)))
@@ -78,13 +81,21 @@ def build_world(
     return path
 
 
-def _check_request(
-    grid: Grid, land: np.ndarray, start: str | pd.Timestamp, end: str | pd.Timestamp, path: Path
-) -> None:
-    """Raise for a period, place or path that cannot be served."""
-    if path.exists():
-        message = f"{path} exists already. Choose another path, or remove it if it is no longer needed."
-        raise OutputExists(message)
+def check_world(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp) -> None:
+    """Check that the synthetic world reaches over a grid and a period.
+
+    Parameters
+    ----------
+    grid : Grid
+    start, end : str or Timestamp
+        First and last day, both included.
+
+    Raises
+    ------
+    ConfigError
+        If the period is empty, the grid holds no US land or leaves the world; all reasons at once.
+    """
+    land = land_fraction(grid) > 0
     problems = []
     if pd.Timestamp(start) > pd.Timestamp(end):
         problems.append(f"the period {start} to {end} is empty: the end must not come before the start")

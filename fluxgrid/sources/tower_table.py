@@ -8,6 +8,7 @@ Units are those of VARIABLES already; columns with other names are ignored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,11 +72,12 @@ class TowerTable:
         """
         path = Path(path)
         table = _read(path)
+        unknown = _unknown_columns(table)
         facts = _facts(table, path)
         table, notes = self._without_constructed_reco(table)
         table, screened = self.screen.apply(table)
         sites = sites_from_table(table, facts, self.step or _find_step(table["date"]), path.name, self.citation)
-        return replace(sites, notes=(*notes, *screened, *sites.notes))
+        return replace(sites, notes=(*unknown, *notes, *screened, *sites.notes))
 
     def _without_constructed_reco(self, table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """Return the table, with constructed RECO set missing if so wanted, and a note where there is such RECO."""
@@ -89,6 +91,16 @@ class TowerTable:
         if not self.drop_constructed_reco:
             return table, (f"{note}: no test of the balance",)
         return table.assign(reco=table["reco"].mask(constructed)), (f"{note}: set missing",)
+
+
+def _unknown_columns(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return a note of the columns nobody will read, with the nearest spelling of each where there is one."""
+    others = [str(name) for name in table if name not in {*VARIABLES, *_WANTED, *_RENAMED.values(), "flux_source"}]
+    if not others:
+        return ()
+    hints = {name: get_close_matches(name.lower(), VARIABLES, n=1, cutoff=0.8) for name in others}
+    words = (f"{name} ({near[0]}?)" if near else name for name, near in hints.items())
+    return (f"columns not known and left out: {', '.join(words)}",)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -6,20 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import pyproj
-import shapely
 import xarray as xr
 
 from fluxgrid.data.cube import grid_of, step_of
 from fluxgrid.data.records import Segment, plan_segments
-from fluxgrid.data.steps import Step
+from fluxgrid.data.steps import Step, step_ends
 from fluxgrid.errors import GridError, IncompatibleCube, itemise
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.models import ModelSpec
-
-_CUT_TOLERANCE = 2e-3
-"""Share of a region that may lie outside a cube unsaid: shares of cells are exact to some 1e-4."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +44,8 @@ def shake_hands(
     spec : ModelSpec
     region : Region
     start, end : Timestamp, optional
-        First and last day wanted, both included; all the cube has by default.
+        First and last day wanted, both included; all the cube has by default. Steps that lie in the period only in
+        part are left out.
 
     Returns
     -------
@@ -66,7 +62,7 @@ def shake_hands(
     first, last = start or time[0], end or _last_day(time, step)
     problems += _period_problems(time, first, last, step)
     grid = _cut(cube, region, problems)
-    wanted = np.flatnonzero((time >= first) & (time <= last))
+    wanted = np.flatnonzero((time >= first) & (step_ends(time, step) <= last + pd.Timedelta(days=1)))
     if not problems and not len(wanted):
         problems.append(
             f"period: {first:%Y-%m-%d} to {last:%Y-%m-%d} holds no whole {step} step; give a longer one (--start, "
@@ -78,34 +74,6 @@ def shake_hands(
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments)
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
-
-
-def cut_warning(region: Region, grid: Grid, share: np.ndarray) -> tuple[str, ...]:
-    """Warn where the cube holds a region only in part: its map and totals then end with the cube.
-
-    Parameters
-    ----------
-    region : Region
-    grid : Grid
-        Of the map.
-    share : ndarray, (y, x), 0-1
-        Share of each cell inside the region.
-
-    Returns
-    -------
-    warnings : tuple of str
-        One, or none.
-    """
-    # edges of a box are parallels, not geodesics: short pieces of both are the same
-    outline = shapely.segmentize(region.polygon, 0.1)
-    whole = abs(pyproj.Geod(ellps="WGS84").geometry_area_perimeter(outline)[0])
-    inside = float((share * grid.cell_area()).sum()) / whole
-    if inside > 1 - _CUT_TOLERANCE:
-        return ()
-    return (
-        f"The cube holds only {inside:.1%} of {region.title}: map and totals end where the cube ends, and the totals "
-        "of states and counties cover just that part.",
-    )
 
 
 def _variable_problems(cube: xr.Dataset, spec: ModelSpec) -> list[str]:
@@ -159,9 +127,10 @@ def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...]) 
     day = cube.attrs.get("day_definition")
     if spec.step == "daily" and day and day != spec.day_definition:
         warnings.append(f"A day of the cube is in {day}, of the model in {spec.day_definition}: days differ by hours.")
-    if any(segment.recycled for segment in segments):
+    recycled = [segment.steps.stop - segment.steps.start for segment in segments if segment.recycled]
+    if recycled:
         warnings.append(
-            f"The cube holds fewer than {spec.spin_up_years} years before the period: the first year is run once more "
-            "as spin-up and its cells carry the flag 'filled'."
+            f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: the first "
+            f"{recycled[0]} steps of the period are run once more, and its first year carries the flag 'filled'."
         )
     return tuple(warnings)

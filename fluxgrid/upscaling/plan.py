@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fluxgrid.data.mapping import load_mapping
 from fluxgrid.data.records import Segment
 from fluxgrid.data.steps import Step
 from fluxgrid.geo.grid import Grid
@@ -15,6 +16,7 @@ from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import NUMERICS_VERSION
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.store import DTYPES
+from fluxgrid.prediction import BLOCK
 from fluxgrid.provenance import digest, digest_arrays, versions
 
 CHUNK = 32
@@ -72,6 +74,8 @@ class Plan:
     """Share of each cell inside the region, (y, x)."""
     tiles: tuple[Tile, ...]
     """Tiles that cover the map exactly."""
+    device: str = "cpu"
+    """What predicts: ``cpu``, or the model of the GPU."""
 
     @property
     def busy_tiles(self) -> tuple[Tile, ...]:
@@ -108,9 +112,10 @@ class Plan:
         wkt = self.grid.crs.to_wkt()
         place = [list(self.grid.shape), list(self.grid.affine)[:6], wkt, list(self.origin)]
         cells = [self.region, digest_arrays({"share": self.region_share, "land": self.land_fraction})]
-        source = [self.cube.path, self.cube.mapping]
-        machine = {name: versions().get(name) for name in _ISA}
-        return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, source, machine)
+        # the cube counts by its content, in the keys of the units; here only how it is read
+        mapping = load_mapping(self.cube.mapping).model_dump_json() if self.cube.mapping else None
+        machine = {"device": self.device, **{name: versions().get(name) for name in _ISA}}
+        return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine)
 
     def store(self, work: Path, segment: Segment) -> Path:
         """Return the map store of a segment."""
@@ -164,7 +169,9 @@ def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Es
     longest = max(_length(s) for s in plan.segments)
     per_cell = sum(dtype.itemsize for dtype in DTYPES.values())
     area = plan.grid.shape[0] * plan.grid.shape[1]
-    held = lanes * tile * longest * 4 * (2 * inputs + 3 * per_cell // 4) + 500_000_000  # libraries take the rest
+    # libraries; per lane a tile read and written, and one block inside a recurrent layer (measured: 14 states wide)
+    block = BLOCK * longest * 4 * 14 * max(state, 4 * inputs)
+    held = 650_000_000 + lanes * (tile * longest * 4 * (2 * inputs + 3 * per_cell // 4) + block)
     # blocks are padded: cells of a block that nobody wants cost as much as the others
     padded = sum(t.shape[0] * t.shape[1] for t in tiles)
     days = 1.0 if plan.step == "daily" else 30.4375

@@ -51,6 +51,7 @@ def read_sites(config: TrainConfig) -> Sites:
             f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more. Lower "
             "sites.minimum or name fewer sites.targets."
         )
+        message = "\n".join([message, *(f"  note: {note}" for note in sites.notes)])
         raise TableError(message)
     return kept
 
@@ -105,7 +106,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         description=config.description,
         limits=config.limits,
         caveats=config.caveats,
-        sources=(sites.citation,),
+        sources=(config.sites.citation or sites.citation,),
     )
 
 

@@ -8,36 +8,32 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
 from fluxgrid.config import UpscaleConfig
-from fluxgrid.data.cube import UNSTATED, grid_of, open_cube
-from fluxgrid.errors import ConfigError, CubeError, IncompleteMap, OutputExists
-from fluxgrid.geo.grid import Grid
-from fluxgrid.geo.land import land_fraction
+from fluxgrid.data.cube import open_cube
+from fluxgrid.errors import ConfigError, IncompleteMap, OutputExists
 from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.output.info import MapInfo
 from fluxgrid.prediction import Predictor
 from fluxgrid.provenance import git_commit, now, versions
-from fluxgrid.simulation import build_world, world_template
+from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
 from fluxgrid.upscaling.execute import Executor, check_executor, default_threads
-from fluxgrid.upscaling.folder import Mode, RunFolder, check_foreign, remove
-from fluxgrid.upscaling.handshake import cut_warning, shake_hands
+from fluxgrid.upscaling.folder import Mode, RunFolder
+from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.lock import locked
 from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
 from fluxgrid.upscaling.run import RunResult, digest_inputs, run_plan
 from fluxgrid.upscaling.speed import measure_rate
 from fluxgrid.upscaling.tile import Job, TileReport
+from fluxgrid.workflows.about import map_info, map_period
 from fluxgrid.workflows.progress import ProgressMaker, silent
-
-DEMO_YEAR = 2019
-DEMO_RESOLUTION = 0.1
+from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_source, synthetic_template
 
 
 @dataclass(frozen=True)
@@ -100,22 +96,26 @@ def _upscale(
 ) -> Outcome:
     """Find or build the cube, plan, and carry out or estimate; the folder is locked."""
     if config.cube is None:
-        cube, source = _synthetic_cube(config, checkpoint.spec, region, out, mode, dry_run, progress)
+        start, end = demo_period(config.start, config.end)
+        template = synthetic_template(checkpoint.spec, region, config.resolution, start, end)
+        cube = template if dry_run else build_synthetic(template, out, mode, progress)
+        source = synthetic_source(out)
     else:
         _check_own_cube(config, checkpoint.spec)
         source = CubeSource.of(config.cube, config.mapping)
         cube = open_cube(source.path, source.mapping)
-    plan, warnings = _plan(config, checkpoint, region, cube, source)
-    executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     device = pick_device(config.device)
+    plan, warnings, cover = _plan(config, checkpoint, region, cube, source, device)
+    warnings = (*warnings, *cover)
+    executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     if dry_run:
         predictor = Predictor(checkpoint, device)
         names, state = len(checkpoint.spec.inputs.names), checkpoint.model.state_size
         guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state)
         return Outcome(out, "planned", estimate=guess, warnings=warnings)
-    return _Run(config, plan, region, checkpoint, cube, RunFolder(out, plan.digest), executor, device, warnings).go(
-        mode, progress
-    )
+    return _Run(
+        config, plan, region, checkpoint, cube, RunFolder(out, plan.digest), executor, device, warnings, cover
+    ).go(mode, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +131,7 @@ class _Run:
     executor: Executor
     device: str
     warnings: tuple[str, ...]
+    cover: tuple[str, ...]
 
     def go(self, mode: Mode, progress: ProgressMaker) -> Outcome:
         """Carry it out, unless the map stands already."""
@@ -138,7 +139,7 @@ class _Run:
             clear_replaced(self.folder)
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
         check_executor(self.executor)
-        about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": _period(self.plan)}
+        about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": map_period(self.plan)}
         self.folder.claim(mode, about)
         begun, started = time.perf_counter(), now()
         result = self._predict(progress)
@@ -198,7 +199,7 @@ class _Run:
             "region": self.region.name,
             "model": self.checkpoint.spec.name,
             "model_digest": self.checkpoint.digest,
-            "period": _period(plan),
+            "period": map_period(plan),
             "step": plan.step,
             "synthetic": self.checkpoint.spec.synthetic,
             "inputs": result.inputs,
@@ -220,51 +221,7 @@ class _Run:
 
     def _info(self, created: str) -> MapInfo:
         """Return what the files say about themselves."""
-        return map_info(self.plan, self.region, self.checkpoint, self.cube, self.warnings, created)
-
-
-def map_info(
-    plan: Plan, region: Region, checkpoint: Checkpoint, cube: xr.Dataset, warnings: tuple[str, ...], created: str
-) -> MapInfo:
-    """Return title, caveats and provenance of a map."""
-    spec = checkpoint.spec
-    kind = "Synthetic carbon fluxes" if spec.synthetic else "Carbon fluxes"
-    recycled = any(s.recycled for s in plan.segments)
-    spin_up = f"{spec.spin_up_years} year(s), {'first year run once more' if recycled else 'before the period'}"
-    attributes = {
-        "fluxgrid_commit": git_commit(),
-        "fluxgrid_versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
-        "fluxgrid_model_digest": checkpoint.digest,
-        "fluxgrid_plan_digest": plan.digest,
-        "fluxgrid_inputs": ", ".join(spec.inputs.dynamic + spec.inputs.static + spec.inputs.classes),
-        "fluxgrid_spin_up": spin_up if spec.spin_up_years else "none needed",
-        "fluxgrid_covariates": str(cube.attrs.get("title", "")),
-        "fluxgrid_warnings": " ".join(warnings) or "none",
-    }
-    caveats = spec.caveats
-    if spec.synthetic:
-        caveats = ("Weather, land and fluxes are simulated: these are not observations.", *caveats)
-    stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
-    covariates = tuple(text for text in stated if text and text != UNSTATED)
-    return MapInfo(
-        title=f"{kind} (NEE, GPP, RECO) of {region.title}, {_period(plan)}{f'; {spec.limits}' if spec.limits else ''}",
-        summary=(
-            f"{plan.step.capitalize()} net ecosystem exchange, gross primary production and ecosystem respiration "
-            f"predicted by {spec.name}: {spec.description}"
-        ),
-        region_name=region.name,
-        region_title=region.title,
-        step=plan.step,
-        synthetic=spec.synthetic,
-        model_name=spec.name,
-        model_text=spec.description,
-        day_definition=str(cube.attrs.get("day_definition") or spec.day_definition),
-        applicability_threshold=checkpoint.domain.threshold,
-        caveats=caveats,
-        sources=(*(text.strip(". ") for text in spec.sources), *covariates),
-        attributes=attributes,
-        created=created,
-    )
+        return map_info(self.plan, self.region, self.checkpoint, self.cube, self.warnings, self.cover, created)
 
 
 def pick_device(wanted: str) -> str:
@@ -281,6 +238,11 @@ def pick_device(wanted: str) -> str:
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return wanted
+
+
+def device_name(device: str) -> str:
+    """Return what decides the last bits: the model of a GPU, or plain ``cpu``."""
+    return f"cuda {torch.cuda.get_device_name()}" if device == "cuda" else device
 
 
 def _region_missing() -> str:
@@ -305,79 +267,15 @@ def _check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
         raise ConfigError(message)
 
 
-def _synthetic_cube(
-    config: UpscaleConfig,
-    spec: ModelSpec,
-    region: Region,
-    out: Path,
-    mode: Mode,
-    dry_run: bool,
-    progress: ProgressMaker,
-) -> tuple[xr.Dataset, CubeSource]:
-    """Return the synthetic cube of a region, built into the run folder unless it stands there."""
-    if not spec.synthetic:
-        message = (
-            f"The model {spec.name!r} needs a cube of covariates: give one with --cube. Only the built-in synthetic "
-            "world (--model default) comes with its own."
-        )
-        raise ConfigError(message)
-    start = pd.Timestamp(config.start) if config.start else pd.Timestamp(DEMO_YEAR, 1, 1)
-    end = pd.Timestamp(config.end) if config.end else pd.Timestamp(start.year, 12, 31)
-    if end < start:
-        message = f"The period ends on {end:%Y-%m-%d}, before it begins on {start:%Y-%m-%d} (--start, --end)."
-        raise ConfigError(message)
-    grid = _world_grid(region, config.resolution or DEMO_RESOLUTION)
-    first = start - pd.DateOffset(years=spec.spin_up_years)
-    path = out / "cube.zarr"
-    if dry_run:
-        return world_template(grid, first, end), CubeSource.of(str(path))
-    check_foreign(out, mode)
-    if path.exists() and not _holds_world(path, grid, first, end):
-        if mode != "overwrite":
-            message = (
-                f"{path} holds covariates of another map. Choose another folder (--out), or say --overwrite to "
-                "replace them."
-            )
-            raise OutputExists(message)
-        remove(path)
-    if not path.exists():
-        with progress("Building the synthetic world", None, "blocks") as shown:
-            build_world(grid, first, end, path, shown.set)
-    return open_cube(path), CubeSource.of(str(path))
-
-
-def _world_grid(region: Region, resolution: float) -> Grid:
-    """Return the grid of a region's synthetic cube: never one cell alone, whose size no file would tell."""
-    grid = Grid.from_bounds(region.bounds, resolution)
-    if grid.shape != (1, 1):
-        return grid
-    west, east, south, north = grid.bounds
-    aside = (west - resolution, east) if east + resolution > 180 else (west, east + resolution)
-    return Grid.from_bounds((*aside, south, north), resolution)
-
-
-def _holds_world(path: Path, grid: Grid, first: pd.Timestamp, end: pd.Timestamp) -> bool:
-    """Return whether a store holds just this world, grid and period."""
-    try:
-        cube = open_cube(path)
-    except CubeError:
-        return False
-    time = cube.indexes["time"]
-    same_world = cube.attrs.get("source") == world_template(grid, first, first).attrs["source"]
-    return same_world and grid_of(cube) == grid and time[0] == first and time[-1] == end
-
-
 def _plan(
-    config: UpscaleConfig, checkpoint: Checkpoint, region: Region, cube: xr.Dataset, source: CubeSource
-) -> tuple[Plan, tuple[str, ...]]:
-    """Shake hands and lay out the work."""
-    start = pd.Timestamp(config.start) if config.start else None
-    if start is None and config.cube is None:
-        start = pd.Timestamp(DEMO_YEAR, 1, 1)
-    end = pd.Timestamp(config.end) if config.end else None
-    agreed = shake_hands(cube, checkpoint.spec, region, start, end)
+    config: UpscaleConfig, checkpoint: Checkpoint, region: Region, cube: xr.Dataset, source: CubeSource, device: str
+) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
+    """Shake hands and lay out the work; also return what should be known, and what of the region is left out."""
+    days = (config.start, config.end)
+    period = demo_period(*days) if config.cube is None else tuple(pd.Timestamp(day) if day else None for day in days)
+    agreed = shake_hands(cube, checkpoint.spec, region, *period)
     grid = agreed.grid
-    share = np.asarray(grid.coverage(_series(region)).toarray(), np.float64).reshape(grid.shape)
+    share, land = region_share(region, grid), land_share(grid)
     plan = Plan(
         region=region.name,
         cube=source,
@@ -388,33 +286,12 @@ def _plan(
         segments=agreed.segments,
         grid=grid,
         origin=agreed.origin,
-        land_fraction=_land(grid, share),
+        land_fraction=land,
         region_share=share,
         tiles=make_tiles(grid, config.tile),
+        device=device_name(device),
     )
     if not plan.wanted.any():
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
         raise ConfigError(message)
-    return plan, (*agreed.warnings, *cut_warning(region, grid, share))
-
-
-def _series(region: Region) -> Any:
-    """Return the region as a GeoSeries."""
-    import geopandas
-
-    return geopandas.GeoSeries([region.polygon], crs="EPSG:4326")
-
-
-def _land(grid: Grid, share: np.ndarray) -> np.ndarray:
-    """Return the share of land in each cell.
-
-    Inside the US the Census boundaries know; a region beyond them counts as land as it is drawn.
-    """
-    land = land_fraction(grid)
-    return land if land.any() else share.astype(np.float32)
-
-
-def _period(plan: Plan) -> str:
-    """Return the years of a map: ``2019`` or ``2000-2020``."""
-    first, last = (plan.time[plan.map_segments[i].steps.start].year for i in (0, -1))
-    return str(first) if first == last else f"{first}-{last}"
+    return plan, agreed.warnings, (*cut_warning(region, grid, share), *land_warning(region, grid, share, land))

@@ -66,7 +66,7 @@ def test_constant_flux_times_published_area(tmp_path, step, days):
     row = read(path).query("level == 'region' and period == '2019-07' and flux == 'gpp'").iloc[0]
     iowa_km2 = 145_746  # US Census Bureau, state area measurements: land 144,669 + water 1,077
     assert row["land_area_km2"] == pytest.approx(iowa_km2, rel=0.005)
-    assert row["mean_g_m2"] == pytest.approx(2.0 * days, rel=1e-6)
+    assert row["sum_g_m2"] == pytest.approx(2.0 * days, rel=1e-6)
     assert row["total_TgC"] == pytest.approx(2.0 * days * row["land_area_km2"] * 1e6 / 1e12, rel=1e-6)
     assert row["share_covered"] == pytest.approx(1)
 
@@ -85,7 +85,7 @@ def test_a_simple_slow_sum_agrees(daily, tmp_path):
                 covered += land[row, col]
     line = table.query("name == 'Polk' and period == '2019-06' and flux == 'nee'").iloc[0]
     assert line["total_TgC"] == pytest.approx(total / 1e12, rel=1e-6)
-    assert line["mean_g_m2"] == pytest.approx(total / covered * 6, rel=1e-6)
+    assert line["sum_g_m2"] == pytest.approx(total / covered * 6, rel=1e-6)
     assert line["share_covered"] == pytest.approx(covered / (6 * land.sum()), rel=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_a_place_without_values_has_no_total_rather_than_zero(tmp_path):
     dataset = constant_map(grid, pd.date_range("2019-07-01", periods=3), np.nan)
     table = read(write_totals([dataset], region, grid, np.ones(grid.shape), tmp_path / "t.csv", "daily"))
     assert table["total_TgC"].isna().all()
-    assert table["mean_g_m2"].isna().all()
+    assert table["sum_g_m2"].isna().all()
     assert (table["share_covered"] == 0).all()
 
 

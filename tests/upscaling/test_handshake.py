@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import shapely
 
 from fluxgrid.data.cube import grid_of, open_cube
 from fluxgrid.data.inputs import InputSpec
@@ -15,7 +14,7 @@ from fluxgrid.errors import IncompatibleCube
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import ModelSpec
 from fluxgrid.testing import small_cube, write_cube
-from fluxgrid.upscaling.handshake import cut_warning, shake_hands
+from fluxgrid.upscaling.handshake import shake_hands
 
 REGION = find_region("-93.6,41.3,-93.4,41.6")
 SPEC = ModelSpec("m", "lightgbm", {}, "daily", InputSpec(("temperature_2m", "vpd"), ("crop_fraction",)), 0, "UTC")
@@ -76,6 +75,8 @@ def test_a_period_without_a_whole_month_is_refused(monthly):
     spec = replace(SPEC, step="monthly")
     with pytest.raises(IncompatibleCube, match="2019-03-02 to 2019-03-30 holds no whole monthly step"):
         shake_hands(monthly, spec, REGION, day("2019-03-02"), day("2019-03-30"))
+    part = shake_hands(monthly, spec, REGION, day("2019-03-02"), day("2019-08-15"))  # neither March nor August is whole
+    assert [str(part.time[s.steps][i].date()) for s in part.segments for i in (0, -1)] == ["2019-04-01", "2019-07-01"]
     agreed = shake_hands(monthly, spec, REGION, day("2019-03-01"), day("2019-12-31"))
     assert [str(agreed.time[s.steps][0].date()) for s in agreed.segments] == ["2019-03-01"]
 
@@ -85,19 +86,3 @@ def test_days_that_begin_elsewhere_are_told(cube):
     assert agreed.warnings == (
         "A day of the cube is in UTC, of the model in local standard time: days differ by hours.",
     )
-
-
-def test_a_region_cut_by_the_cube_is_told_with_its_share(cube):
-    grid = grid_of(cube)
-    west, east, south, north = grid.bounds
-    middle = (west + east) / 2
-    inside = replace(REGION, polygon=shapely.box(west, south, east, north))
-    half = replace(REGION, polygon=shapely.box(middle, south, east + (east - west) / 2, north), title="The east")
-
-    def share(region):
-        import geopandas as gpd
-
-        return grid.coverage(gpd.GeoSeries([region.polygon], crs=4326)).toarray().reshape(grid.shape)
-
-    assert cut_warning(inside, grid, share(inside)) == ()
-    assert cut_warning(half, grid, share(half))[0].startswith("The cube holds only 50.0% of The east: ")

@@ -1,0 +1,99 @@
+"""What a map says about itself."""
+
+from __future__ import annotations
+
+import pandas as pd
+import xarray as xr
+
+from fluxgrid.data.cube import UNSTATED
+from fluxgrid.data.steps import step_ends
+from fluxgrid.geo.region import Region
+from fluxgrid.models import Checkpoint
+from fluxgrid.output.info import MapInfo
+from fluxgrid.provenance import git_commit, versions
+from fluxgrid.upscaling.plan import Plan
+
+
+def map_info(
+    plan: Plan,
+    region: Region,
+    checkpoint: Checkpoint,
+    cube: xr.Dataset,
+    warnings: tuple[str, ...],
+    cover: tuple[str, ...],
+    created: str,
+) -> MapInfo:
+    """Return title, caveats and provenance of a map.
+
+    Parameters
+    ----------
+    plan : Plan
+    region : Region
+    checkpoint : Checkpoint
+    cube : Dataset
+    warnings : tuple of str
+        All that was said to the user.
+    cover : tuple of str
+        Those of them that say what of the region the map leaves out; they come first among the caveats.
+    created : str
+        ISO time.
+
+    Returns
+    -------
+    info : MapInfo
+    """
+    spec = checkpoint.spec
+    place = f"part of {region.title}" if cover else region.title
+    kind = "Synthetic carbon fluxes" if spec.synthetic else "Carbon fluxes"
+    recycled = any(s.recycled for s in plan.segments)
+    spin_up = f"{spec.spin_up_years} year(s), {'first year run once more' if recycled else 'before the period'}"
+    attributes = {
+        "fluxgrid_commit": git_commit(),
+        "fluxgrid_versions": ", ".join(f"{k} {v}" for k, v in versions().items()),
+        "fluxgrid_model_digest": checkpoint.digest,
+        "fluxgrid_plan_digest": plan.digest,
+        "fluxgrid_inputs": ", ".join(spec.inputs.dynamic + spec.inputs.static + spec.inputs.classes),
+        "fluxgrid_spin_up": spin_up if spec.spin_up_years else "none needed",
+        "fluxgrid_covariates": str(cube.attrs.get("title", "")),
+        "fluxgrid_warnings": " ".join(warnings) or "none",
+    }
+    caveats = (*cover, *spec.caveats)
+    if spec.synthetic:
+        caveats = ("Weather, land and fluxes are simulated: these are not observations.", *caveats)
+    stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
+    covariates = tuple(text for text in stated if text and text != UNSTATED)
+    limits = f"; {spec.limits}" if spec.limits else ""
+    return MapInfo(
+        title=f"{kind} (NEE, GPP, RECO) of {place}, {map_period(plan)}{limits}",
+        summary=(
+            f"{plan.step.capitalize()} net ecosystem exchange, gross primary production and ecosystem respiration "
+            f"predicted by {spec.name}: {spec.description}"
+        ),
+        region_name=region.name,
+        region_title=place,
+        step=plan.step,
+        synthetic=spec.synthetic,
+        model_name=spec.name,
+        model_text=spec.description,
+        day_definition=str(cube.attrs.get("day_definition") or spec.day_definition),
+        applicability_threshold=checkpoint.domain.threshold,
+        caveats=caveats,
+        sources=(*(text.strip(". ") for text in spec.sources), *covariates),
+        attributes=attributes,
+        created=created,
+    )
+
+
+def map_period(plan: Plan) -> str:
+    """Return the years of a map, or its days where they are not whole years: ``2019``, ``2000-2020``.
+
+    Returns
+    -------
+    period : str
+        Such as ``2019-05-01 to 2019-07-31`` for part of a year.
+    """
+    first = plan.time[plan.map_segments[0].steps.start]
+    after = step_ends(plan.time[[plan.map_segments[-1].steps.stop - 1]], plan.step)[0]
+    if (first.month, first.day, after.month, after.day) != (1, 1, 1, 1):
+        return f"{first:%Y-%m-%d} to {after - pd.Timedelta(days=1):%Y-%m-%d}"
+    return str(first.year) if after.year == first.year + 1 else f"{first.year}-{after.year - 1}"
