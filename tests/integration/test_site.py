@@ -88,7 +88,7 @@ def test_cell_equals_site_with_spin_up_from_the_cube(world, maps, cube, tools, k
 
 def test_cell_equals_site_with_recycled_spin_up(world, cube, tools, tmp_path):
     outcome = world.run(tmp_path / "map", start=None, end=None)
-    assert any("first year is run once more" in warning for warning in outcome.warnings)
+    assert any("are run once more" in warning for warning in outcome.warnings)
     found, predictor = read_map(tmp_path / "map"), Predictor(world.checkpoint("ct_gru"))
     row, col = offset(cube, found)
     for place in PLAIN[:1] + HOLES[:2]:
