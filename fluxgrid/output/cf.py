@@ -70,7 +70,13 @@ def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
     specific["land_area_fraction"] = {
         "standard_name": "land_area_fraction",
         "long_name": "share of the cell that is land; fluxes are per area of land",
-        "comment": "inland water counts as land; sea and Great Lakes do not",
+        "comment": "inland water counts as land; sea and Great Lakes do not (known in the United States only)",
+        "units": "1",
+        "coverage_content_type": "auxiliaryInformation",
+    }
+    specific["region_land_area_fraction"] = {
+        "standard_name": "area_fraction",
+        "long_name": "share of the cell that is land of the region; flux x cell_area x this sums to the region's total",
         "units": "1",
         "coverage_content_type": "auxiliaryInformation",
     }

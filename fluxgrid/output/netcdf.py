@@ -86,6 +86,7 @@ def export_netcdf(
     path: Path | str,
     land_fraction: np.ndarray,
     steps: slice = slice(None),
+    region_land: np.ndarray | None = None,
 ) -> Path:
     """Write a map, or some of its steps, as one CF-1.11 NetCDF file.
 
@@ -105,6 +106,8 @@ def export_netcdf(
         Share of each cell that is land, 0 to 1.
     steps : slice
         Steps of the store to write, from `plan_files`; all by default.
+    region_land : array (y, x), optional
+        Share of each cell that is land of the region, 0 to 1; all its land by default.
 
     Returns
     -------
@@ -122,7 +125,9 @@ def export_netcdf(
     _check_door(dataset, grid, land_fraction)
     with atomic_path(path) as temporary:
         with _netcdf_errors(path), netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
-            _write_frame(file, dataset, grid, info, land_fraction)
+            _write_frame(
+                file, dataset, grid, info, land_fraction, land_fraction if region_land is None else region_land
+            )
             for name in DTYPES:
                 _copy_variable(file, dataset, name)
         problems = verify_netcdf(temporary, dataset, grid)
@@ -190,7 +195,12 @@ def _netcdf_errors(path: Path | str) -> Iterator[None]:
 
 
 def _write_frame(
-    file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid, info: MapInfo, land_fraction: np.ndarray
+    file: netCDF4.Dataset,
+    dataset: xr.Dataset,
+    grid: Grid,
+    info: MapInfo,
+    land_fraction: np.ndarray,
+    region_land: np.ndarray,
 ) -> None:
     """Write everything but the map itself."""
     times = pd.DatetimeIndex(dataset["time"].values)
@@ -204,7 +214,8 @@ def _write_frame(
     _put(file, "crs", (), np.int32(0), grid_mapping_attributes(grid))
     cells = variable_attributes(info, grid)
     _put(file, "cell_area", grid.dims, grid.cell_area(), cells["cell_area"])
-    _put(file, "land_area_fraction", grid.dims, np.asarray(land_fraction, "float32"), cells["land_area_fraction"])
+    for name, share in (("land_area_fraction", land_fraction), ("region_land_area_fraction", region_land)):
+        _put(file, name, grid.dims, np.asarray(share, "float32"), cells[name])
     for name in DTYPES:
         _create_map_variable(file, name, grid, len(times), cells[name])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from fluxgrid.errors import OutputError
@@ -16,7 +17,7 @@ from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import export_netcdf, plan_files
 from fluxgrid.output.qgis import write_qlr
 from fluxgrid.output.quicklook import draw_quicklook
-from fluxgrid.output.totals import write_totals
+from fluxgrid.output.totals import land_units, write_totals
 from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
 
@@ -99,12 +100,14 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
 def _write_files(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path) -> Published:
     """Write every file of a map but the manifest into a folder."""
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
+    land = land_units(region, plan.grid, plan.land_fraction, levels=("state",)).land[0].toarray()
+    region_land = np.clip(land.reshape(plan.grid.shape) / plan.grid.cell_area(), 0, 1)
     netcdf = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
         times = plan.time[segment.steps]
         for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape):
             path = out / f"{plan.region}_{part.period}.nc"
-            netcdf.append(export_netcdf(store, plan.grid, info, path, plan.land_fraction, part.steps))
+            netcdf.append(export_netcdf(store, plan.grid, info, path, plan.land_fraction, part.steps, region_land))
     return Published(
         tuple(netcdf),
         draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, out / "quicklook.png"),
