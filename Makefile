@@ -1,7 +1,7 @@
 # Everything a newcomer, a developer and the continuous integration do; each target is one command from a fresh clone.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
-# More arguments for pip, such as a CPU wheel index: make demo PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+# More arguments for pip, such as an index of CPU wheels: make demo PIP_EXTRA="--extra-index-url ..."
 PIP_EXTRA ?=
 PYTEST_ARGS ?= -n 2
 
