@@ -1,143 +1,168 @@
-"""Virtual flux towers: the synthetic world as a clustered, noisy, gappy network would see it."""
+"""Virtual flux towers: the world as a clustered, noisy, gappy network would see it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
+from scipy.special import ndtri
 
-from fluxgrid.data.sites import Site, Sites, class_index
+from fluxgrid.data.sites import Site, Sites
 from fluxgrid.errors import ConfigError
-from fluxgrid.geo.grid import Grid
-from fluxgrid.geo.land import land_fraction
-from fluxgrid.simulation.carbon import true_fluxes
-from fluxgrid.simulation.parameters import WORLD, WORLD_VERSION, world_digest
-from fluxgrid.simulation.weather import FORCINGS, STATICS, simulate
+from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, variables_of_year, years_of
+from fluxgrid.simulation.eddy import Eddy, observe
+from fluxgrid.simulation.land import Places
+from fluxgrid.simulation.network import Network, draw, draw_footprints
+from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, load_section, strict_dataclass, world_digest
 
-_CELL_DEGREES = 0.1
-_KM_PER_DEGREE = 111.2
-_NORTHERN_FOREST = 45.0  # degrees north; conifers mix in from about here
+START, END = "2004-01-01", "2018-12-31"
+"""Period of the network."""
+_LENGTH, _FIRST, _ERRORS = 10, 11, 12  # streams of random numbers, apart from those of `network`
+
+
+@strict_dataclass
+class Service:
+    """How many years towers run."""
+
+    shortest: int
+    longest: int
+    median: float
+    spread: float
+    """Standard deviation of the logarithm."""
+
+
+@strict_dataclass
+class Towers:
+    """The section ``towers`` of `world.yaml`."""
+
+    network: Network
+    service: Service
+    eddy: Eddy
+
+
+TOWERS = load_section("towers", Towers)
 
 
 def virtual_sites(
-    n: int = 60, start: str | pd.Timestamp = "2003-01-01", end: str | pd.Timestamp = "2018-12-31", seed: int = 1
+    n: int = 60, start: str | pd.Timestamp = START, end: str | pd.Timestamp = END, seed: int = 1
 ) -> Sites:
-    """Return virtual towers: covariates as they are, fluxes with errors and gaps.
+    """Return virtual towers: covariates of their footprints as a cube would give them, fluxes with errors and gaps.
 
     Parameters
     ----------
     n : int
-        Number of towers, >= 1.
+        Number of towers, 1 to 60.
     start, end : str or Timestamp
-        First and last day of the network; each tower runs 3 to 8 calendar years of it, or all of a shorter one.
+        First and last day of the network; each tower runs 3 to 15 calendar years of it, or all of a shorter one.
     seed : int
-        Of places, years, errors and gaps; the world itself does not change with it.
+        Of places, years, errors and gaps, >= 0; the world itself does not change with it.
 
     Returns
     -------
     sites : Sites
-        Daily, at cell centres of the 0.1 degree lattice. Series: the forcings of the world, ``gpp``, ``reco``, ``nee``
-        (g C m-2 d-1, ``nee = reco - gpp`` to rounding, NaN in gaps) and ``nee_qc`` (0 in gaps). Towers of one cluster
+        Daily, at cell centres of the 0.1 degree lattice, none in the state that has no towers. Series: the forcings of
+        the world, ``gpp``, ``reco``, ``nee`` (g C m-2 d-1, ``nee = reco - gpp`` to rounding, NaN where nothing is
+        known) and ``nee_qc``. Statics are those of the footprint, most of which is one cover. Towers of one cluster
         share a group.
 
     Raises
     ------
     ConfigError
-        If the period is empty or no tower is asked for.
+        If the period is empty or begins before the world, or the number or the seed is out of range.
 
     Notes
     -----
-    The random error of NEE is double exponential and grows with the flux (Richardson et al. 2006,
-    doi:10.1016/j.agrformet.2006.01.007); partitioning adds a relative error to RECO, and GPP = RECO - NEE takes it on.
+    See `fluxgrid.simulation.eddy.observe` for the errors, and `tower_truth` for what they hide.
     """
-    time = pd.date_range(start, end, freq="D", name="time")
-    if n < 1 or time.empty:
-        message = f"Virtual towers need n >= 1 and a start before the end, got n={n}, {start} to {end}."
-        raise ConfigError(message)
-    random = np.random.default_rng(seed)
-    latitude, longitude, cluster = _place(n, random)
-    covariates, truth = simulate(latitude, longitude, time), true_fluxes(latitude, longitude, time)
+    days, places, clusters = _set_up(n, start, end, seed)
+    world = _world_at(places, days, (*FORCINGS, "gpp", "reco"))
     sites = []
-    for i in range(n):
-        days = _operating(time, random)
-        series = {name: covariates[name][days, i] for name in FORCINGS}
-        series |= _observe({name: values[days, i] for name, values in truth.items()}, random)
-        statics = {name: float(covariates[name][i]) for name in STATICS}
-        statics["igbp"] = _vegetation(statics, latitude[i])
-        where = float(latitude[i]), float(longitude[i]), f"C{cluster[i]:02d}"
-        sites.append(Site(f"XS-{i:03d}", *where, statics, pd.DataFrame(series, index=time[days], dtype=np.float32)))
+    for i, part in enumerate(_operating(days, n, seed)):
+        time, numbers = days[part], iter(draw(seed, _ERRORS, i, 8 * len(days)))
+        series = {name: world[name][i, part] for name in FORCINGS}
+        truth = {name: world[name][i, part].astype(np.float64) for name in ("gpp", "reco")}
+        wind = world["wind_speed"][i, part].astype(np.float64)
+        series |= observe(truth, wind, time.year.to_numpy(), TOWERS.eddy, lambda k, n=numbers: _take(n, k))
+        statics = {name: float(np.float32(places.statics[name][i])) for name in STATICS}
+        where = float(places.latitude[i]), float(places.longitude[i]), f"C{clusters[i]:02d}"
+        sites.append(Site(_name(i), *where, statics, pd.DataFrame(series, index=time, dtype=np.float32)))
     source = f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}, towers drawn with seed {seed}"
     return Sites("daily", tuple(sites), source, "Synthetic: virtual towers of the fluxgrid world, not observations.")
 
 
-def _place(n: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return latitude, longitude and cluster of each tower: land cells, near the centres of clusters."""
-    p = WORLD.towers
-    grid = Grid.from_bounds(p.bounds, _CELL_DEGREES)
-    on_land = land_fraction(grid) > 0.99
-    longitude, latitude = (values[on_land] for values in grid.lonlat())
-    centres = _centres(latitude, longitude, max(1, round(n / p.per_cluster)), random)
-    cluster = np.sort(np.concatenate([np.arange(len(centres)), random.integers(len(centres), size=n)])[:n])
-    chosen = np.empty(n, dtype=int)
-    for number, centre in enumerate(centres):
-        members = np.flatnonzero(cluster == number)
-        far = _distance_km(latitude, longitude, latitude[centre], longitude[centre]) / p.cluster_km
-        nearness = np.exp(-0.5 * far * far) * (far < 4.0)
-        chosen[members] = random.choice(len(far), len(members), replace=False, p=nearness / nearness.sum())
-    return latitude[chosen], longitude[chosen], cluster
+def tower_truth(
+    n: int = 60, start: str | pd.Timestamp = START, end: str | pd.Timestamp = END, seed: int = 1
+) -> dict[str, pd.DataFrame]:
+    """Return the true fluxes of the footprints of `virtual_sites` with the same arguments.
 
+    Parameters
+    ----------
+    n, start, end, seed
+        See `virtual_sites`.
 
-def _centres(latitude: np.ndarray, longitude: np.ndarray, count: int, random: np.random.Generator) -> list[int]:
-    """Return the cells of cluster centres, drawn so that clusters do not overlap while there is room."""
-    centres: list[int] = []
-    free = np.ones(len(latitude), dtype=bool)
-    for _ in range(count):
-        candidates = np.flatnonzero(free) if free.any() else np.arange(len(free))
-        centre = int(random.choice(candidates))
-        centres.append(centre)
-        free &= _distance_km(latitude, longitude, latitude[centre], longitude[centre]) > 5.0 * WORLD.towers.cluster_km
-    return centres
+    Returns
+    -------
+    truth : dict of DataFrame
+        By site id, on the days of the site's series: ``gpp``, ``reco``, ``nee``, ``ra`` and ``rh``, g C m-2 d-1.
 
-
-def _distance_km(latitude: np.ndarray, longitude: np.ndarray, south_north: float, west_east: float) -> np.ndarray:
-    """Return distances to a point, km, on a plane good enough for a few hundred km."""
-    east = (longitude - west_east) * np.cos(np.deg2rad(south_north))
-    return _KM_PER_DEGREE * np.hypot(latitude - south_north, east)
-
-
-def _operating(time: pd.DatetimeIndex, random: np.random.Generator) -> slice:
-    """Return the days a tower runs: whole calendar years where there are enough."""
-    years = np.unique(time.year)
-    length = min(int(random.integers(WORLD.towers.shortest_years, WORLD.towers.longest_years + 1)), len(years))
-    first = years[random.integers(len(years) - length + 1)]
-    return slice(*np.searchsorted(time.year, [first, first + length]).tolist())
-
-
-def _observe(truth: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, np.ndarray]:
-    """Return fluxes as a tower reports them, (time,), and the share of good half-hours."""
-    p, steps = WORLD.towers, len(truth["nee"])
-    spread = p.error_base + p.error_slope * truth["gpp"]
-    nee = truth["nee"] + random.laplace(0.0, spread / np.sqrt(2.0))
-    reco = truth["reco"] * (1.0 + p.partition_error * random.standard_normal(steps))
-    quality = random.beta(9.0, 1.5, steps)
-    gap = _gaps(steps, random)
-    fluxes = {"gpp": reco - nee, "reco": reco, "nee": nee}
-    return {name: np.where(gap, np.nan, flux) for name, flux in fluxes.items()} | {
-        "nee_qc": np.where(gap, 0.0, quality)
+    Raises
+    ------
+    ConfigError
+        As `virtual_sites` does.
+    """
+    days, places, _ = _set_up(n, start, end, seed)
+    world = _world_at(places, days, TRUTH)
+    return {
+        _name(i): pd.DataFrame({name: world[name][i, part] for name in TRUTH}, index=days[part])
+        for i, part in enumerate(_operating(days, n, seed))
     }
 
 
-def _gaps(steps: int, random: np.random.Generator) -> np.ndarray:
-    """Return which days are missing, (time,): outages of geometric length at random starts."""
-    starts = np.flatnonzero(random.random(steps) < WORLD.towers.gap_start)
-    lengths = random.geometric(1.0 / WORLD.towers.gap_days, len(starts))
-    gap = np.zeros(steps, dtype=bool)
-    for first, length in zip(starts, lengths, strict=True):
-        gap[first : first + length] = True
-    return gap
+def _set_up(
+    n: int, start: str | pd.Timestamp, end: str | pd.Timestamp, seed: int
+) -> tuple[pd.DatetimeIndex, Places, np.ndarray]:
+    """Return the days of the network, the land of its footprints and their clusters."""
+    days, most = pd.date_range(start, end, freq="D", name="time"), TOWERS.network.most
+    if not 1 <= n <= most or days.empty or seed < 0:
+        message = (
+            f"Virtual towers need n of 1 to {most}, a seed >= 0 and a start before the end, "
+            f"got n={n}, seed={seed}, {start} to {end}."
+        )
+        raise ConfigError(message)
+    if days[0].year < EXTENT.first_year:
+        message = f"The world's fluxes begin in {EXTENT.first_year}, towers were asked for from {start}: start later."
+        raise ConfigError(message)
+    footprints = draw_footprints(TOWERS.network, n, seed)
+    return days, footprints.places, footprints.clusters
 
 
-def _vegetation(statics: dict[str, float], latitude: float) -> float:
-    """Return the IGBP class, as an index, of the cover with the largest share."""
-    forest = "MF" if latitude > _NORTHERN_FOREST else "DBF"
-    names = {"crop_fraction": "CRO", "forest_fraction": forest, "grass_fraction": "GRA"}
-    return class_index("igbp", names[max(names, key=lambda name: statics[name])])
+def _world_at(places: Places, days: pd.DatetimeIndex, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Return variables of places on consecutive days, (n, time), float32."""
+    wanted = tuple(names)
+    years = years_of(places, days[0].year, days[-1].year, wanted)
+    parts = [variables_of_year(places, year, wanted) for year in years]
+    first = days[0].day_of_year - 1
+    return {name: np.concatenate([part[name] for part in parts], axis=1)[:, first:][:, : len(days)] for name in wanted}
+
+
+def _operating(days: pd.DatetimeIndex, n: int, seed: int) -> list[slice]:
+    """Return the days each tower runs: whole calendar years, of log-normal number, at a random time."""
+    p, years = TOWERS.service, np.unique(days.year)
+    parts = []
+    for i in range(n):
+        wanted = round(p.median * np.exp(p.spread * ndtri(draw(seed, _LENGTH, i, 1)[0])))
+        length = min(max(wanted, p.shortest), p.longest, len(years))
+        first = years[int(draw(seed, _FIRST, i, 1)[0] * (len(years) - length + 1))]
+        parts.append(slice(*np.searchsorted(days.year, [first, first + length]).tolist()))
+    return parts
+
+
+def _take(numbers: Iterable[float], count: int) -> np.ndarray:
+    """Return the next numbers of a stream, (count,)."""
+    return np.fromiter(numbers, float, count)
+
+
+def _name(number: int) -> str:
+    """Return the id of a tower."""
+    return f"XS-{number:03d}"
