@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,8 @@ app = typer.Typer(
 )
 cube_app = typer.Typer(help="Look at and check covariate cubes.", no_args_is_help=True)
 app.add_typer(cube_app, name="cube")
+world_app = typer.Typer(help="Build, describe and score maps on the reference world.", no_args_is_help=True)
+app.add_typer(world_app, name="world")
 
 _out = Console(soft_wrap=True)
 _err = Console(stderr=True, soft_wrap=True)
@@ -236,6 +239,74 @@ def cube_info(
         _say(f"  {name:24s} {variable.attrs.get('units', ''):10s} {', '.join(map(str, variable.dims))}")
 
 
+@world_app.command("build")
+def world_build(
+    region: Annotated[str, typer.Option(help="Name, polygon file, or W,S,E,N.")],
+    out: Annotated[str, typer.Option(help="Zarr store to make, such as cube.zarr.")],
+    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD [a demo year].")] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD [end of the first year].")] = None,
+    resolution: Annotated[float, typer.Option(help="Cell size, degrees.")] = 0.1,
+    variables: Annotated[str | None, typer.Option(help="Covariates, separated by commas [all].")] = None,
+    truth: Annotated[bool, typer.Option("--truth", help="Also write the true fluxes, to OUT_truth.")] = False,
+) -> None:
+    """Write the covariates of the reference world for a region, and the truth if wanted."""
+    from fluxgrid.workflows.progress import shown
+    from fluxgrid.workflows.world_build import build
+    from fluxgrid.workflows.world_truth import world_text
+
+    names = [name.strip() for name in variables.split(",") if name.strip()] if variables is not None else None
+    outcome = build(region, out, _day(start), _day(end), resolution, names, truth, shown)
+    _say(f"{outcome.days} days, {outcome.shape[0]} x {outcome.shape[1]} cells of the {world_text()}:")
+    for path in filter(None, (outcome.cube, outcome.truth)):
+        _say(f"  {path}")
+
+
+@world_app.command("describe")
+def world_describe(
+    region: Annotated[str, typer.Option(help="Name, polygon file, or W,S,E,N.")] = "midwest",
+    year: Annotated[int, typer.Option(help="Calendar year.")] = 2019,
+    resolution: Annotated[float, typer.Option(help="Cell size, degrees.")] = 0.25,
+    out: Annotated[str | None, typer.Option(help="Folder of pictures and tables [world/REGION_YEAR].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")] = False,
+) -> None:
+    """Show the truth of a year: maps, seasonal curves and totals by cover and state."""
+    from fluxgrid.workflows.progress import shown
+    from fluxgrid.workflows.world_describe import describe
+    from fluxgrid.workflows.world_tables import describe_tables
+
+    outcome = describe(region, year, out, resolution, overwrite, shown)
+    _print_tables(describe_tables(outcome))
+    _say(f"Pictures and tables: {outcome.folder}")
+
+
+@world_app.command("score")
+def world_score(
+    paths: Annotated[list[str], typer.Argument(metavar="MAP...", help="Run folder, zarr store or NetCDF files.")],
+    region: Annotated[str | None, typer.Option(help="Score this region only [the map's own].")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of tables and picture [MAP-score].")] = None,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write the JSON here too.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Score a map that was not made on this world.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier score.")] = False,
+) -> None:
+    """Score a map of NEE, GPP and RECO against the truth of the reference world."""
+    from fluxgrid.workflows.progress import shown
+    from fluxgrid.workflows.world_score import score_map
+    from fluxgrid.workflows.world_tables import score_tables
+
+    outcome = score_map(paths, out, region, json_file, force, overwrite, shown)
+    _print_tables(score_tables(outcome))
+    _say(f"Tables and picture: {outcome.folder}")
+
+
+def _day(text: str | None) -> date | None:
+    """Return the day an option gives."""
+    try:
+        return date.fromisoformat(text) if text is not None else None
+    except ValueError as error:
+        message = f"{text!r} is no day. Write it as YYYY-MM-DD, such as 2019-07-01 (--start, --end)."
+        raise ConfigError(message) from error
+
+
 @app.command()
 def regions() -> None:
     """List the named regions; every US state works too, by name or postal code."""
@@ -290,6 +361,14 @@ def _say(text: str) -> None:
     """Print plain text."""
     with suppress(BrokenPipeError):
         _out.print(text, markup=False, highlight=False)
+
+
+def _print_tables(tables: Iterable[Table]) -> None:
+    """Print tables at their own width, so that a narrow terminal or a pipe loses no column."""
+    for table in tables:
+        with suppress(BrokenPipeError):
+            needed = _out.measure(table, options=_out.options.update(width=1000)).maximum
+            Console(width=max(_out.width, needed)).print(table, "")
 
 
 def _report(line: str) -> None:
