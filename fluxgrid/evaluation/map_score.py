@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,16 +62,6 @@ class Scale:
         return np.bincount(self.slot)[self.slot] >= 2
 
 
-class _Rows(NamedTuple):
-    """Map and truth at the rows of a scale, (rows, n)."""
-
-    guess: np.ndarray
-    right: np.ndarray
-    """NaN wherever either is missing, like `guess`."""
-    whole: np.ndarray
-    """The truth, also where the map is missing."""
-
-
 class MapScore:
     """What is known of one map, gathered tile by tile in any order.
 
@@ -104,7 +93,9 @@ class MapScore:
         self.months, self._month_starts = np.unique(time.strftime("%Y-%m"), return_index=True)
         self.years, self._year_starts = np.unique(time.year, return_index=True)
         self.year_days = np.add.reduceat(self.days, self._year_starts)
+        self._first_months = np.unique([month[:4] for month in self.months], return_index=True)[1]
         self.scales = tuple(self._make_scales())
+        self._cyclic = any(scale.repeated.any() for scale in self.scales)
         bins = int(np.prod(self.shape))
         self.moments = {
             (flux, scale.name, quantity): Moments.none(bins)
@@ -161,57 +152,47 @@ class MapScore:
             raise ValueError(message)
         self.added[cells.index] = True
         for flux in self.fluxes:
-            guess, right = (np.asarray(each[flux], np.float64) for each in (predicted, truth))
-            self._add_years(flux, cells, guess, right)
+            steps = self._stack(*(np.asarray(each[flux], np.float64) for each in (predicted, truth)))
+            rows = {"day": steps, **self._add_sums(flux, cells, steps)}
             for scale in self.scales:
-                rows = self._rows(scale, guess, right)
-                self._add_scale(flux, scale, cells, rows)
-                if scale.name == "month":
-                    self._add_curves(flux, cells, rows)
+                self._add_scale(flux, scale, cells, rows[scale.name])
+            self._add_curves(flux, cells, rows["month"])
 
-    def _add_years(self, flux: str, cells: Cells, guess: np.ndarray, right: np.ndarray) -> None:
-        """Add up what both have in each year."""
-        both, days = np.isfinite(guess) & np.isfinite(right), self.days[:, None]
-        self.covered[flux][:, cells.index] = np.add.reduceat(both * days, self._year_starts, axis=0)
-        for k, values in enumerate((guess, right)):
-            grams = np.where(both, values * days, 0.0)
-            self.mass[flux][k][:, cells.index] = np.add.reduceat(grams, self._year_starts, axis=0)
+    def _stack(self, guess: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return map and truth where both are there and, where cycles are wanted, all the truth, (2 or 3, time, n)."""
+        both = np.isfinite(guess) & np.isfinite(right)
+        pair = [np.where(both, values, np.nan) for values in (guess, right)]
+        return np.stack([*pair, right] if self._cyclic else pair)
 
-    def _add_curves(self, flux: str, cells: Cells, rows: _Rows) -> None:
+    def _add_sums(self, flux: str, cells: Cells, steps: np.ndarray) -> dict[str, np.ndarray]:
+        """Keep the sums of the years, and return the means of months and the sums of whole years, (2 or 3, rows, n)."""
+        days, known = self.days[:, None], np.isfinite(steps)
+        mass = np.add.reduceat(np.where(known, steps, 0.0) * days, self._month_starts, axis=1)
+        covered = np.add.reduceat(known * days, self._month_starts, axis=1)
+        year_mass, year_covered = (np.add.reduceat(each, self._first_months, axis=1) for each in (mass, covered))
+        self.mass[flux][..., cells.index] = year_mass[:2]
+        self.covered[flux][:, cells.index] = year_covered[0]
+        length = np.where(self.whole_years, self.year_days, np.nan)[:, None]
+        return {
+            "month": _means(mass, covered, np.add.reduceat(self.days, self._month_starts)),
+            "year": _means(year_mass, year_covered, self.year_days) * length,
+        }
+
+    def _add_curves(self, flux: str, cells: Cells, months: np.ndarray) -> None:
         """Add up the months of each cover."""
-        known = np.isfinite(rows.guess)
-        for k, values in enumerate((rows.guess, rows.right, np.ones_like(rows.guess))):
+        known = np.isfinite(months[0])
+        for k, values in enumerate((months[0], months[1], np.ones_like(months[0]))):
             weighted = np.where(known, values, 0.0) * cells.weight
             for cover in np.unique(cells.cover):
                 self.curves[flux][k, :, cover] += weighted[:, cells.cover == cover].sum(axis=1)
 
-    def _rows(self, scale: Scale, guess: np.ndarray, right: np.ndarray) -> _Rows:
-        """Return map and truth as rows of a scale: steps as they are, means of months, sums of whole years."""
-        here, both = np.isfinite(right), np.isfinite(guess) & np.isfinite(right)
-        pairs = ((guess, both), (right, both), (right, here))
-        if scale is self.scales[0]:
-            return _Rows(*(np.where(mask, values, np.nan) for values, mask in pairs))
-        if scale.name == "month":
-            return _Rows(*(self._means(values, mask, self._month_starts) for values, mask in pairs))
-        length = np.where(self.whole_years, self.year_days, np.nan)[:, None]
-        return _Rows(*(self._means(values, mask, self._year_starts) * length for values, mask in pairs))
-
-    def _means(self, values: np.ndarray, mask: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """Return the means over runs of steps, NaN where too few days are there."""
-        days = self.days[:, None]
-        present = np.add.reduceat(mask * days, starts, axis=0)
-        enough = present >= LEAST_SHARE * np.add.reduceat(self.days, starts)[:, None]
-        total = np.add.reduceat(np.where(mask, values * days, 0.0), starts, axis=0)
-        return np.divide(total, present, out=np.full(total.shape, np.nan), where=enough)
-
-    def _add_scale(self, flux: str, scale: Scale, cells: Cells, rows: _Rows) -> None:
+    def _add_scale(self, flux: str, scale: Scale, cells: Cells, rows: np.ndarray) -> None:
         """Pool a tile's moments of flux and anomaly into those of the map."""
-        self._add_moments((flux, scale.name, "flux"), scale.season, cells, rows.guess, rows.right)
+        self._add_moments((flux, scale.name, "flux"), scale.season, cells, *rows[:2])
         again = scale.repeated
         if again.any():
-            cycle = mean_cycle(rows.whole, scale.slot, scale.length, scale.half)
-            ours, truth = (rows.guess - cycle)[again], (rows.right - cycle)[again]
-            self._add_moments((flux, scale.name, "anomaly"), scale.season[again], cells, ours, truth)
+            cycle = mean_cycle(rows[2], scale.slot, scale.length, scale.half)[again]
+            self._add_moments((flux, scale.name, "anomaly"), scale.season[again], cells, *(rows[:2, again] - cycle))
 
     def _add_moments(
         self, key: tuple[str, str, str], season: np.ndarray, cells: Cells, guess: np.ndarray, right: np.ndarray
@@ -258,6 +239,12 @@ def mean_cycle(values: np.ndarray, slot: np.ndarray, length: int, half: int = 0)
     if half:
         sums, counts = (np.sum([np.roll(each, k, 0) for k in range(-half, half + 1)], 0) for each in (sums, counts))
     return np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)[slot]
+
+
+def _means(mass: np.ndarray, covered: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Return means of periods of some days, (..., rows, n), NaN where too few of them are covered."""
+    enough = covered >= LEAST_SHARE * days[:, None]
+    return np.divide(mass, covered, out=np.full(mass.shape, np.nan), where=enough)
 
 
 def _season(time: pd.DatetimeIndex) -> np.ndarray:

@@ -396,4 +396,4 @@ def test_every_command_has_help(run, command):
     assert f"\n  {command} " in run("world", "--help")[1]
     code, said, _ = run("world", command, "--help")
     assert code == 0
-    assert f"Usage: fluxgrid world {command}" in said
+    assert f"world {command} [OPTIONS]" in said
