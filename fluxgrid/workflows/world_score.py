@@ -111,7 +111,7 @@ def score_map(
 
 def _default_folder(path: Path) -> Path:
     """Return where scores stand if nothing is said: beside the map."""
-    base = path.with_suffix("") if path.suffix in (".nc", ".zarr") else path
+    base = path.with_suffix("") if path.suffix in (".nc", ".zarr") else path.absolute() if path.name == "" else path
     name = "".join(letter for letter in base.name if letter not in "*?[]") or "map"
     return base.with_name(f"{name}-score")
 

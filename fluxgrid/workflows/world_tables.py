@@ -141,8 +141,10 @@ def describe_tables(outcome: DescribeOutcome) -> Iterator[Table]:
     """
     about = outcome.about
     place = f"{about['region']}, {about['year']}, {about['resolution']:g} degrees; {world_text()}"
-    for title, table in (("main cover", outcome.covers), ("state", outcome.states)):
-        shown = _table(f"True fluxes by {title}: {place}")
+    steps = ", ".join(f"{row['flux'].upper()} {row['truth']:.2f}" for row in outcome.borders.to_dict("records"))
+    captions = ("", f"Step at state borders (mean jump across / inside): {steps}")
+    for title, table, caption in zip(("main cover", "state"), (outcome.covers, outcome.states), captions, strict=True):
+        shown = _table(f"True fluxes by {title}: {place}", caption)
         shown.add_column("")
         for name in ("land, km2", "GPP g m-2", "RECO", "NEE", "GPP Tg C", "RECO", "NEE"):
             shown.add_column(name, justify="right")
