@@ -10,7 +10,6 @@ year's rain in June to August); the table says how many of each there are. "Need
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +221,6 @@ def main() -> None:
         verdict = "yes" if row.passed else "**no**"
         print(f"| {row.what} | {row.world:.2f} | {row.observed:.2f} | {row.bound} | {row.real} | {verdict} |")
     print(f"\n{sum(row.passed for row in rows)} of {len(rows)} passed.")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import numba
 import numpy as np
+from scipy.special import ndtri
 
 from fluxgrid.simulation.land import Places, crop_shares
 from fluxgrid.simulation.noise import Waves, days_since_epoch, hashed_uniforms, random_field
@@ -184,7 +185,7 @@ def _uptake(places: Places, year: YearOfWorld) -> np.ndarray:
     """Return GPP from greenness and light, (n, time)."""
     p, starts, days = OBSERVATION.uptake, _composite_starts(year), days_since_epoch(year.time)
     error = 1.0 + p.smooth_error * random_field(p.smooth, places.latitude, places.longitude, starts)
-    error *= 1.0 + p.composite_error * _normal(_noise(p.seed, places, starts))
+    error *= 1.0 + p.composite_error * ndtri(_noise(p.seed, places, starts))
     par_per_watt = OBSERVATION.par_share * 0.0864
     slope = par_per_watt * _slopes(places, year, days[:1])
     light = _noise(p.light_seed, places, days)
@@ -199,7 +200,7 @@ def _slopes(places: Places, year: YearOfWorld, first_day: np.ndarray) -> np.ndar
     p = OBSERVATION.uptake
     corn, _ = crop_shares(places, [year.year])
     true_share = corn[:, 0] / np.maximum(places.shares.sum(axis=1), 0.02)
-    share = np.clip(true_share + p.corn_error * _normal(_noise(p.corn_seed, places, first_day))[:, 0], 0.0, 1.0)
+    share = np.clip(true_share + p.corn_error * ndtri(_noise(p.corn_seed, places, first_day))[:, 0], 0.0, 1.0)
     # Where there is no corn, none is mapped by mistake: crop maps hardly confuse it with forest.
     share = np.where(corn[:, 0] > 0.0, share, 0.0)
     return np.asarray(p.slope_c3 + (p.slope_c4 - p.slope_c3) * share)
@@ -256,7 +257,7 @@ def _noise(seed: int, places: Places, days: np.ndarray) -> np.ndarray:
     return hashed_uniforms(seed, places.latitude, places.longitude, days)
 
 
-@numba.vectorize(["float64(float64)"], cache=True)
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def _normal(uniform):
     """Return a number of mean 0 and variance 1, nearly normal: the sum of four even ones, 13 bits each."""
     bits = np.int64(uniform * 4503599627370496.0)

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.errors import ConfigError
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, variables_of_year, years_of
-from fluxgrid.simulation.eddy import Eddy, observe
+from fluxgrid.simulation.eddy import Draw, Eddy, observe
 from fluxgrid.simulation.land import Places
 from fluxgrid.simulation.network import Network, draw, draw_footprints
 from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, load_section, strict_dataclass, world_digest
@@ -79,11 +79,12 @@ def virtual_sites(
     world = _world_at(places, days, (*FORCINGS, "gpp", "reco"))
     sites = []
     for i, part in enumerate(_operating(days, n, seed)):
-        time, numbers = days[part], iter(draw(seed, _ERRORS, i, 8 * len(days)))
+        time = days[part]
         series = {name: world[name][i, part] for name in FORCINGS}
         truth = {name: world[name][i, part].astype(np.float64) for name in ("gpp", "reco")}
         wind = world["wind_speed"][i, part].astype(np.float64)
-        series |= observe(truth, wind, time.year.to_numpy(), TOWERS.eddy, lambda k, n=numbers: _take(n, k))
+        stream = _stream(draw(seed, _ERRORS, i, 8 * len(days)))
+        series |= observe(truth, wind, time.year.to_numpy(), TOWERS.eddy, stream)
         statics = {name: float(np.float32(places.statics[name][i])) for name in STATICS}
         where = float(places.latitude[i]), float(places.longitude[i]), f"C{clusters[i]:02d}"
         sites.append(Site(_name(i), *where, statics, pd.DataFrame(series, index=time, dtype=np.float32)))
@@ -158,9 +159,10 @@ def _operating(days: pd.DatetimeIndex, n: int, seed: int) -> list[slice]:
     return parts
 
 
-def _take(numbers: Iterable[float], count: int) -> np.ndarray:
-    """Return the next numbers of a stream, (count,)."""
-    return np.fromiter(numbers, float, count)
+def _stream(numbers: np.ndarray) -> Draw:
+    """Return a function that gives away numbers in order."""
+    left = iter(numbers)
+    return lambda count: np.fromiter(left, float, count)
 
 
 def _name(number: int) -> str:
