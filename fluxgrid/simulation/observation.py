@@ -208,12 +208,7 @@ def _slopes(places: Places, year: YearOfWorld, first_day: np.ndarray) -> np.ndar
 
 def _reflectances(places: Places, year: YearOfWorld, bands: list[str]) -> dict[str, np.ndarray]:
     """Return reflectances by variable name, (n, time)."""
-    p, days = OBSERVATION, days_since_epoch(year.time)
-    spectra = np.array([_row(p.bands[band]) for band in bands])
-    noise = [_noise(p.bands[band].seed, places, days) for band in bands]
-    out = [np.empty((len(places.latitude), len(days))) for _ in bands]
-    surface = tuple(year.daily[name] for name in ("fpar", "soil_water", "snow"))
-    sky = year.weather["cloud"], _noise(p.sky.seed, places, days), _noise(p.errors.view_seed, places, days)
+    p, days, daily = OBSERVATION, days_since_epoch(year.time), year.daily
     constants = np.array(
         [
             *(p.sky.clear, p.sky.overcast, p.sky.missed, p.sky.thickest),
@@ -221,15 +216,21 @@ def _reflectances(places: Places, year: YearOfWorld, bands: list[str]) -> dict[s
             *(p.errors.floor, p.errors.share, p.errors.view),
         ]
     )
-    for values, spectrum, own in zip(out, spectra, noise, strict=True):
-        _fill_band(*surface, *sky, own, _views(places), spectrum, constants, values)
-    return {f"reflectance_{band}": values for band, values in zip(bands, out, strict=True)}
+    views, cloud = _views(places), year.weather["cloud"]
+    chance, angle = (_noise(seed, places, days) for seed in (p.sky.seed, p.errors.view_seed))
+    seen = {}
+    for band in bands:
+        own, out = _noise(p.bands[band].seed, places, days), np.empty_like(chance)
+        surface = daily["fpar"], daily["soil_water"], daily["snow"], cloud
+        _fill_band(surface, chance, angle, own, views, _row(p.bands[band]), constants, out)
+        seen[f"reflectance_{band}"] = out
+    return seen
 
 
-def _row(spectrum: Spectrum) -> list[float]:
-    """Return the reflectances in the order `_fill_band` reads them."""
+def _row(spectrum: Spectrum) -> np.ndarray:
+    """Return the reflectances in the order `_fill_band` reads them, (8,)."""
     s = spectrum
-    return [s.leaf, s.needle, s.litter, s.dark_soil, s.bright_soil, s.water, s.snow, s.cloud]
+    return np.array([s.leaf, s.needle, s.litter, s.dark_soil, s.bright_soil, s.water, s.snow, s.cloud])
 
 
 def _views(places: Places) -> np.ndarray:
@@ -288,8 +289,9 @@ def _fill_uptake(fpar, shortwave, error, light, slope, light_error, width, out):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _fill_band(fpar, wetness, snow, cloud, chance, angle, own, views, spectrum, constants, out):
+def _fill_band(surface, chance, angle, own, views, spectrum, constants, out):
     """Fill reflectances of a band, (n, time): a linear mixture with errors, NaN under cloud."""
+    fpar, wetness, snow, cloud = surface
     leaf, needle, litter, dark, bright, water, white, cloudy = spectrum
     clear, overcast, missed, thickest, darkening, snow_first, snow_full, floor, share, view = constants
     for i in range(out.shape[0]):
