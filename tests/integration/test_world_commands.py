@@ -19,6 +19,7 @@ from fluxgrid.evaluation.map_places import map_places
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
 from fluxgrid.simulation import TRUTH, WORLD_VERSION, build_truth, world_digest
+from fluxgrid.simulation.parameters import EXTENT
 from fluxgrid.workflows import world_truth
 from fluxgrid.workflows.scored_map import open_scored_map
 from fluxgrid.workflows.upscale import upscale
@@ -27,6 +28,8 @@ from fluxgrid.workflows.world_score import score_map
 BOX = "-92.0,40.2,-90.9,40.9"  # Iowa, Illinois and Missouri meet here
 RESOLUTION = 0.1
 SOURCE = f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}"
+FIRST = EXTENT.first_year
+DAYS = len(pd.date_range(f"{FIRST}-01-01", f"{FIRST + 1}-12-31"))
 KEYS = ["flux", "scale", "quantity", "by", "group"]
 
 
@@ -48,7 +51,7 @@ def truth(tmp_path_factory):
     """The truth of two years on the cells of the box, as `world build --truth` writes it."""
     path = tmp_path_factory.mktemp("truth") / "truth.zarr"
     grid = Grid.from_bounds(find_region(BOX).bounds, RESOLUTION)
-    build_truth(grid, "2001-01-01", "2002-12-31", path)
+    build_truth(grid, f"{FIRST}-01-01", f"{FIRST + 1}-12-31", path)
     return path
 
 
@@ -111,7 +114,18 @@ def weights(fluxes, region):
 
 def test_build_writes_what_is_asked_for_and_the_truth_beside_it(run, tmp_path):
     out = tmp_path / "cube.zarr"
-    words = ("world", "build", "--region", BOX, "--start", "2001-05-30", "--end", "2001-06-03", "--resolution", "0.2")
+    words = (
+        "world",
+        "build",
+        "--region",
+        BOX,
+        "--start",
+        f"{FIRST}-05-30",
+        "--end",
+        f"{FIRST}-06-03",
+        "--resolution",
+        "0.2",
+    )
     code, said, err = run(*words, "--variables", "tmax,soc", "--truth", "--out", out)
     assert code == 0, err
     cube, hidden = open_cube(out), open_cube(tmp_path / "cube_truth.zarr")
@@ -131,7 +145,7 @@ def test_build_writes_what_is_asked_for_and_the_truth_beside_it(run, tmp_path):
 def test_build_replaces_nothing(run, tmp_path, standing):
     (tmp_path / standing).mkdir()
     (tmp_path / standing / "mine.txt").write_text("keep")
-    words = ("world", "build", "--region", BOX, "--start", "2001-06-01", "--end", "2001-06-01", "--truth")
+    words = ("world", "build", "--region", BOX, "--start", f"{FIRST}-06-01", "--end", f"{FIRST}-06-01", "--truth")
     code, said, err = run(*words, "--out", tmp_path / "cube.zarr")
     assert (code, said) == (2, "")
     assert "exists already. Choose another path (--out)" in err
@@ -145,8 +159,8 @@ def test_build_replaces_nothing(run, tmp_path, standing):
         (["--region", BOX, "--variables", "tmax,colour"], "'colour'"),
         (["--region", BOX, "--variables", ","], "No variable is named."),
         (["--region", BOX, "--start", "June"], "'June' is no day. Write it as YYYY-MM-DD"),
-        (["--region", BOX, "--start", "2001-06-02", "--end", "2001-06-01"], "before it begins"),
-        (["--region", BOX, "--start", "1980-01-01", "--end", "1980-01-05", "--truth"], "2001-01-01"),
+        (["--region", BOX, "--start", f"{FIRST}-06-02", "--end", f"{FIRST}-06-01"], "before it begins"),
+        (["--region", BOX, "--start", "1980-01-01", "--end", "1980-01-05", "--truth"], f"{FIRST}-01-01"),
         (["--region", "california"], "the grid leaves the world"),
         (["--region", "midwst"], "midwest"),
         (["--region", "-92.01,40.21,-92.0,40.22"], "fits into one cell"),
@@ -164,7 +178,7 @@ def test_build_says_what_is_wrong(run, tmp_path, words, text):
 
 def test_describe_draws_and_tabulates_the_truth(run, tmp_path, truth, fluxes):
     out = tmp_path / "description"
-    words = ("world", "describe", "--region", BOX, "--year", "2001", "--resolution", RESOLUTION, "--out", out)
+    words = ("world", "describe", "--region", BOX, "--year", str(FIRST), "--resolution", RESOLUTION, "--out", out)
     code, said, err = run(*words)
     assert code == 0, err
     names = {"world.json", "covers.csv", "states.csv", "fluxes.png", "land.png", "seasons.png"}
@@ -174,7 +188,7 @@ def test_describe_draws_and_tabulates_the_truth(run, tmp_path, truth, fluxes):
     assert (told["world_version"], told["world_digest"]) == (WORLD_VERSION, world_digest())
     assert (pd.read_csv(out / "covers.csv")["world_digest"] == world_digest()).all()
     land = weights(fluxes, BOX)
-    first = fluxes.sel(time="2001").astype("float64").sum("time")
+    first = fluxes.sel(time=str(FIRST)).astype("float64").sum("time")
     region = next(row for row in told["states"] if row["level"] == "region")
     for flux in ("nee", "gpp", "reco"):
         slow = float((first[flux].values * land)[land > 0].sum())
@@ -192,9 +206,9 @@ def test_describe_draws_and_tabulates_the_truth(run, tmp_path, truth, fluxes):
 
 
 def test_describe_knows_the_limits_of_the_world(run, tmp_path):
-    code, _, err = run("world", "describe", "--region", BOX, "--year", "1999", "--out", tmp_path / "x")
+    code, _, err = run("world", "describe", "--region", BOX, "--year", str(FIRST - 1), "--out", tmp_path / "x")
     assert code == 2
-    assert "2001-01-01" in err
+    assert f"{FIRST}-01-01" in err
     assert not (tmp_path / "x").exists()
 
 
@@ -244,8 +258,8 @@ def test_scores_are_those_of_a_slow_sum(wrong, fluxes):
     totals = outcome.totals.set_index(["flux", "name", "year"])
     here = np.isfinite(guess["gpp"].values) & np.isfinite(fluxes["gpp"].values)
     for side, values in (("map_TgC", guess["gpp"].values), ("truth_TgC", fluxes["gpp"].values)):
-        grams = (np.where(here, values, 0).astype("float64") * land)[:365].sum()
-        assert totals.loc[("gpp", "the whole map", 2001), side] == pytest.approx(grams / 1e12, rel=1e-5)
+        grams = (np.where(here, values, 0).astype("float64") * land)[fluxes.indexes["time"].year == FIRST].sum()
+        assert totals.loc[("gpp", "the whole map", FIRST), side] == pytest.approx(grams / 1e12, rel=1e-5)
 
 
 def test_what_is_missing_is_told(wrong, fluxes):
@@ -255,7 +269,7 @@ def test_what_is_missing_is_told(wrong, fluxes):
     about = outcome.about
     assert about["cells"] == land.sum()
     assert about["cells_missing"] == 1
-    assert about["cell_steps_missing"] == land.sum() * 730 - here.sum()
+    assert about["cell_steps_missing"] == land.sum() * DAYS - here.sum()
 
 
 @pytest.mark.parametrize("side", [3, 5])
@@ -281,7 +295,7 @@ def test_monthly_maps_are_scored_on_monthly_means(fluxes, tmp_path):
 
 def test_a_region_may_be_chosen_and_files_may_follow_each_other(fluxes, tmp_path):
     guess = wrong_map(fluxes)
-    for year in ("2001", "2002"):
+    for year in (str(FIRST), str(FIRST + 1)):
         guess.sel(time=year).to_netcdf(tmp_path / f"part_{year}.nc")
     outcome = score_map([tmp_path / "part_*.nc"], region="iowa", out=tmp_path / "score")
     slow = slow_score(
@@ -293,7 +307,7 @@ def test_a_region_may_be_chosen_and_files_may_follow_each_other(fluxes, tmp_path
 
 
 def test_units_are_converted_and_some_fluxes_are_enough(fluxes, tmp_path):
-    guess = wrong_map(fluxes)[["gpp"]].sel(time=slice("2001-06-01", "2001-08-31"))
+    guess = wrong_map(fluxes)[["gpp"]].sel(time=slice(f"{FIRST}-06-01", f"{FIRST}-08-31"))
     guess.to_netcdf(tmp_path / "grams.nc")
     in_units(guess, "mg m-2 d-1", 1000).to_netcdf(tmp_path / "milligrams.nc")
     grams, milligrams = (score_map([tmp_path / f"{name}.nc"]).scores for name in ("grams", "milligrams"))
@@ -304,7 +318,7 @@ def test_units_are_converted_and_some_fluxes_are_enough(fluxes, tmp_path):
 
 def test_foreign_maps_are_refused_unless_forced(run, fluxes, tmp_path):
     path = tmp_path / "foreign.nc"
-    wrong_map(fluxes, references="real towers").sel(time="2001").to_netcdf(path)
+    wrong_map(fluxes, references="real towers").sel(time=str(FIRST)).to_netcdf(path)
     code, said, err = run("world", "score", path)
     assert (code, said) == (2, "")
     assert "names no synthetic world" in err
@@ -320,13 +334,13 @@ def test_foreign_maps_are_refused_unless_forced(run, fluxes, tmp_path):
 def test_maps_of_another_version_of_the_world_are_refused(fluxes, tmp_path):
     path = tmp_path / "old.nc"
     other = "fluxgrid synthetic world 0.0, parameters 0123456789abcdef"
-    wrong_map(fluxes, references=other).sel(time="2001-06").to_netcdf(path)
+    wrong_map(fluxes, references=other).sel(time=f"{FIRST}-06").to_netcdf(path)
     with pytest.raises(IncompatibleCube, match=r"synthetic world 0\.0, parameters 0123456789abcdef"):
         score_map([path])
 
 
 def test_what_cannot_be_scored_is_said(run, fluxes, tmp_path):
-    guess = wrong_map(fluxes).sel(time="2001-06")
+    guess = wrong_map(fluxes).sel(time=f"{FIRST}-06")
     guess.rename(nee="a", gpp="b", reco="c").to_netcdf(tmp_path / "nameless.nc")
     with pytest.raises(CubeError, match="holds none of nee, gpp, reco"):
         score_map([tmp_path / "nameless.nc"])
@@ -335,7 +349,7 @@ def test_what_cannot_be_scored_is_said(run, fluxes, tmp_path):
         score_map([tmp_path / "mol.nc"])
     early = guess.assign_coords(time=guess.indexes["time"] - pd.DateOffset(years=3))
     early.assign_coords(lon=guess["lon"] + 60).to_netcdf(tmp_path / "early.nc")
-    with pytest.raises(IncompatibleCube, match=r"(?s)none of its land.*it begins on 1998-06-01"):
+    with pytest.raises(IncompatibleCube, match=rf"(?s)none of its land.*it begins on {FIRST - 3}-06-01"):
         score_map([tmp_path / "early.nc"])
     with pytest.raises(OutputError, match="no finished map"):
         score_map([tmp_path])
@@ -347,7 +361,7 @@ def test_what_cannot_be_scored_is_said(run, fluxes, tmp_path):
 def test_cells_beyond_the_world_are_counted_and_not_scored(fluxes, tmp_path):
     """A wide map of which only the middle is in the world, with --force as maps of the continent need."""
     grid = Grid.from_bounds((-108.0, -106.0, 40.0, 41.0), 0.25)
-    time = pd.date_range("2001-06-01", periods=3)
+    time = pd.date_range(f"{FIRST}-06-01", periods=3)
     values = np.ones((3, *grid.shape), "float32")
     wide = xr.Dataset({"gpp": (("time", "lat", "lon"), values, {"units": "g m-2 d-1"})}, {"time": time})
     wide = wide.assign_coords(lat=("lat", grid.y), lon=("lon", grid.x))
@@ -366,8 +380,8 @@ def test_a_run_folder_of_the_reference_world(world, tools, tmp_path, run):
     options = {
         "region": BOX,
         "model": str(model),
-        "start": "2002-05-01",
-        "end": "2002-09-30",
+        "start": f"{FIRST + 1}-05-01",
+        "end": f"{FIRST + 1}-09-30",
         "out": str(tmp_path / "map"),
     }
     upscale(load_config(UpscaleConfig, None, {**options, "resolution": 0.2, "threads": 1}))
@@ -377,16 +391,16 @@ def test_a_run_folder_of_the_reference_world(world, tools, tmp_path, run):
     assert code == 0, err
     told = json.loads((tmp_path / "map-score" / "score.json").read_text())
     assert told["region"].startswith("Box")
-    assert (told["start"], told["end"], told["days"]) == ("2002-05-01", "2002-09-30", 153)
+    assert (told["start"], told["end"], told["days"]) == (f"{FIRST + 1}-05-01", f"{FIRST + 1}-09-30", 153)
     assert told["cell_steps_missing"] == 0
     file = scored.cube.astype("float64")
-    build_truth(grid_of(scored.cube), "2002-05-01", "2002-09-30", tmp_path / "truth.zarr")
+    build_truth(grid_of(scored.cube), f"{FIRST + 1}-05-01", f"{FIRST + 1}-09-30", tmp_path / "truth.zarr")
     right = open_cube(tmp_path / "truth.zarr")
     slow = slow_score(file["gpp"].values, right["gpp"].values, weights(right, BOX))
     found = pd.DataFrame(told["scores"]).set_index(KEYS).loc[("gpp", "day", "flux", "all", "all")]
     assert [found[name] for name in ("r2", "rmse", "bias")] == pytest.approx(slow, rel=1e-5)
     totals = pd.read_csv(tmp_path / "map" / "totals.csv", dtype={"period": str})
-    ours = totals.query("level == 'region' and period == '2002' and flux == 'gpp'")["total_TgC"].item()
+    ours = totals.query(f"level == 'region' and period == '{FIRST + 1}' and flux == 'gpp'")["total_TgC"].item()
     theirs = next(row for row in told["totals"] if row["level"] == "region" and row["flux"] == "gpp")
     assert theirs["map_TgC"] == pytest.approx(ours, rel=1e-5)
 
