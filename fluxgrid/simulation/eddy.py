@@ -23,7 +23,9 @@ class Eddy:
     closure_spread: float
     """Standard deviation of it between towers."""
     year_spread: float
-    """Standard deviation of a relative error that is new every year: calibration, friction-velocity threshold."""
+    """Standard deviation of a relative error of all fluxes that is new every year."""
+    threshold_spread: float
+    """Standard deviation of a relative error of respiration that is new every year: the filter on friction velocity."""
     noise: float
     """Standard deviation of the random error of NEE at a flux of zero, g m-2 d-1."""
     noise_share: float
@@ -88,8 +90,8 @@ def observe(
     """
     p, steps = errors, len(wind)
     calm = 1.0 / (1.0 + np.exp((wind - p.calm_wind) / p.calm_width))
-    seen = _share_seen(p, year, draw)
-    respired = seen * truth["reco"] * (1.0 - p.drained * calm)
+    seen = (p.closure + p.closure_spread * _normal(draw(1))) * _each_year(p.year_spread, year, draw)
+    respired = seen * truth["reco"] * (1.0 - p.drained * calm) * _each_year(p.threshold_spread, year, draw)
     exchange = respired - seen * truth["gpp"]
     scale = np.exp(p.noise_spread * _normal(draw(1))) * (p.noise + p.noise_share * np.abs(exchange))
     nee = exchange + scale * _laplace(draw(steps))
@@ -107,11 +109,10 @@ def _report(nee: np.ndarray, reco: np.ndarray, quality: np.ndarray) -> dict[str,
     return {"gpp": gpp, "reco": reco, "nee": reco - gpp, "nee_qc": quality}
 
 
-def _share_seen(p: Eddy, year: np.ndarray, draw: Draw) -> np.ndarray:
-    """Return the share of the flux that is seen, (time,): the tower's own, with an error of each year."""
-    own = p.closure + p.closure_spread * _normal(draw(1))
+def _each_year(spread: float, year: np.ndarray, draw: Draw) -> np.ndarray:
+    """Return a factor of mean 1 that is new every calendar year, (time,)."""
     years, position = np.unique(year, return_inverse=True)
-    return np.asarray(own * (1.0 + p.year_spread * _normal(draw(len(years)))))[position]
+    return np.asarray(1.0 + spread * _normal(draw(len(years))))[position]
 
 
 def _outages(p: Eddy, steps: int, draw: Draw) -> np.ndarray:
