@@ -103,7 +103,7 @@ def _number(rows: pd.DataFrame, flux: str, name: str) -> str:
 def _totals(outcome: ScoreOutcome) -> Table:
     """Return the carbon of region and states, mean of the years, with the steps at borders below."""
     fluxes = outcome.about["fluxes"]
-    title = f"Carbon of map and truth, Tg C, mean of the calendar years held ({world_text()})"
+    title = f"Carbon of map and truth, Tg C, mean of the calendar years held\n{world_text()}"
     table = _table(title, _borders_text(outcome.borders))
     table.add_column("")
     for flux in fluxes:
@@ -140,7 +140,7 @@ def describe_tables(outcome: DescribeOutcome) -> Iterator[Table]:
     table : Table
     """
     about = outcome.about
-    place = f"{about['region']}, {about['year']}, {about['resolution']:g} degrees; {world_text()}"
+    place = f"{about['region']}, {about['year']}, {about['resolution']:g} degrees\n{world_text()}"
     steps = ", ".join(f"{row['flux'].upper()} {row['truth']:.2f}" for row in outcome.borders.to_dict("records"))
     captions = ("", f"Step at state borders (mean jump across / inside): {steps}")
     for title, table, caption in zip(("main cover", "state"), (outcome.covers, outcome.states), captions, strict=True):
