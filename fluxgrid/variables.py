@@ -87,6 +87,15 @@ _TABLE = (
     Variable("netrad", "W m-2", "net radiation", "forcing", (-300, 700), "surface_net_downward_radiative_flux"),
     Variable("vpd", "hPa", "vapour pressure deficit", "forcing", (0, 120), "water_vapor_saturation_deficit_in_air"),
     Variable("relative_humidity", "%", "relative humidity", "forcing", (0, 105), "relative_humidity"),
+    Variable(
+        "vapour_pressure",
+        "hPa",
+        "vapour pressure, mean of the step",
+        "forcing",
+        (0, 60),
+        "water_vapor_partial_pressure_in_air",
+    ),
+    Variable("vapour_pressure_range", "hPa", "highest less lowest vapour pressure of the day", "forcing", (0, 40)),
     Variable("wind_speed", "m s-1", "wind speed", "forcing", (0, 50), "wind_speed"),
     Variable("pressure", "kPa", "surface air pressure", "forcing", (45, 110), "surface_air_pressure"),
     Variable(
@@ -116,6 +125,13 @@ _TABLE = (
         "normalized_difference_vegetation_index",
     ),
     Variable("evi", "1", "enhanced vegetation index", "forcing", (-1, 1.5)),
+    Variable("gpp_satellite", CARBON_FLUX_UNITS, "gross primary production seen from space", "forcing", (0, 40)),
+    Variable("reflectance_red", "1", "surface reflectance, 620-670 nm", "forcing", (-0.05, 1)),
+    Variable("reflectance_nir", "1", "surface reflectance, 841-876 nm", "forcing", (-0.05, 1)),
+    Variable("reflectance_blue", "1", "surface reflectance, 459-479 nm", "forcing", (-0.05, 1)),
+    Variable("reflectance_swir", "1", "surface reflectance, 1628-1652 nm", "forcing", (-0.05, 1)),
+    Variable("corn_fraction", "1", "share of the cell under corn this year", "forcing", (0, 1), "area_fraction"),
+    Variable("soybean_fraction", "1", "share of the cell under soybean this year", "forcing", (0, 1), "area_fraction"),
     # derived from place and date
     Variable(
         "toa_radiation",
@@ -140,7 +156,11 @@ _TABLE = (
     Variable("water_holding_capacity", "mm", "plant-available water held in the root zone", "static", (0, 3000)),
     Variable("crop_fraction", "1", "share of the cell under annual crops", "static", (0, 1), "area_fraction"),
     Variable("forest_fraction", "1", "share of the cell under forest", "static", (0, 1), "area_fraction"),
+    Variable("small_grain_fraction", "1", "share of the cell under small grain", "static", (0, 1), "area_fraction"),
     Variable("grass_fraction", "1", "share of the cell under grass and hay", "static", (0, 1), "area_fraction"),
+    Variable("evergreen_fraction", "1", "share of the cell under evergreen forest", "static", (0, 1), "area_fraction"),
+    Variable("wetland_fraction", "1", "share of the cell under wetland", "static", (0, 1), "area_fraction"),
+    Variable("water_fraction", "1", "share of the cell under water", "static", (0, 1), "area_fraction"),
     # classes
     Variable("igbp", "1", "vegetation class (IGBP)", "class", classes=IGBP_CLASSES),
     Variable("climate_group", "1", "main climate group (Koeppen-Geiger)", "class", classes=CLIMATE_GROUPS),

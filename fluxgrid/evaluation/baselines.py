@@ -69,7 +69,7 @@ class Climatology:
         -------
         fluxes : DataFrame, (time, flux), g m-2 d-1
         """
-        slots = _season_slots(site, self.step)
+        slots = season_slots(site, self.step)
         name = site.class_name("igbp")
         cycles = {flux: self.cycles.get((name, flux), self.cycles[_EVERYTHING, flux]) for flux in MAP_FLUXES}
         columns = {flux: cycles[flux][slots].astype(np.float32) for flux in ("gpp", "reco", "nee")}
@@ -96,35 +96,61 @@ def fit_climatology(train: Sites, inputs: Sequence[str] = (), half_window: int |
     climatology : Climatology
     """
     del inputs
-    half = _HALF_WINDOW[train.step] if half_window is None else half_window
     cycles: dict[tuple[str | None, str], np.ndarray] = {}
     for flux in MAP_FLUXES:
-        everything = _cycle(list(train), flux, train.step, half)
+        everything = season_cycle(list(train), flux, train.step, half_window)
         cycles[_EVERYTHING, flux] = everything
         for name in {site.class_name("igbp") for site in train} - {None}:
             members = [site for site in train if site.class_name("igbp") == name]
-            own = _cycle(members, flux, train.step, half)
+            own = season_cycle(members, flux, train.step, half_window)
             cycles[name, flux] = np.where(np.isfinite(own), own, everything)
     return Climatology(train.step, cycles)
 
 
-def _season_slots(site: Site, step: Step) -> np.ndarray:
-    """Return the slot of the year, (time,), of every step; the last day of a leap year shares the slot before it."""
+def season_slots(site: Site, step: Step) -> np.ndarray:
+    """Return the slot of the year of every step.
+
+    Parameters
+    ----------
+    site : Site
+        South of the equator the year is shifted by half.
+    step : Step
+
+    Returns
+    -------
+    slots : ndarray of int, (time,)
+        From 0; the last day of a leap year shares the slot before it.
+    """
     time = pd.DatetimeIndex(site.series.index)
     slots = time.month.to_numpy() - 1 if step == "monthly" else np.minimum(time.day_of_year.to_numpy() - 1, 364)
     shift = _SLOTS[step] // 2 if site.latitude < 0 else 0
     return (slots + shift) % _SLOTS[step]
 
 
-def _cycle(sites: Sequence[Site], flux: str, step: Step, half: int) -> np.ndarray:
-    """Return the smoothed mean cycle (slot,) of one flux over sites of equal weight; NaN where nothing was observed."""
+def season_cycle(sites: Sequence[Site], flux: str, step: Step, half_window: int | None = None) -> np.ndarray:
+    """Return the mean seasonal cycle of one flux over sites of equal weight.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+    flux : str
+    step : Step
+    half_window : int, optional
+        Slots to each side that are averaged in; 7 days, or no other month, by default.
+
+    Returns
+    -------
+    cycle : ndarray, (slot,), g m-2 d-1
+        NaN where nothing was observed.
+    """
+    half = _HALF_WINDOW[step] if half_window is None else half_window
     sums, weights = np.zeros(_SLOTS[step]), np.zeros(_SLOTS[step])
     for site in sites:
         values = site.series[flux].to_numpy(np.float64) if flux in site.series else np.empty(0)
         seen = np.isfinite(values)
         if not seen.any():
             continue
-        slots, weight = _season_slots(site, step)[seen], 1 / seen.sum()
+        slots, weight = season_slots(site, step)[seen], 1 / seen.sum()
         np.add.at(sums, slots, weight * values[seen])
         np.add.at(weights, slots, weight)
     reach = range(-half, half + 1)

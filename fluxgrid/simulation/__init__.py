@@ -1,18 +1,24 @@
-"""The built-in synthetic world: weather, land and known fluxes anywhere in the central US.
+"""The reference world: a synthetic Midwest whose weather, land and carbon fluxes are known wall to wall.
 
 Everything is a pure function of place and date: two regions, tiles or periods that overlap agree bit for bit.
 """
 
-from fluxgrid.simulation.carbon import true_fluxes
+from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, simulate, true_fluxes
+from fluxgrid.simulation.land import Places, places_at
 from fluxgrid.simulation.parameters import WORLD_VERSION, world_digest
 from fluxgrid.simulation.towers import virtual_sites
-from fluxgrid.simulation.weather import simulate
-from fluxgrid.simulation.world import build_world, check_world, world_template
+from fluxgrid.simulation.world import build_truth, build_world, check_world, world_template
 
 __all__ = [
+    "FORCINGS",
+    "STATICS",
+    "TRUTH",
     "WORLD_VERSION",
+    "Places",
+    "build_truth",
     "build_world",
     "check_world",
+    "places_at",
     "simulate",
     "true_fluxes",
     "virtual_sites",

@@ -198,7 +198,7 @@ def _uptake(places: Places, year: YearOfWorld) -> np.ndarray:
 def _slopes(places: Places, year: YearOfWorld, first_day: np.ndarray) -> np.ndarray:
     """Return g C per MJ of PAR on green leaves, (n,), from the share of corn in the vegetation as it was mapped."""
     p = OBSERVATION.uptake
-    corn, _ = crop_shares(places, [year.year])
+    corn, _ = crop_shares(places, np.array([year.year]))
     true_share = corn[:, 0] / np.maximum(places.shares.sum(axis=1), 0.02)
     share = np.clip(true_share + p.corn_error * ndtri(_noise(p.corn_seed, places, first_day))[:, 0], 0.0, 1.0)
     # Where there is no corn, none is mapped by mistake: crop maps hardly confuse it with forest.

@@ -1,9 +1,10 @@
-"""The synthetic world as a Cube of covariates in zarr, written tile by tile; the truth is not in it."""
+"""The reference world in zarr, written tile by tile: a Cube of covariates, and beside it, if wanted, the truth."""
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,31 +14,39 @@ import pandas as pd
 import pyproj
 import xarray as xr
 import zarr
+from zarr.codecs import BloscCodec
 
 from fluxgrid.errors import ConfigError, OutputExists, itemise
 from fluxgrid.files import atomic_folder
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
 from fluxgrid.geo.tiles import Tile, make_tiles
-from fluxgrid.simulation.parameters import WORLD, WORLD_VERSION, world_digest
-from fluxgrid.simulation.weather import FORCINGS, STATICS, simulate
+from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, check_period, variables_of_year, years_of
+from fluxgrid.simulation.land import places_at
+from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, world_digest
 from fluxgrid.variables import VARIABLES
 
 CHUNK = (73, 32, 32)
 """Steps and cells of a chunk: a calendar year of a tile touches at most seven."""
 
-# Five chunks of steps at once bound the memory at about 150 MB a thread, whatever the period.
-_STEPS_AT_ONCE = 5 * CHUNK[0]
-_THREADS = 2
+# A year of a tile with all its variables takes about 150 MB a thread, whatever the grid and the period.
+_THREADS = min(os.cpu_count() or 1, 8)
+
+_COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")  # reads two to three times as fast as zstd
 
 Progress = Callable[[int, int], None]
 """Called with the number of blocks written and the number of all."""
 
 
 def build_world(
-    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, path: Path | str, progress: Progress | None = None
+    grid: Grid,
+    start: str | pd.Timestamp,
+    end: str | pd.Timestamp,
+    path: Path | str,
+    names: Iterable[str] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
-    """Write the daily covariates of the synthetic world for a grid.
+    """Write the daily covariates of the reference world for a grid.
 
     Parameters
     ----------
@@ -47,8 +56,11 @@ def build_world(
         First and last day, both included.
     path : path
         Where the zarr store shall be; it appears whole or not at all.
+    names : iterable of str, optional
+        Which of `FORCINGS` and `STATICS`; all by default. Satellite variables need the process model, which takes
+        longer the further the period is from the world's first year.
     progress : callable, optional
-        Called after each block.
+        Called after each tile.
 
     Returns
     -------
@@ -58,51 +70,89 @@ def build_world(
     Raises
     ------
     ConfigError
-        If the period is empty or the grid leaves the world.
+        If the period is empty, a name is unknown or the grid leaves the world.
     OutputExists
         If there is something at ``path``.
     OutputError
         If the store cannot be written.
     """
-    path, time = Path(path), pd.date_range(start, end, freq="D", name="time")
+    template = world_template(grid, start, end, names)
+    return _write_store(grid, template, Path(path), progress)
+
+
+def build_truth(
+    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, path: Path | str, progress: Progress | None = None
+) -> Path:
+    """Write the true daily fluxes of the reference world for a grid: what no model may see.
+
+    Parameters
+    ----------
+    grid, start, end, path, progress
+        As for `build_world`.
+
+    Returns
+    -------
+    path : Path
+        A store with ``gpp``, ``reco``, ``nee``, ``ra`` and ``rh``, (time, y, x), g C m-2 d-1.
+
+    Raises
+    ------
+    ConfigError, OutputExists, OutputError
+        As for `build_world`.
+    """
+    check_world(grid, start, end, TRUTH)
+    template = _template(grid, start, end, TRUTH)
+    template.attrs["title"] = "True daily carbon fluxes of the synthetic fluxgrid world (not observations)"
+    return _write_store(grid, template, Path(path), progress)
+
+
+def _write_store(grid: Grid, template: xr.Dataset, path: Path, progress: Progress | None) -> Path:
+    """Write all variables of a template, tile by tile."""
     if path.exists():
         message = f"{path} exists already. Choose another path, or remove it if it is no longer needed."
         raise OutputExists(message)
-    check_world(grid, start, end)
     land = land_fraction(grid) > 0
     with atomic_folder(path) as folder:
-        arrays = _create_store(folder, grid, time)
-        blocks = list(_blocks(grid, len(time)))
+        arrays = _create_store(folder, template)
+        tiles, time = make_tiles(grid, CHUNK[1]), pd.DatetimeIndex(template.indexes["time"])
         with ThreadPoolExecutor(_THREADS) as pool:
-            written = pool.map(lambda block: _write_block(arrays, time, land, *block), blocks)
+            written = pool.map(lambda tile: _write_tile(arrays, time, land, tile), tiles)
             for done, _ in enumerate(written, start=1):
                 if progress is not None:
-                    progress(done, len(blocks))
+                    progress(done, len(tiles))
     return path
 
 
-def check_world(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp) -> None:
-    """Check that the synthetic world reaches over a grid and a period.
+def check_world(
+    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str] | None = None
+) -> None:
+    """Check that the reference world reaches over a grid and a period.
 
     Parameters
     ----------
     grid : Grid
     start, end : str or Timestamp
         First and last day, both included.
+    names : iterable of str, optional
+        Variables asked for; all covariates by default.
 
     Raises
     ------
     ConfigError
-        If the period is empty, the grid holds no US land or leaves the world; all reasons at once.
+        If the period is empty, a variable is unknown or does not reach back so far, the grid holds no US land or
+        leaves the world; all reasons at once.
     """
+    wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
     land = land_fraction(grid) > 0
-    problems = []
+    unknown = sorted(set(wanted) - {*FORCINGS, *STATICS, *TRUTH})
+    problems = [f"the world has no variable {name!r}; it has {', '.join((*FORCINGS, *STATICS))}" for name in unknown]
+    problems += check_period(pd.Timestamp(start), wanted)
     if pd.Timestamp(start) > pd.Timestamp(end):
         problems.append(f"the period {start} to {end} is empty: the end must not come before the start")
     if not land.any():
         problems.append(f"no cell of the grid with bounds {tuple(np.round(grid.bounds, 3))} holds US land")
     elif not _inside(grid, land):
-        west, east, south, north = WORLD.bounds
+        west, east, south, north = EXTENT.bounds
         problems.append(
             f"the grid leaves the world, which ends at longitudes {west}..{east}, latitudes {south}..{north}"
         )
@@ -113,44 +163,58 @@ def check_world(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp) 
 
 
 def _inside(grid: Grid, land: np.ndarray) -> bool:
-    """Return whether all land cells lie in the part of the US the parameters were made for."""
+    """Return whether all land cells lie in the part of the US the world was made for."""
     longitude, latitude = (values[land] for values in grid.lonlat())
-    west, east, south, north = WORLD.bounds
+    west, east, south, north = EXTENT.bounds
     return bool(((longitude > west) & (longitude < east) & (latitude > south) & (latitude < north)).all())
 
 
-def _blocks(grid: Grid, steps: int) -> Iterator[tuple[Tile, slice]]:
-    """Yield tiles of one chunk of cells with runs of whole chunks of steps, so that no two writers share a chunk."""
-    for tile in make_tiles(grid, CHUNK[1]):
-        for first in range(0, steps, _STEPS_AT_ONCE):
-            yield tile, slice(first, min(first + _STEPS_AT_ONCE, steps))
-
-
-def _create_store(folder: Path, grid: Grid, time: pd.DatetimeIndex) -> dict[str, zarr.Array]:
+def _create_store(folder: Path, template: xr.Dataset) -> dict[str, zarr.Array]:
     """Write the metadata of the store and return its arrays, still empty."""
     with warnings.catch_warnings():
         # Readers look for consolidated metadata and warn without it; zarr warns that they are not yet in its standard.
         warnings.simplefilter("ignore")
-        world_template(grid, time[0], time[-1]).to_zarr(
-            folder, mode="w", compute=False, zarr_format=3, encoding=_encoding()
-        )
-    return {name: zarr.open_array(folder / name, mode="r+") for name in (*FORCINGS, *STATICS)}
+        template.to_zarr(folder, mode="w", compute=False, zarr_format=3, encoding=_encoding(template))
+    return {str(name): zarr.open_array(folder / str(name), mode="r+") for name in template.data_vars}
 
 
-def _write_block(
-    arrays: dict[str, zarr.Array], time: pd.DatetimeIndex, land: np.ndarray, tile: Tile, steps: slice
-) -> None:
-    """Simulate the land cells of a block and write them."""
+def _write_tile(arrays: dict[str, zarr.Array], time: pd.DatetimeIndex, land: np.ndarray, tile: Tile) -> None:
+    """Simulate the land cells of a tile, year by year, and write them."""
     inside = land[tile.rows, tile.cols]
     if not inside.any():
         return  # the store's fill value is NaN already
     longitude, latitude = tile.grid.lonlat()
-    variables = simulate(latitude[inside], longitude[inside], time[steps])
-    for name in FORCINGS:
-        arrays[name][steps, tile.rows, tile.cols] = _spread(variables[name], inside)
-    if steps.start == 0:
-        for name in STATICS:
-            arrays[name][tile.rows, tile.cols] = _spread(variables[name], inside)
+    places = places_at(latitude[inside], longitude[inside])
+    for name in arrays.keys() & set(STATICS):
+        arrays[name][tile.rows, tile.cols] = _spread(places.statics[name], inside)
+    varying = [name for name in arrays if name not in STATICS]
+    waiting: dict[str, np.ndarray] = {}
+    first = 0
+    years = years_of(places, time[0].year, time[-1].year, varying) if varying else ()
+    for year in years:
+        days = slice(*year.time.slice_locs(time[0], time[-1]))
+        for name, values in variables_of_year(places, year, varying).items():
+            fresh = values[:, days]
+            waiting[name] = np.concatenate([waiting[name], fresh], axis=1) if name in waiting else fresh
+        first = _write_whole_chunks(arrays, waiting, first, len(time), tile, inside)
+
+
+def _write_whole_chunks(
+    arrays: dict[str, zarr.Array],
+    waiting: dict[str, np.ndarray],
+    first: int,
+    steps: int,
+    tile: Tile,
+    inside: np.ndarray,
+) -> int:
+    """Write what fills whole chunks of time, keep the rest waiting, and return the first step not yet written."""
+    reached = first + next(iter(waiting.values())).shape[1]
+    end = reached if reached == steps else reached - reached % CHUNK[0]
+    for name, values in waiting.items():
+        if end > first:
+            arrays[name][first:end, tile.rows, tile.cols] = _spread(values[:, : end - first].T, inside)
+        waiting[name] = values[:, end - first :]
+    return max(end, first)
 
 
 def _spread(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -160,7 +224,9 @@ def _spread(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return block
 
 
-def world_template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp) -> xr.Dataset:
+def world_template(
+    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str] | None = None
+) -> xr.Dataset:
     """Return the cube `build_world` would write, with its metadata and without its values.
 
     Parameters
@@ -168,16 +234,30 @@ def world_template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestam
     grid : Grid
     start, end : str or Timestamp
         First and last day, both included.
+    names : iterable of str, optional
+        Which of `FORCINGS` and `STATICS`; all by default.
 
     Returns
     -------
     template : Dataset
         Lazy; its values mean nothing.
+
+    Raises
+    ------
+    ConfigError
+        See `check_world`.
     """
+    wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
+    check_world(grid, start, end, wanted)
+    return _template(grid, start, end, wanted)
+
+
+def _template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str]) -> xr.Dataset:
+    """Return a store without values."""
     time = pd.date_range(start, end, freq="D", name="time")
-    shapes = {name: ("time", "y", "x") for name in FORCINGS} | {name: ("y", "x") for name in STATICS}
+    shapes = {name: ("y", "x") if name in STATICS else ("time", "y", "x") for name in names}
     sizes = {"time": len(time), "y": grid.shape[0], "x": grid.shape[1]}
-    parts = {"time": _STEPS_AT_ONCE, "y": -1, "x": -1}  # whole chunks of the store, however large the grid
+    parts = {"time": 5 * CHUNK[0], "y": -1, "x": -1}  # whole chunks of the store, however large the grid
     variables = {
         name: (
             dims,
@@ -196,7 +276,7 @@ def _about() -> dict[str, str]:
     """Return the attributes of the store."""
     return {
         "Conventions": "CF-1.11",
-        "title": "Daily weather and land of the synthetic fluxgrid world (not observations)",
+        "title": "Daily covariates of the synthetic fluxgrid world (not observations)",
         "source": f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}",
         "step": "daily",
         "day_definition": "local standard time",
@@ -228,9 +308,11 @@ def _axis(grid: Grid, axis: str) -> dict[str, str]:
     return {"standard_name": name, "units": units, "axis": axis.upper()}
 
 
-def _encoding() -> dict[str, dict[str, object]]:
+def _encoding(template: xr.Dataset) -> dict[str, dict[str, object]]:
     """Return chunks, fill values and the time unit."""
-    encoding: dict[str, dict[str, object]] = {name: {"chunks": CHUNK, "_FillValue": np.nan} for name in FORCINGS}
-    encoding |= {name: {"chunks": CHUNK[1:], "_FillValue": np.nan} for name in STATICS}
+    encoding: dict[str, dict[str, object]] = {
+        str(name): {"chunks": CHUNK[-values.ndim :], "_FillValue": np.nan, "compressors": [_COMPRESSOR]}
+        for name, values in template.data_vars.items()
+    }
     encoding["time"] = {"units": "days since 2000-01-01", "calendar": "standard", "dtype": "int32"}
     return encoding

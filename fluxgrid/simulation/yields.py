@@ -163,7 +163,7 @@ def _grown(points: np.ndarray, latitude: np.ndarray, longitude: np.ndarray, year
 
 def _crops(places: Places, year: int, amounts: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Yield each crop with its share of the places and its yield there, g C m-2, (n,)."""
-    for crop, share in zip(CROPS, crop_shares(places, [year]), strict=True):
+    for crop, share in zip(CROPS, crop_shares(places, np.array([year])), strict=True):
         grows = KIND_OF[year % 2] == KINDS.index(crop)
         area, grain = np.zeros(len(amounts)), np.zeros(len(amounts))
         for column in np.flatnonzero(grows):

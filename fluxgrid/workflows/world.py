@@ -13,7 +13,7 @@ from fluxgrid.errors import ConfigError, FluxgridError, OutputExists
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.models import ModelSpec
-from fluxgrid.simulation import build_world, check_world, world_template
+from fluxgrid.simulation import FORCINGS, STATICS, build_world, world_template
 from fluxgrid.upscaling.folder import Mode, check_foreign, remove
 from fluxgrid.upscaling.plan import CubeSource
 from fluxgrid.workflows.progress import ProgressMaker
@@ -79,8 +79,8 @@ def synthetic_template(
         raise ConfigError(message)
     grid = _world_grid(region, resolution or DEMO_RESOLUTION)
     first = start - pd.DateOffset(years=spec.spin_up_years)
-    check_world(grid, first, end)
-    return world_template(grid, first, end)
+    wanted = {*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes}
+    return world_template(grid, first, end, [name for name in (*FORCINGS, *STATICS) if name in wanted])
 
 
 def build_synthetic(template: xr.Dataset, out: Path, mode: Mode, progress: ProgressMaker) -> xr.Dataset:
@@ -115,8 +115,8 @@ def build_synthetic(template: xr.Dataset, out: Path, mode: Mode, progress: Progr
             raise OutputExists(message)
         remove(path)
     if not path.exists():
-        with progress("Building the synthetic world", None, "blocks") as shown:
-            build_world(grid_of(template), time[0], time[-1], path, shown.set)
+        with progress("Building the synthetic world", None, "tiles") as shown:
+            build_world(grid_of(template), time[0], time[-1], path, map(str, template.data_vars), shown.set)
     return open_cube(path)
 
 
@@ -146,4 +146,5 @@ def _is_same(path: Path, template: xr.Dataset) -> bool:
     except FluxgridError:
         return False
     ours, wanted = cube.indexes["time"], template.indexes["time"]
+    same = same and set(cube.data_vars) == set(template.data_vars)
     return same and (ours[0], ours[-1]) == (wanted[0], wanted[-1])

@@ -10,8 +10,18 @@ from fluxgrid.data.cube import check_cube, open_cube
 from fluxgrid.errors import ConfigError, OutputExists
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
-from fluxgrid.simulation import WORLD_VERSION, build_world, simulate, world_digest, world_template
-from fluxgrid.simulation.weather import FORCINGS, STATICS
+from fluxgrid.simulation import (
+    FORCINGS,
+    STATICS,
+    TRUTH,
+    WORLD_VERSION,
+    build_truth,
+    build_world,
+    simulate,
+    true_fluxes,
+    world_digest,
+    world_template,
+)
 from fluxgrid.variables import VARIABLES
 
 CHICAGO = Grid.from_bounds((-88.3, -84.6, 41.4, 41.9), 0.1)  # 5 x 37 cells, two tiles, land and lake
@@ -58,6 +68,26 @@ def test_cells_hold_the_simulation_and_cells_without_land_nothing(store):
         assert np.isnan(cube[name].values[..., ~land]).all()
 
 
+def test_a_selection_of_variables_holds_the_same_values(store, tmp_path):
+    names = ["shortwave", "lai", "soc"]
+    some = xr.open_zarr(build_world(CHICAGO, "2010-12-20", END, tmp_path / "some.zarr", names))
+    assert set(some.data_vars) == set(names)
+    xr.testing.assert_equal(some, xr.open_zarr(store)[names].sel(time=slice("2010-12-20", END)))
+
+
+def test_the_truth_closes_and_stands_beside_the_cube(tmp_path):
+    path = build_truth(CHICAGO, "2010-12-01", "2011-01-31", tmp_path / "truth.zarr")
+    truth = xr.open_zarr(path).load()
+    assert set(truth.data_vars) == set(TRUTH)
+    np.testing.assert_array_equal(truth.nee, truth.reco - truth.gpp)
+    np.testing.assert_array_equal(truth.reco, truth.ra + truth.rh)
+    land = land_fraction(CHICAGO) > 0
+    longitude, latitude = CHICAGO.lonlat()
+    fluxes = true_fluxes(latitude[land], longitude[land], truth.indexes["time"])
+    np.testing.assert_array_equal(truth.nee.values[:, land], fluxes["nee"])
+    assert world_digest() in truth.attrs["source"]
+
+
 def test_another_region_and_period_agree_bit_for_bit(store, tmp_path):
     shifted = Grid.from_bounds((-87.9, -87.0, 41.5, 42.0), 0.1)
     other = xr.open_zarr(build_world(shifted, "2011-06-20", "2011-07-03", tmp_path / "other.zarr"))
@@ -67,10 +97,10 @@ def test_another_region_and_period_agree_bit_for_bit(store, tmp_path):
     xr.testing.assert_equal(overlap, same)
 
 
-def test_progress_counts_blocks_to_the_end(tmp_path):
+def test_progress_counts_tiles_to_the_end(tmp_path):
     seen = []
-    build_world(CHICAGO, "2010-01-01", "2010-01-11", tmp_path / "w.zarr", lambda *counts: seen.append(counts))
-    assert seen == [(1, 2), (2, 2)]
+    build_world(CHICAGO, "2010-01-01", "2010-01-11", tmp_path / "w.zarr", ["tmax"], lambda *counts: seen.append(counts))
+    assert seen == [(1, 2), (2, 2)]  # two tiles
 
 
 def test_what_cannot_be_built_is_said_and_leaves_nothing(store, tmp_path):
@@ -84,6 +114,10 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(store, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"leaves the world, which ends at longitudes -107.0..-75.0"):
         build_world(nevada, "2010-01-01", "2010-01-02", tmp_path / "w.zarr")
+    with pytest.raises(ConfigError, match="exist from 2004-01-01 on, asked for from 1999-05-01"):
+        build_world(CHICAGO, "1999-05-01", "1999-05-02", tmp_path / "w.zarr", ["lai", "tmax"])
+    with pytest.raises(ConfigError, match="no variable 'gdd'; it has temperature_2m, tmin"):
+        build_world(CHICAGO, "2010-01-01", "2010-01-02", tmp_path / "w.zarr", ["gdd"])
     with pytest.raises(ConfigError, match="holds US land"):
         build_world(lake, "2010-01-01", "2010-01-02", tmp_path / "w.zarr")
     assert not list(tmp_path.iterdir())
