@@ -128,7 +128,7 @@ def test_gpp_from_space_is_good_but_not_perfect(places, year, seen):
     truth, estimate = year.daily["gpp"][crops], seen["gpp_satellite"][crops]
     explained = 1.0 - ((estimate - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
     assert 0.78 < explained < 0.93
-    assert estimate.mean() == pytest.approx(truth.mean(), rel=0.12)
+    assert estimate.mean() == pytest.approx(truth.mean(), rel=0.2)
 
 
 def test_gpp_from_space_is_blind_to_the_stress_of_the_day(places, year, seen):
