@@ -81,6 +81,7 @@ class Relief:
     west_m: float
     west_longitude: float
     west_width: float
+    hills: tuple[Bump, ...]
     noise: Waves
     spread: float
     """Relative."""
@@ -232,9 +233,10 @@ def _vegetation_class(statics: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _elevation(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return height, m: lowlands that rise to the High Plains."""
+    """Return height, m: lowlands that rise to the High Plains, and hills."""
     p = LAND.relief
     smooth = p.low_m + p.west_m * ramp(p.west_longitude, p.west_width, longitude)
+    smooth = smooth + hills(p.hills, latitude, longitude)
     return np.maximum(smooth * (1.0 + p.spread * random_field(p.noise, latitude, longitude)), p.least_m)
 
 

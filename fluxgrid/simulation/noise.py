@@ -26,6 +26,7 @@ _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 # The spectrum is cut at these multiples of the outer wave number.
 _WIDEST, _FINEST = 0.3, 9.0
 _SLOWEST = 0.3  # rad per characteristic time
+_AROUND = np.arange(-1, 3)  # nodes of a cubic spline around a point
 DAYS_AT_ONCE = 512
 """Tables of time are made for as many days: those of 128 waves stay in the second-level cache (0.5 MB)."""
 
@@ -45,6 +46,19 @@ class Waves:
     east_km_d: float = 0.0
     """Eastward drift."""
     north_km_d: float = 0.0
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A random field on a lattice of space and time: without waves, it has no period that could meet the year's."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    seed: int
+    spacing_km: float
+    """Distance of the nodes; the correlation falls to 1/e over 1.15 times as much."""
+    days: float = 1.0
+    """The same in time; 1 and less: new every day."""
 
 
 def random_field(
@@ -122,17 +136,13 @@ def plane(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.n
     return x, (np.asarray(latitude, dtype=np.float64) - _ORIGIN[1]) * _KM_PER_DEGREE
 
 
-def patchy_field(
-    seed: int, spacing_km: float, latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray
-) -> np.ndarray:
-    """Return a random field of mean 0 and variance 1 that is smooth in space and new every day.
+def patchy_field(patches: Patches, latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Return a random field of mean 0 and variance 1 that is smooth over its spacing and independent beyond.
 
     Parameters
     ----------
-    seed : int
-        Key of the noise.
-    spacing_km : float
-        Distance of the nodes; the correlation falls to 1/e over 1.15 times as much.
+    patches : Patches
+        Seed and spacing in space and time.
     latitude, longitude : ndarray, (n,), degrees
         Places.
     days : ndarray, (time,), days since 2000-01-01
@@ -144,23 +154,21 @@ def patchy_field(
 
     Notes
     -----
-    White noise on a square lattice, hashed from node and day and spread by cubic B-splines.
+    White noise on a lattice, hashed from node and date and spread by cubic B-splines.
 
     Examples
     --------
-    >>> patchy_field(1, 35.0, np.array([40.0, 41.0]), np.array([-90.0, -90.0]), np.arange(3.0)).shape
+    >>> patchy_field(Patches(1, 35.0), np.array([40.0, 41.0]), np.array([-90.0, -90.0]), np.arange(3.0)).shape
     (2, 3)
     """
     x, y = plane(latitude, longitude)
-    column, across = np.divmod(x / spacing_km, 1.0)
-    row, up = np.divmod(y / spacing_km, 1.0)
-    weights = (_splines(up)[:, :, None] * _splines(across)[:, None, :]).reshape(len(x), 16)
-    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
-    offset = np.arange(-1, 3)
-    keys = (row[:, None, None] + offset[:, None]) * 65536.0 + (column[:, None, None] + offset)
+    column, across = np.divmod(x / patches.spacing_km, 1.0)
+    row, up = np.divmod(y / patches.spacing_km, 1.0)
+    weights = _unit((_splines(up)[:, :, None] * _splines(across)[:, None, :]).reshape(len(x), 16))
+    keys = (row[:, None, None] + _AROUND[:, None]) * 65536.0 + (column[:, None, None] + _AROUND)
     nodes, index = np.unique(keys.reshape(len(x), 16), return_inverse=True)
-    noise = _node_noise(np.uint64(seed), nodes.astype(np.int64), np.asarray(days, dtype=np.int64))
-    return _spread(weights.astype(np.float32), index.reshape(len(x), 16), noise)
+    noise = _lattice_noise(patches, nodes.astype(np.int64), np.asarray(days, dtype=np.float64))
+    return _spread(weights, index.reshape(len(x), 16), noise)
 
 
 def hashed_uniforms(seed: int, latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> np.ndarray:
@@ -305,6 +313,22 @@ def _sum_of_waves(cp, sp, ct, st):
     return field
 
 
+def _lattice_noise(patches: Patches, nodes: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Return the course of the noise at nodes, (nodes, time), float32."""
+    seed = np.uint64(patches.seed)
+    if patches.days <= 1.0:
+        return _node_noise(seed, nodes, days.astype(np.int64))
+    knot, along = np.divmod(days / patches.days, 1.0)
+    knots, index = np.unique(knot[:, None] + _AROUND, return_inverse=True)
+    noise = _node_noise(seed, nodes, knots.astype(np.int64))
+    return _spread(_unit(_splines(along)), index.reshape(len(days), 4), np.ascontiguousarray(noise.T)).T.copy()
+
+
+def _unit(weights: np.ndarray) -> np.ndarray:
+    """Return weights that keep the variance at 1, float32."""
+    return (weights / np.sqrt((weights**2).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
 def _splines(t: np.ndarray) -> np.ndarray:
     """Return the weights of four nodes around positions t between the middle two, (n, 4)."""
     u = 1.0 - t
@@ -350,11 +374,11 @@ def _node_noise(seed, nodes, days):
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _spread(weights, index, noise):
-    """Return the weighted sum of 16 nodes around each place, (n, time), float32."""
+    """Return the weighted sum of the nodes around each place, (n, time), float32."""
     out = np.zeros((len(weights), noise.shape[1]), dtype=np.float32)
     for i in range(len(weights)):
         row = out[i]
-        for k in range(0, 16, 4):
+        for k in range(0, weights.shape[1], 4):
             w_0, w_1, w_2, w_3 = weights[i, k], weights[i, k + 1], weights[i, k + 2], weights[i, k + 3]
             n_0, n_1 = noise[index[i, k]], noise[index[i, k + 1]]
             n_2, n_3 = noise[index[i, k + 2]], noise[index[i, k + 3]]

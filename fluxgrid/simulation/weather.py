@@ -16,7 +16,7 @@ from fluxgrid.data.derived import daily_toa_radiation
 from fluxgrid.simulation.arithmetic import exp
 from fluxgrid.simulation.climate import CLIMATE, Harmonics, harmonics, temperature_factors, waves_of_year
 from fluxgrid.simulation.land import Places
-from fluxgrid.simulation.noise import DAYS_AT_ONCE, Waves, days_since_epoch, patchy_field, single_field
+from fluxgrid.simulation.noise import DAYS_AT_ONCE, Patches, Waves, days_since_epoch, patchy_field, single_field
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
 
 WEATHER_VARIABLES = (
@@ -39,21 +39,15 @@ class Season:
 
 
 @strict_dataclass
-class Showers:
-    """Convection: new every day, a few tens of kilometres wide."""
-
-    seed: int
-    spacing_km: float
-
-
-@strict_dataclass
 class Air:
     """Temperature around its normal, degC."""
 
     spread: Harmonics
-    """Standard deviation of what air masses bring."""
-    slow: Season
-    """Standard deviation of what weeks and months bring."""
+    """Standard deviation of the anomaly, without what storms and droughts bring."""
+    spells: float
+    """Share of its standard deviation that lasts for a week or two; air masses on their way have the rest."""
+    season: float
+    """Share that lasts for a month or two."""
     storm: Season
     """Per standard deviation of the storms: mild and wet, or cool and wet."""
     drought: Season
@@ -62,6 +56,8 @@ class Air:
     """Daily range under half cover."""
     range_cloud: float
     """Relative change from clear to overcast."""
+    range_own: Season
+    """Relative standard deviation of what cloud does not explain: narrow in moist air, wide in dry air."""
     range_least: float
 
 
@@ -89,8 +85,8 @@ class Sky:
     own: float
     clear: float
     clear_per_km: float
-    taken: float
-    """Share of the clear-sky radiation that a full cover takes."""
+    taken: Season
+    """Share of the clear-sky radiation that a full cover takes: summer cloud is broken."""
 
 
 @strict_dataclass
@@ -100,9 +96,10 @@ class Moisture:
     depression: Harmonics
     cloud: float
     """Change from overcast to clear."""
-    drought: float
+    drought: Season
     """Change per standard deviation of wet and dry spells."""
-    own: float
+    own: Season
+    """Standard deviation of what neither cloud nor drought explain."""
     excess: float
     """The dew point of the mean vapour pressure does not exceed the lowest temperature by more."""
     range: float
@@ -125,12 +122,14 @@ class WeatherParameters:
     """Weather."""
 
     warmth: Waves
-    season: Waves
+    spells: Patches
+    season: Patches
     storms: Waves
-    drought: Waves
+    drought: Patches
     haze: Waves
     gusts: Waves
-    showers: Showers
+    humidity: Waves
+    showers: Patches
     air: Air
     rain: Rain
     sky: Sky
@@ -159,28 +158,36 @@ class _Days(NamedTuple):
     """What depends on the day only: annual waves (5, time), and weights (time,)."""
 
     waves: np.ndarray
-    slow: np.ndarray
     storm: np.ndarray
     drought: np.ndarray
     showers: np.ndarray
     fronts: np.ndarray
+    taken: np.ndarray
+    range_own: np.ndarray
+    moist_drought: np.ndarray
+    moist_own: np.ndarray
 
 
 class _Fields(NamedTuple):
     """Random fields, (n, time), float32."""
 
     warmth: np.ndarray
+    spells: np.ndarray
     season: np.ndarray
     storms: np.ndarray
     drought: np.ndarray
     haze: np.ndarray
     gusts: np.ndarray
+    humidity: np.ndarray
     showers: np.ndarray
 
 
 class _Constants(NamedTuple):
     """Numbers the kernel needs."""
 
+    passing: float
+    spells: float
+    season: float
     drought: float
     gain: float
     least_mm: float
@@ -188,10 +195,7 @@ class _Constants(NamedTuple):
     range_least: float
     storm_cloud: float
     own_cloud: float
-    taken: float
     moist_cloud: float
-    moist_drought: float
-    moist_own: float
     excess: float
     vapour_range: float
     vapour_range_degc: float
@@ -266,14 +270,23 @@ def _year(places: Places) -> _Year:
 
 def _series(days: np.ndarray) -> _Days:
     """Return what depends on the day only."""
-    waves = waves_of_year(days)
-    air, rain = WEATHER.air, WEATHER.rain
-    slow, storm, drought, showers = (
-        part.mean + part.cosine * waves[1] + part.sine * waves[2]
-        for part in (air.slow, air.storm, air.drought, rain.showers)
+    waves, w = waves_of_year(days), WEATHER
+
+    def course(season: Season) -> np.ndarray:
+        return season.mean + season.cosine * waves[1] + season.sine * waves[2]
+
+    showers = course(w.rain.showers)
+    return _Days(
+        waves=waves,
+        storm=course(w.air.storm),
+        drought=course(w.air.drought),
+        showers=showers,
+        fronts=np.sqrt(np.maximum(1.0 - w.rain.drought**2 - showers**2, 0.0)),
+        taken=course(w.sky.taken),
+        range_own=course(w.air.range_own),
+        moist_drought=course(w.moisture.drought),
+        moist_own=course(w.moisture.own),
     )
-    fronts = np.sqrt(np.maximum(1.0 - rain.drought**2 - showers**2, 0.0))
-    return _Days(waves, slow, storm, drought, showers, fronts)
 
 
 def _fields(latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> _Fields:
@@ -281,21 +294,25 @@ def _fields(latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> _F
     w, where = WEATHER, (latitude, longitude, days)
     return _Fields(
         warmth=single_field(w.warmth, *where),
-        season=single_field(w.season, *where),
+        spells=patchy_field(w.spells, *where),
+        season=patchy_field(w.season, *where),
         storms=single_field(w.storms, *where),
-        drought=single_field(w.drought, *where),
+        drought=patchy_field(w.drought, *where),
         haze=single_field(w.haze, *where),
         gusts=single_field(w.gusts, *where),
-        showers=patchy_field(w.showers.seed, w.showers.spacing_km, *where),
+        humidity=single_field(w.humidity, *where),
+        showers=patchy_field(w.showers, *where),
     )
 
 
 def _constants() -> _Constants:
     """Return the numbers of the kernel."""
     w = WEATHER
+    passing = float(np.sqrt(1.0 - w.air.spells**2 - w.air.season**2))
     return _Constants(
+        *(passing, w.air.spells, w.air.season),
         *(w.rain.drought, w.rain.gain, w.rain.least_mm, w.air.range_cloud, w.air.range_least),
-        *(w.sky.storm, w.sky.own, w.sky.taken, w.moisture.cloud, w.moisture.drought, w.moisture.own),
+        *(w.sky.storm, w.sky.own, w.moisture.cloud),
         *(w.moisture.excess, w.moisture.range, w.moisture.range_per_degc, w.moisture.range_wind),
         *(w.wind.storm, float(np.sqrt(1.0 - w.wind.storm**2)), w.wind.steadiness),
     )
@@ -307,8 +324,7 @@ _CONSTANTS = _constants()
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 def _fill(year, days, fields, top, row, p, out):
     """Fill the results (variable, n, time); short loops over days, of few arrays each, are vectorised."""
-    count = len(days.slow)
-    storm, normal = np.empty(count), np.empty(count)
+    storm, normal = np.empty(len(days.storm)), np.empty(len(days.storm))
     for i in range(out.shape[1]):
         mean, low, high, rain, light = out[0, i], out[1, i], out[2, i], out[3, i], out[4, i]
         vapour, swing, deficit, wind, cloud = out[5, i], out[6, i], out[7, i], out[8, i], out[9, i]
@@ -318,30 +334,18 @@ def _fill(year, days, fields, top, row, p, out):
         _rain(storm, normal, p, rain)
         _annual(year.cover[i], days.waves, normal)
         _cloud(storm, fields.haze[i], normal, p, cloud)
-        for d in range(count):
-            light[d] = top[row[i], d] * year.clear[i] * (1.0 - p.taken * cloud[d])
+        for d in range(len(light)):
+            light[d] = top[row[i], d] * year.clear[i] * (1.0 - days.taken[d] * cloud[d])
         _annual(year.temperature[i], days.waves, mean)
         _annual(year.spread[i], days.waves, normal)
-        for d in range(count):
-            mean[d] += normal[d] * fields.warmth[i, d] + days.slow[d] * fields.season[i, d]
-        for d in range(count):
-            mean[d] += days.storm[d] * fields.storms[i, d] + days.drought[d] * fields.drought[i, d]
+        _temperature(days, fields, i, p, normal, mean)
         _annual(year.range[i], days.waves, normal)
-        for d in range(count):
-            normal[d] = 0.5 * max(normal[d] * (1.0 - p.range_cloud * (cloud[d] - 0.5)), p.range_least)
-            low[d] = mean[d] - normal[d]
-            high[d] = mean[d] + normal[d]
+        _daily_range(mean, cloud, days.range_own, fields.humidity[i], p, normal, low, high)
         _annual(year.depression[i], days.waves, normal)
-        _vapour(low, normal, cloud, fields.drought[i], fields.gusts[i], p, vapour)
-        for d in range(count):
-            deficit[d] = 0.5 * (_saturation(low[d]) + _saturation(high[d])) - vapour[d]
-        for d in range(count):
-            share = p.vapour_range + p.vapour_range_degc * (high[d] - low[d]) + p.vapour_range_wind * fields.gusts[i, d]
-            swing[d] = vapour[d] * min(max(share, 0.05), 0.9)
-        _annual(year.speed[i], days.waves, normal)
-        for d in range(count):
-            gust = p.steadiness + p.wind_storm * fields.storms[i, d] + p.wind_own * fields.gusts[i, d]
-            wind[d] = normal[d] * max(gust * gust, 1.0) / (p.steadiness * p.steadiness + 1.0)
+        _vapour(days, fields.drought[i], fields.humidity[i], low, cloud, p, normal, vapour)
+        _deficit(low, high, vapour, fields.gusts[i], p, deficit, swing)
+        _annual(year.speed[i], days.waves, wind)
+        _wind(fields.storms[i], fields.gusts[i], p, wind)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -382,12 +386,53 @@ def _cloud(storm, haze, cover, p, out):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _vapour(low, depression, cloud, drought, own, p, out):
-    """Fill a row with the mean vapour pressure, hPa."""
-    for d in range(len(out)):
-        below = depression[d] + p.moist_cloud * (0.5 - cloud[d])
-        below -= p.moist_drought * drought[d] + p.moist_own * own[d]
-        out[d] = _saturation(low[d] - max(below, -p.excess))
+def _temperature(days, fields, i, p, spread, mean):
+    """Add the anomalies to a row of normal temperature."""
+    warmth, spells, season = fields.warmth[i], fields.spells[i], fields.season[i]
+    storms, drought = fields.storms[i], fields.drought[i]
+    for d in range(len(mean)):
+        mean[d] += spread[d] * ((p.passing * warmth[d] + p.spells * spells[d]) + p.season * season[d])
+    for d in range(len(mean)):
+        mean[d] += days.storm[d] * storms[d] + days.drought[d] * drought[d]
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _daily_range(mean, cloud, own, humidity, p, swing, low, high):
+    """Fill rows with the lowest and highest temperature; ``swing`` is the normal range and is used up."""
+    for d in range(len(mean)):
+        swing[d] *= 1.0 - p.range_cloud * (cloud[d] - 0.5) - own[d] * humidity[d]
+    for d in range(len(mean)):
+        half = 0.5 * max(swing[d], p.range_least)
+        low[d] = mean[d] - half
+        high[d] = mean[d] + half
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _vapour(days, drought, humidity, low, cloud, p, depression, vapour):
+    """Fill a row with the mean vapour pressure, hPa; ``depression`` is the normal one and is used up."""
+    for d in range(len(vapour)):
+        depression[d] -= days.moist_drought[d] * drought[d] + days.moist_own[d] * humidity[d]
+    for d in range(len(vapour)):
+        vapour[d] = _saturation(low[d] - max(depression[d] + p.moist_cloud * (0.5 - cloud[d]), -p.excess))
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _deficit(low, high, vapour, gusts, p, deficit, swing):
+    """Fill rows with vapour pressure deficit and daily range of vapour pressure, hPa."""
+    for d in range(len(vapour)):
+        deficit[d] = 0.5 * (_saturation(low[d]) + _saturation(high[d])) - vapour[d]
+    for d in range(len(vapour)):
+        share = p.vapour_range + p.vapour_range_degc * (high[d] - low[d]) + p.vapour_range_wind * gusts[d]
+        swing[d] = vapour[d] * min(max(share, 0.05), 0.9)
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _wind(storms, gusts, p, wind):
+    """Turn a row of normal wind speed into daily ones."""
+    scale = 1.0 / (p.steadiness * p.steadiness + 1.0)
+    for d in range(len(wind)):
+        gust = p.steadiness + p.wind_storm * storms[d] + p.wind_own * gusts[d]
+        wind[d] *= scale * max(gust * gust, 1.0)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")

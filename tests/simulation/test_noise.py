@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fluxgrid.simulation.arithmetic import cosine, exp
 from fluxgrid.simulation.noise import (
     DAYS_AT_ONCE,
+    Patches,
     Waves,
     _wave_table,
     hashed_uniforms,
@@ -24,7 +25,8 @@ LONGITUDE, LATITUDE = (part.ravel() for part in np.meshgrid(np.linspace(-97.3, -
 DAYS = np.arange(4000.0, 4000.0 + DAYS_AT_ONCE + 37)
 FIELDS = {
     "waves": lambda *where: random_field(STORMS, *where),
-    "patches": lambda *where: patchy_field(3, 35.0, *where),
+    "patches": lambda *where: patchy_field(Patches(3, 35.0), *where),
+    "slow patches": lambda *where: patchy_field(Patches(4, 300.0, 11.5), *where),
     "white": lambda *where: hashed_uniforms(3, *where),
 }
 
@@ -68,13 +70,21 @@ def test_a_field_of_waves_has_unit_variance_and_no_direction():
 
 def test_patches_are_local_new_every_day_and_of_unit_variance():
     longitude = np.arange(-98.0, -90.0, 0.1)
-    field = patchy_field(17, 35.0, np.full(80, 41.03), longitude, np.arange(3000.0))
+    field = patchy_field(Patches(17, 35.0), np.full(80, 41.03), longitude, np.arange(3000.0))
     assert field.std(axis=1) == pytest.approx(1.0, abs=0.06)
     assert abs((field[:, 1:] * field[:, :-1]).mean()) < 0.02
     km = 0.1 * 111.2 * np.cos(np.deg2rad(40))
     near, far = (np.mean(field[k:] * field[:-k]) for k in (round(40.0 / km), round(110.0 / km)))
     assert near == pytest.approx(np.exp(-1), abs=0.06)
     assert abs(far) < 0.05
+
+
+def test_slow_patches_forget_over_their_days():
+    field = patchy_field(Patches(5, 500.0, 20.0), np.array([41.0, 33.0]), np.array([-93.0, -106.0]), np.arange(60000.0))
+    assert field.std(axis=1) == pytest.approx(1.0, abs=0.06)
+    near, far = ((field[:, k:] * field[:, :-k]).mean(axis=1) for k in (23, 80))
+    assert near == pytest.approx(np.exp(-1), abs=0.07)
+    assert np.abs(far).max() < 0.06
 
 
 def test_white_noise_is_uniform_and_without_memory():
