@@ -234,22 +234,18 @@ def weather(places: Places, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     >>> weather(place, pd.date_range("2010-07-01", periods=3))["tmax"].shape
     (1, 3)
     """
-    days = days_since_epoch(time)
-    out = {name: np.empty((len(places.latitude), len(days))) for name in WEATHER_VARIABLES}
-    year = _year(places)
+    days, year = days_since_epoch(time), _year(places)
+    out = np.empty((len(WEATHER_VARIABLES), len(places.latitude), len(days)))
     parallels, row = np.unique(places.latitude, return_inverse=True)
-    for first in range(0, len(days), DAYS_AT_ONCE):
-        span = slice(first, first + DAYS_AT_ONCE)
+    for start in range(0, len(days), DAYS_AT_ONCE):
+        span = slice(start, start + DAYS_AT_ONCE)
         top = np.ascontiguousarray(daily_toa_radiation(time[span].day_of_year.to_numpy(), parallels).T)
         series = _series(days[span])
-        for start in range(0, len(row), _PLACES_AT_ONCE):
-            block = slice(start, start + _PLACES_AT_ONCE)
+        for first in range(0, len(row), _PLACES_AT_ONCE):
+            block = slice(first, first + _PLACES_AT_ONCE)
             fields = _fields(places.latitude[block], places.longitude[block], days[span])
-            results = np.empty((len(out), *fields.warmth.shape))
-            _fill(_Year(*(part[block] for part in year)), series, fields, top, row[block], _CONSTANTS, results)
-            for values, part in zip(out.values(), results, strict=True):
-                values[block, span] = part
-    return out
+            _fill(year, series, fields, top, row, _CONSTANTS, first, start, out)
+    return dict(zip(WEATHER_VARIABLES, out, strict=True))
 
 
 def _year(places: Places) -> _Year:
@@ -322,30 +318,35 @@ _CONSTANTS = _constants()
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def _fill(year, days, fields, top, row, p, out):
-    """Fill the results (variable, n, time); short loops over days, of few arrays each, are vectorised."""
-    storm, normal = np.empty(len(days.storm)), np.empty(len(days.storm))
-    for i in range(out.shape[1]):
-        mean, low, high, rain, light = out[0, i], out[1, i], out[2, i], out[3, i], out[4, i]
-        vapour, swing, deficit, wind, cloud = out[5, i], out[6, i], out[7, i], out[8, i], out[9, i]
-        _storm_index(days, fields.storms[i], fields.drought[i], fields.showers[i], p.drought, storm)
+def _fill(year, days, fields, top, row, p, first, start, out):
+    """Fill a block of the results (variable, n, time); short loops over days, of few arrays each, are vectorised."""
+    count = len(days.storm)
+    stop = start + count
+    storm, normal = np.empty(count), np.empty(count)
+    for k in range(len(fields.storms)):
+        i = first + k
+        mean, low, high = out[0, i, start:stop], out[1, i, start:stop], out[2, i, start:stop]
+        rain, light, vapour = out[3, i, start:stop], out[4, i, start:stop], out[5, i, start:stop]
+        swing, deficit = out[6, i, start:stop], out[7, i, start:stop]
+        wind, cloud = out[8, i, start:stop], out[9, i, start:stop]
+        _storm_index(days, fields.storms[k], fields.drought[k], fields.showers[k], p.drought, storm)
         _annual(year.threshold[i], days.waves, normal)
         _annual(year.rain[i], days.waves, rain)
         _rain(storm, normal, p, rain)
         _annual(year.cover[i], days.waves, normal)
-        _cloud(storm, fields.haze[i], normal, p, cloud)
-        for d in range(len(light)):
+        _cloud(storm, fields.haze[k], normal, p, cloud)
+        for d in range(count):
             light[d] = top[row[i], d] * year.clear[i] * (1.0 - days.taken[d] * cloud[d])
         _annual(year.temperature[i], days.waves, mean)
         _annual(year.spread[i], days.waves, normal)
-        _temperature(days, fields, i, p, normal, mean)
+        _temperature(days, fields, k, p, normal, mean)
         _annual(year.range[i], days.waves, normal)
-        _daily_range(mean, cloud, days.range_own, fields.humidity[i], p, normal, low, high)
+        _daily_range(mean, cloud, days.range_own, fields.humidity[k], p, normal, low, high)
         _annual(year.depression[i], days.waves, normal)
-        _vapour(days, fields.drought[i], fields.humidity[i], low, cloud, p, normal, vapour)
-        _deficit(low, high, vapour, fields.gusts[i], p, deficit, swing)
+        _vapour(days, fields.drought[k], fields.humidity[k], low, cloud, p, normal, vapour)
+        _deficit(low, high, vapour, fields.gusts[k], p, deficit, swing)
         _annual(year.speed[i], days.waves, wind)
-        _wind(fields.storms[i], fields.gusts[i], p, wind)
+        _wind(fields.storms[k], fields.gusts[k], p, wind)
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
