@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluxgrid.simulation.climate import climate_group, koppen, monthly_normals
-from fluxgrid.simulation.noise import Waves, random_field
+from fluxgrid.simulation.noise import Patches, Waves, patchy_field, random_field
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
 from fluxgrid.simulation.soil import SoilParameters, topsoil
 from fluxgrid.simulation.terrain import Bump, hills, ramp
@@ -39,7 +39,7 @@ class CoverParameters:
     plains_width: float
     length_km: float
     noise: float
-    fine_length_km: float
+    fine_spacing_km: float
     fine_noise: float
     waves: int
     least: float
@@ -69,7 +69,7 @@ class Rotation:
     continuous_spread: float
     odd_years: Waves
     odd_spread: float
-    odd_fine: Waves
+    odd_fine: Patches
     odd_fine_spread: float
 
 
@@ -179,9 +179,9 @@ def _cover(latitude: np.ndarray, longitude: np.ndarray) -> dict[str, np.ndarray]
         cover: Cover = getattr(p, name)
         preference = cover.base + hills(cover.hills, latitude, longitude) + cover.west * plains
         wide = Waves(cover.seed, p.waves, p.length_km, np.inf)
-        fine = Waves(cover.fine_seed, p.waves, p.fine_length_km, np.inf)
+        fine = Patches(cover.fine_seed, p.fine_spacing_km)
         preference += p.noise * random_field(wide, latitude, longitude)
-        weights[name] = np.exp(preference + p.fine_noise * random_field(fine, latitude, longitude))
+        weights[name] = np.exp(preference + p.fine_noise * patchy_field(fine, latitude, longitude))
     total = np.zeros_like(latitude)
     for weight in weights.values():
         total += weight
@@ -195,7 +195,7 @@ def _columns(covers: dict[str, np.ndarray], latitude: np.ndarray, longitude: np.
     odds += p.continuous_spread * random_field(p.continuous_noise, latitude, longitude)
     continuous = covers["row_crop"] * _logistic(odds)
     phase = p.odd_spread * random_field(p.odd_years, latitude, longitude)
-    phase += p.odd_fine_spread * random_field(p.odd_fine, latitude, longitude)
+    phase += p.odd_fine_spread * patchy_field(p.odd_fine, latitude, longitude)
     rotated = covers["row_crop"] - continuous
     corn_first = rotated * _logistic(phase)
     parts = [corn_first, rotated - corn_first, continuous, *(covers[name] for name in COLUMNS[3:])]

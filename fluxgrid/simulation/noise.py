@@ -135,7 +135,9 @@ def plane(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.n
     return x, (np.asarray(latitude, dtype=np.float64) - _ORIGIN[1]) * _KM_PER_DEGREE
 
 
-def patchy_field(patches: Patches, latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> np.ndarray:
+def patchy_field(
+    patches: Patches, latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray | None = None
+) -> np.ndarray:
     """Return a random field of mean 0 and variance 1 that is smooth over its spacing and independent beyond.
 
     Parameters
@@ -144,12 +146,12 @@ def patchy_field(patches: Patches, latitude: np.ndarray, longitude: np.ndarray, 
         Seed and spacing in space and time.
     latitude, longitude : ndarray, (n,), degrees
         Places.
-    days : ndarray, (time,), days since 2000-01-01
-        Whole days.
+    days : ndarray, (time,), days since 2000-01-01, optional
+        Whole days; None for a map.
 
     Returns
     -------
-    field : ndarray, (n, time), float32
+    field : ndarray, (n, time) or (n,), float32
 
     Notes
     -----
@@ -161,7 +163,10 @@ def patchy_field(patches: Patches, latitude: np.ndarray, longitude: np.ndarray, 
     (2, 3)
     """
     weights, keys = _nodes(*plane(latitude, longitude), patches.spacing_km)
-    seed, days = np.uint64(patches.seed), np.ascontiguousarray(days, dtype=np.float64)
+    seed = np.uint64(patches.seed)
+    if days is None:
+        return _patchy_map(seed, weights, keys)
+    days = np.ascontiguousarray(days, dtype=np.float64)
     if patches.days > 1.0:
         knot, shares = _knots(patches.days, days.tobytes())
         return _slow_patches(seed, weights, keys, knot, shares)
@@ -421,4 +426,14 @@ def _slow_patches(seed, weights, keys, knot, shares):
         for d in range(len(knot)):
             j = knot[d] - 1 - first
             row[d] = (s_0[d] * course[j] + s_1[d] * course[j + 1]) + (s_2[d] * course[j + 2] + s_3[d] * course[j + 3])
+    return out
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _patchy_map(seed, weights, keys):
+    """Return a field without time, (n,), float32."""
+    out = np.zeros(len(weights), dtype=np.float32)
+    for i in range(len(weights)):
+        for k in range(16):
+            out[i] += weights[i, k] * np.float32(_bell(_node_key(seed, keys[i, k]), 0))
     return out

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluxgrid.simulation.noise import Waves, random_field
+from fluxgrid.simulation.noise import Patches, Waves, patchy_field, random_field
 from fluxgrid.simulation.parameters import strict_dataclass
 from fluxgrid.simulation.terrain import Bump, hills, ramp
 
@@ -30,7 +30,7 @@ class SoilParameters:
     """Topsoil, 0-30 cm."""
 
     length_km: float
-    fine_length_km: float
+    fine_spacing_km: float
     waves: int
     west_longitude: float
     west_width: float
@@ -170,6 +170,5 @@ def _regional(p: SoilParameters, part: Regional, latitude: np.ndarray, longitude
     total = part.base + hills(part.hills, latitude, longitude)
     total = total + part.west * ramp(p.west_longitude, p.west_width, longitude)
     wide = Waves(part.seed, p.waves, p.length_km, np.inf)
-    fine = Waves(part.fine_seed, p.waves, p.fine_length_km, np.inf)
     total += part.spread * random_field(wide, latitude, longitude)
-    return total + part.fine_spread * random_field(fine, latitude, longitude)
+    return total + part.fine_spread * patchy_field(Patches(part.fine_seed, p.fine_spacing_km), latitude, longitude)

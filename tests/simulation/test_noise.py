@@ -79,6 +79,16 @@ def test_patches_are_local_new_every_day_and_of_unit_variance():
     assert abs(far) < 0.05
 
 
+def test_a_map_of_patches_is_local_and_of_unit_variance():
+    longitude, latitude = (part.ravel() for part in np.meshgrid(np.arange(-98, -90, 0.1), np.arange(45, 40, -0.1)))
+    field = patchy_field(Patches(6, 12.0), latitude, longitude)
+    assert field.std() == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_array_equal(patchy_field(Patches(6, 12.0), latitude[70:73], longitude[70:73]), field[70:73])
+    rows = field.reshape(50, 80)
+    assert (rows[:, 1:] * rows[:, :-1]).mean() > 0.4  # 8.5 km apart
+    assert abs((rows[:, 5:] * rows[:, :-5]).mean()) < 0.06
+
+
 def test_slow_patches_forget_over_their_days():
     field = patchy_field(Patches(5, 500.0, 20.0), np.array([41.0, 33.0]), np.array([-93.0, -106.0]), np.arange(60000.0))
     assert field.std(axis=1) == pytest.approx(1.0, abs=0.06)
