@@ -90,3 +90,26 @@ def cosine(x):
     p = p * s - 0.5
     p = p * s + 1.0
     return 2.0 * p * p - 1.0
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Return numbers rounded to single precision, so that other machines find the same.
+
+    Sines, logarithms and powers of a mathematical library differ between machines in their last digit. Once rounded,
+    one number in 1e8 does.
+
+    Parameters
+    ----------
+    values : ndarray, float64
+        Numbers.
+
+    Returns
+    -------
+    rounded : ndarray, float64
+
+    Examples
+    --------
+    >>> rounded(np.array([0.1, 0.1 + 1e-16])).tolist()
+    [0.10000000149011612, 0.10000000149011612]
+    """
+    return np.asarray(values).astype(np.float32).astype(np.float64)

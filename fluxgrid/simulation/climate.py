@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fluxgrid.simulation.arithmetic import rounded
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
 from fluxgrid.variables import KOPPEN_CLASSES
 
@@ -94,7 +95,8 @@ def waves_of_year(days: np.ndarray) -> np.ndarray:
         One, cosine and sine of the year, cosine and sine of the half-year.
     """
     angle = (days + 0.5) * (2.0 * np.pi / DAYS_PER_YEAR)
-    return np.stack([np.ones_like(angle), np.cos(angle), np.sin(angle), np.cos(2.0 * angle), np.sin(2.0 * angle)])
+    waves = [np.ones_like(angle), np.cos(angle), np.sin(angle), np.cos(2.0 * angle), np.sin(2.0 * angle)]
+    return rounded(np.stack(waves))
 
 
 def temperature_factors(latitude: np.ndarray, longitude: np.ndarray, elevation: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fluxgrid.simulation.arithmetic import rounded
 from fluxgrid.simulation.climate import climate_group, koppen, monthly_normals
 from fluxgrid.simulation.noise import Patches, Waves, patchy_field, random_field
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
@@ -135,10 +136,11 @@ def places_at(latitude: np.ndarray, longitude: np.ndarray) -> Places:
     """
     latitude, longitude = (np.ascontiguousarray(part, dtype=np.float64) for part in (latitude, longitude))
     covers = _cover(latitude, longitude)
-    shares = _columns(covers, latitude, longitude)
+    shares = rounded(_columns(covers, latitude, longitude))
     statics = _fractions(shares, latitude, longitude)
     statics["elevation"] = _elevation(latitude, longitude)
     statics |= topsoil(LAND.soil, latitude, longitude, statics["wetland_fraction"])
+    statics = {name: rounded(values) for name, values in statics.items()}
     statics["koppen"] = koppen(*monthly_normals(latitude, longitude, statics["elevation"]))
     statics["climate_group"] = climate_group(statics["koppen"])
     statics["igbp"] = _vegetation_class(statics)

@@ -17,9 +17,10 @@ import numpy as np
 import pandas as pd
 from pydantic import ConfigDict
 
-from fluxgrid.simulation.arithmetic import cosine
+from fluxgrid.simulation.arithmetic import cosine, rounded
 
 _KM_PER_DEGREE = 111.2
+_KM_PER_DEGREE_EAST = 85.184  # at 40 N
 _ORIGIN = (-95.0, 40.0)
 _EPOCH = pd.Timestamp("2000-01-01")
 _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
@@ -131,7 +132,7 @@ def plane(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.n
     -------
     x, y : ndarray, (n,), km
     """
-    x = (np.asarray(longitude, dtype=np.float64) - _ORIGIN[0]) * (_KM_PER_DEGREE * np.cos(np.deg2rad(_ORIGIN[1])))
+    x = (np.asarray(longitude, dtype=np.float64) - _ORIGIN[0]) * _KM_PER_DEGREE_EAST
     return x, (np.asarray(latitude, dtype=np.float64) - _ORIGIN[1]) * _KM_PER_DEGREE
 
 
@@ -260,7 +261,7 @@ def _wave_table(waves: Waves) -> tuple[np.ndarray, ...]:
     omega = np.remainder(own - east * waves.east_km_d - north * waves.north_km_d + np.pi, 2.0 * np.pi) - np.pi
     slowest = _SLOWEST * (1.0 + jitter) / waves.days
     omega = np.where(np.abs(omega) < slowest, np.copysign(slowest, omega), omega)
-    return amplitude, east, north, omega, 2.0 * np.pi * phase
+    return tuple(rounded(part) for part in (amplitude, east, north, omega, 2.0 * np.pi * phase))
 
 
 @lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fluxgrid.data.derived import daily_toa_radiation
-from fluxgrid.simulation.arithmetic import exp
+from fluxgrid.simulation.arithmetic import exp, rounded
 from fluxgrid.simulation.climate import CLIMATE, Harmonics, harmonics, temperature_factors, waves_of_year
 from fluxgrid.simulation.land import Places
 from fluxgrid.simulation.noise import DAYS_AT_ONCE, Patches, Waves, days_since_epoch, patchy_field, single_field
@@ -239,7 +239,7 @@ def weather(places: Places, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     parallels, row = np.unique(places.latitude, return_inverse=True)
     for start in range(0, len(days), DAYS_AT_ONCE):
         span = slice(start, start + DAYS_AT_ONCE)
-        top = np.ascontiguousarray(daily_toa_radiation(time[span].day_of_year.to_numpy(), parallels).T)
+        top = rounded(daily_toa_radiation(time[span].day_of_year.to_numpy(), parallels).T.copy())
         series = _series(days[span])
         for first in range(0, len(row), _PLACES_AT_ONCE):
             block = slice(first, first + _PLACES_AT_ONCE)
