@@ -8,8 +8,9 @@ import numpy as np
 
 from fluxgrid.simulation.arithmetic import rounded
 from fluxgrid.simulation.climate import climate_group, koppen, monthly_normals
-from fluxgrid.simulation.noise import Patches, Waves, patchy_field, random_field
+from fluxgrid.simulation.noise import Waves, random_field
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
+from fluxgrid.simulation.patches import Patches, patchy_field
 from fluxgrid.simulation.soil import SoilParameters, topsoil
 from fluxgrid.simulation.terrain import Bump, hills, ramp
 from fluxgrid.variables import IGBP_CLASSES

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluxgrid.simulation.noise import Patches, Waves, patchy_field, random_field
+from fluxgrid.simulation.noise import Waves, random_field
 from fluxgrid.simulation.parameters import strict_dataclass
+from fluxgrid.simulation.patches import Patches, patchy_field
 from fluxgrid.simulation.terrain import Bump, hills, ramp
 
 CARBON_IN_ORGANIC_MATTER = 0.58

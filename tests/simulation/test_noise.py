@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 from fluxgrid.simulation.arithmetic import cosine, exp
 from fluxgrid.simulation.noise import (
     DAYS_AT_ONCE,
-    Patches,
     Waves,
     _wave_table,
     hashed_uniforms,
-    patchy_field,
     plane,
     random_field,
     uniforms,
 )
+from fluxgrid.simulation.patches import Patches, patchy_field
 
 STORMS = Waves(13, 111, 190.0, 1.4, 400.0, 60.0)
 LONGITUDE, LATITUDE = (part.ravel() for part in np.meshgrid(np.linspace(-97.3, -92.1, 7), np.linspace(44.4, 41.2, 5)))
