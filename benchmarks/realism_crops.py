@@ -2,8 +2,8 @@
 
     FLUXGRID_TEST_DATA=... python benchmarks/realism_crops.py
 
-The years are not the same years: climates are compared, not weather. The world is the mean of nine places in the county,
-as SLOPE is the mean of its fields (Jiang et al. 2021, doi:10.5194/essd-13-281-2021).
+The years are not the same years: climates are compared, not weather. The world is the mean of nine places in the county
+as SLOPE is that of its fields (Jiang et al. 2021, doi:10.5194/essd-13-281-2021).
 """
 
 from __future__ import annotations

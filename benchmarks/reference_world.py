@@ -1,4 +1,4 @@
-"""How hard the reference world is: the shipped model, simple rivals and the best that its covariates allow, on one sample.
+"""How hard the reference world is: the shipped model, simple rivals, and the best that its covariates allow.
 
     python benchmarks/reference_world.py [--resolution 0.5] [--years 2019 2020] [--ceiling-towers 800] [--out DIR]
 
@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fluxgrid.config import TrainConfig, load_config
-from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Site, Sites
-from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.baselines import BASELINES, Climatology
 from fluxgrid.evaluation.map_places import COVERS, MapPlaces, main_cover, map_places
 from fluxgrid.evaluation.map_score import Cells, MapScore
 from fluxgrid.evaluation.map_tables import score_table
@@ -65,7 +65,7 @@ def truth_at(latitude: np.ndarray, longitude: np.ndarray, time: pd.DatetimeIndex
     return {flux: np.concatenate([part[flux] for part in parts], axis=1) for flux in FLUXES}
 
 
-def perfect_towers(places: MapPlaces, spec: ModelSpec, count: int, years: int, last: int) -> Sites:
+def perfect_towers(spec: ModelSpec, count: int, years: int, last: int) -> Sites:
     """Return cells drawn at random with their true fluxes, each over some years of the towers' period."""
     random = np.random.default_rng(71)
     latitude, longitude = _random_cells(random, count)
@@ -96,13 +96,20 @@ def network(spec: ModelSpec, towers: Sites, config: TrainConfig) -> Predictor:
     return Predictor(Checkpoint(Path(), spec, trained.scaler, trained.model, nothing, ""))
 
 
-def fluxes_of(predict, cells: Sites, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
+def fluxes_of(predict: Callable[[Site], pd.DataFrame], cells: Sites, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     """Return what a model says of all cells, (time, n)."""
     tables = [predict(site).loc[time] for site in cells]
     return {flux: np.stack([table[flux].to_numpy(np.float32) for table in tables], axis=1) for flux in FLUXES}
 
 
-def scored(places: MapPlaces, inside: np.ndarray, cover: np.ndarray, time: pd.DatetimeIndex, guess, truth) -> MapScore:
+def scored(
+    places: MapPlaces,
+    inside: np.ndarray,
+    cover: np.ndarray,
+    time: pd.DatetimeIndex,
+    guess: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+) -> MapScore:
     """Return the moments of one set of predictions."""
     score = MapScore(time, "daily", places.weight.size, places.states, COVERS, FLUXES)
     score.add(Cells(inside, places.weight[inside], places.state[inside], cover), guess, truth)
@@ -147,7 +154,7 @@ def main() -> None:
     cover = main_cover(places_at(latitude, longitude).shares)
     towers = virtual_sites(**config.sites.options)
     trees = replace(spec, kind="lightgbm", settings={}, spin_up_years=0)
-    ceiling = perfect_towers(places, spec, options.ceiling_towers, options.ceiling_years, first - 1)
+    ceiling = perfect_towers(spec, options.ceiling_towers, options.ceiling_years, first - 1)
     inputs = (*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes)
     usable = _without_gaps(inputs)
     models = {
@@ -155,9 +162,9 @@ def main() -> None:
         "climatology of the class": BASELINES["climatology"](towers, inputs).predict,
         "nearest tower of the class": fit_nearest(towers).predict,
         "ridge": BASELINES["ridge"](towers, usable).predict,
-        "LightGBM": lambda site, model=network(trees, towers, config): predict_site(model, site),
-        f"{spec.kind} (shipped)": lambda site: predict_site(Predictor(checkpoint), site),
-        "ceiling": lambda site, model=network(spec, ceiling, config): predict_site(model, site),
+        "LightGBM": partial(predict_site, network(trees, towers, config)),
+        f"{spec.kind} (shipped)": partial(predict_site, Predictor(checkpoint)),
+        "ceiling": partial(predict_site, network(spec, ceiling, config)),
     }
     tables = {}
     for name, predict in models.items():
@@ -173,7 +180,7 @@ def main() -> None:
     (options.out / "reference_world.json").write_text(json.dumps(found, indent=1))
 
 
-def fit_class_free(towers: Sites):
+def fit_class_free(towers: Sites) -> Climatology:
     """Return the mean seasonal cycle of all towers, whatever grows there."""
     unlabelled = (replace(site, statics=site.statics | {"igbp": np.nan}) for site in towers)
     climatology = BASELINES["climatology"](replace(towers, sites=tuple(unlabelled)), ())

@@ -74,6 +74,7 @@ def canopy_year(air, ground, soil, kind, common, stock, year, course, evaporatio
     ripe = scale * kind.ripe
     capacity = soil.available * kind.depth_m * 1000.0
     per_mm, per_fill, per_ripe = 1.0 / capacity, 1.0 / kind.critical, 1.0 / ripe if annual else 0.0
+    per_scale, recovery = 1.0 / scale, 1.0 / common.stress_days
     first = kind.start_day + kind.start_per_degree * north + soil.planting_shift
     fall = kind.fall_at + kind.per_degree * north
     water, canopy, heat, stage = stock[at.WATER], 1.0 if annual else stock[at.CANOPY], 0.0, at.DORMANT
@@ -86,7 +87,7 @@ def canopy_year(air, ground, soil, kind, common, stock, year, course, evaporatio
                     heat = max(heat, ripe)
             sown = _planted(day - first, ground[at.PLANTING_WARMTH, day], kind.start_warmth)
             stage = _next_stage(stage, sown, heat >= ripe * common.dry_down or day > _LAST_HARVEST)
-            lai = _crop_leaves(heat / scale, kind) * canopy if stage == at.GROWING else 0.0
+            lai = _crop_leaves(heat * per_scale, kind) * canopy if stage == at.GROWING else 0.0
         else:
             heat += gain
             lai = kind.lai_least + _perennial_leaves(heat, fall - day, kind) * canopy
@@ -105,7 +106,7 @@ def canopy_year(air, ground, soil, kind, common, stock, year, course, evaporatio
         # dry soil thins the canopy: for good while a crop builds leaves, for some weeks in perennials
         aim = 1.0 - kind.drought * (1.0 - stress)
         if not annual:
-            canopy += (aim - canopy) / common.stress_days
+            canopy += (aim - canopy) * recovery
         elif stage == at.GROWING:
             canopy += min(aim - canopy, 0.0) * common.lasting_stress
         year[at.YEAR_EVAPORATION] += lost

@@ -21,6 +21,7 @@ from fluxgrid.files import atomic_folder
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
 from fluxgrid.geo.tiles import Tile, make_tiles
+from fluxgrid.provenance import digest_arrays
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, check_period, variables_of_year, years_of
 from fluxgrid.simulation.land import places_at
 from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, world_digest
@@ -45,13 +46,14 @@ def build_world(
     path: Path | str,
     names: Iterable[str] | None = None,
     progress: Progress | None = None,
+    cells: np.ndarray | None = None,
 ) -> Path:
     """Write the daily covariates of the reference world for a grid.
 
     Parameters
     ----------
     grid : Grid
-        Cells in the central US. A cell without any US land holds NaN, whatever the region it was asked for with.
+        In the central US. A cell without any US land holds NaN, whatever the region it was asked for with.
     start, end : str or Timestamp
         First and last day, both included.
     path : path
@@ -61,6 +63,8 @@ def build_world(
         longer the further the period is from the world's first year.
     progress : callable, optional
         Called after each tile.
+    cells : ndarray of bool, (y, x), optional
+        Which cells are wanted, such as those of a region; the others hold NaN. All by default.
 
     Returns
     -------
@@ -76,18 +80,23 @@ def build_world(
     OutputError
         If the store cannot be written.
     """
-    template = world_template(grid, start, end, names)
-    return _write_store(grid, template, Path(path), progress)
+    template = world_template(grid, start, end, names, cells)
+    return _write_store(grid, template, Path(path), progress, cells)
 
 
 def build_truth(
-    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, path: Path | str, progress: Progress | None = None
+    grid: Grid,
+    start: str | pd.Timestamp,
+    end: str | pd.Timestamp,
+    path: Path | str,
+    progress: Progress | None = None,
+    cells: np.ndarray | None = None,
 ) -> Path:
     """Write the true daily fluxes of the reference world for a grid: what no model may see.
 
     Parameters
     ----------
-    grid, start, end, path, progress
+    grid, start, end, path, progress, cells
         As for `build_world`.
 
     Returns
@@ -100,18 +109,20 @@ def build_truth(
     ConfigError, OutputExists, OutputError
         As for `build_world`.
     """
-    check_world(grid, start, end, TRUTH)
-    template = _template(grid, start, end, TRUTH)
+    check_world(grid, start, end, TRUTH, cells)
+    template = _template(grid, start, end, TRUTH, cells)
     template.attrs["title"] = "True daily carbon fluxes of the synthetic fluxgrid world (not observations)"
-    return _write_store(grid, template, Path(path), progress)
+    return _write_store(grid, template, Path(path), progress, cells)
 
 
-def _write_store(grid: Grid, template: xr.Dataset, path: Path, progress: Progress | None) -> Path:
+def _write_store(
+    grid: Grid, template: xr.Dataset, path: Path, progress: Progress | None, cells: np.ndarray | None
+) -> Path:
     """Write all variables of a template, tile by tile."""
     if path.exists():
         message = f"{path} exists already. Choose another path, or remove it if it is no longer needed."
         raise OutputExists(message)
-    land = land_fraction(grid) > 0
+    land = _wanted(grid, cells)
     with atomic_folder(path) as folder:
         arrays = _create_store(folder, template)
         tiles, time = make_tiles(grid, CHUNK[1]), pd.DatetimeIndex(template.indexes["time"])
@@ -124,7 +135,11 @@ def _write_store(grid: Grid, template: xr.Dataset, path: Path, progress: Progres
 
 
 def check_world(
-    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str] | None = None
+    grid: Grid,
+    start: str | pd.Timestamp,
+    end: str | pd.Timestamp,
+    names: Iterable[str] | None = None,
+    cells: np.ndarray | None = None,
 ) -> None:
     """Check that the reference world reaches over a grid and a period.
 
@@ -135,6 +150,8 @@ def check_world(
         First and last day, both included.
     names : iterable of str, optional
         Variables asked for; all covariates by default.
+    cells : ndarray of bool, (y, x), optional
+        Which cells are wanted; all by default.
 
     Raises
     ------
@@ -143,7 +160,7 @@ def check_world(
         leaves the world; all reasons at once.
     """
     wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
-    land = land_fraction(grid) > 0
+    land = _wanted(grid, cells)
     unknown = sorted(set(wanted) - {*FORCINGS, *STATICS, *TRUTH})
     problems = [f"the world has no variable {name!r}; it has {', '.join((*FORCINGS, *STATICS))}" for name in unknown]
     problems += check_period(pd.Timestamp(start), wanted)
@@ -160,6 +177,12 @@ def check_world(
         raise ConfigError(
             itemise("The synthetic world cannot be built; give your own cube or another region", problems)
         )
+
+
+def _wanted(grid: Grid, cells: np.ndarray | None) -> np.ndarray:
+    """Return the cells that hold US land and are wanted, (y, x)."""
+    land = land_fraction(grid) > 0
+    return land if cells is None else land & cells
 
 
 def _inside(grid: Grid, land: np.ndarray) -> bool:
@@ -225,7 +248,11 @@ def _spread(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def world_template(
-    grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str] | None = None
+    grid: Grid,
+    start: str | pd.Timestamp,
+    end: str | pd.Timestamp,
+    names: Iterable[str] | None = None,
+    cells: np.ndarray | None = None,
 ) -> xr.Dataset:
     """Return the cube `build_world` would write, with its metadata and without its values.
 
@@ -236,6 +263,8 @@ def world_template(
         First and last day, both included.
     names : iterable of str, optional
         Which of `FORCINGS` and `STATICS`; all by default.
+    cells : ndarray of bool, (y, x), optional
+        Which cells are wanted; all by default. The attribute ``cells`` tells two choices apart.
 
     Returns
     -------
@@ -248,11 +277,17 @@ def world_template(
         See `check_world`.
     """
     wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
-    check_world(grid, start, end, wanted)
-    return _template(grid, start, end, wanted)
+    check_world(grid, start, end, wanted, cells)
+    return _template(grid, start, end, wanted, cells)
 
 
-def _template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, names: Iterable[str]) -> xr.Dataset:
+def _template(
+    grid: Grid,
+    start: str | pd.Timestamp,
+    end: str | pd.Timestamp,
+    names: Iterable[str],
+    cells: np.ndarray | None,
+) -> xr.Dataset:
     """Return a store without values."""
     time = pd.date_range(start, end, freq="D", name="time")
     shapes = {name: ("y", "x") if name in STATICS else ("time", "y", "x") for name in names}
@@ -269,10 +304,10 @@ def _template(grid: Grid, start: str | pd.Timestamp, end: str | pd.Timestamp, na
     axes = {"y": ("y", grid.y, _axis(grid, "y")), "x": ("x", grid.x, _axis(grid, "x"))}
     crs = pyproj.CRS.from_wkt(grid.crs.to_wkt())
     coordinates = {"time": ("time", time, {"standard_name": "time", "axis": "T"}), **axes}
-    return xr.Dataset(variables, {**coordinates, "spatial_ref": ((), np.int32(0), crs.to_cf())}, _about())
+    return xr.Dataset(variables, {**coordinates, "spatial_ref": ((), np.int32(0), crs.to_cf())}, _about(cells))
 
 
-def _about() -> dict[str, str]:
+def _about(cells: np.ndarray | None) -> dict[str, str]:
     """Return the attributes of the store."""
     return {
         "Conventions": "CF-1.11",
@@ -280,6 +315,7 @@ def _about() -> dict[str, str]:
         "source": f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}",
         "step": "daily",
         "day_definition": "local standard time",
+        "cells": "all" if cells is None else digest_arrays({"cells": cells}),
     }
 
 

@@ -98,7 +98,7 @@ def _upscale(
     if config.cube is None:
         start, end = demo_period(config.start, config.end)
         template = synthetic_template(checkpoint.spec, region, config.resolution, start, end)
-        cube = template if dry_run else build_synthetic(template, out, mode, progress)
+        cube = template if dry_run else build_synthetic(template, region, out, mode, progress)
         source = synthetic_source(out)
     else:
         _check_own_cube(config, checkpoint.spec)

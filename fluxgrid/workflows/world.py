@@ -14,6 +14,7 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.models import ModelSpec
 from fluxgrid.simulation import FORCINGS, STATICS, build_world, world_template
+from fluxgrid.upscaling.cover import region_share
 from fluxgrid.upscaling.folder import Mode, check_foreign, remove
 from fluxgrid.upscaling.plan import CubeSource
 from fluxgrid.workflows.progress import ProgressMaker
@@ -80,16 +81,19 @@ def synthetic_template(
     grid = _world_grid(region, resolution or DEMO_RESOLUTION)
     first = start - pd.DateOffset(years=spec.spin_up_years)
     wanted = {*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes}
-    return world_template(grid, first, end, [name for name in (*FORCINGS, *STATICS) if name in wanted])
+    names = [name for name in (*FORCINGS, *STATICS) if name in wanted]
+    return world_template(grid, first, end, names, region_share(region, grid) > 0)
 
 
-def build_synthetic(template: xr.Dataset, out: Path, mode: Mode, progress: ProgressMaker) -> xr.Dataset:
+def build_synthetic(template: xr.Dataset, region: Region, out: Path, mode: Mode, progress: ProgressMaker) -> xr.Dataset:
     """Build a synthetic cube into the run folder, unless it stands there, and open it.
 
     Parameters
     ----------
     template : Dataset
         From `synthetic_template`.
+    region : Region
+        Of the template; other cells are not built.
     out : Path
         Run folder.
     mode : {"new", "resume", "overwrite"}
@@ -116,7 +120,8 @@ def build_synthetic(template: xr.Dataset, out: Path, mode: Mode, progress: Progr
         remove(path)
     if not path.exists():
         with progress("Building the synthetic world", None, "tiles") as shown:
-            build_world(grid_of(template), time[0], time[-1], path, map(str, template.data_vars), shown.set)
+            grid, names = grid_of(template), map(str, template.data_vars)
+            build_world(grid, time[0], time[-1], path, names, shown.set, region_share(region, grid) > 0)
     return open_cube(path)
 
 
@@ -146,5 +151,7 @@ def _is_same(path: Path, template: xr.Dataset) -> bool:
     except FluxgridError:
         return False
     ours, wanted = cube.indexes["time"], template.indexes["time"]
-    same = same and set(cube.data_vars) == set(template.data_vars)
+    same = (
+        same and cube.attrs.get("cells") == template.attrs["cells"] and set(cube.data_vars) == set(template.data_vars)
+    )
     return same and (ours[0], ours[-1]) == (wanted[0], wanted[-1])

@@ -12,6 +12,7 @@ from fluxgrid.files import check_writable
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
 from fluxgrid.simulation import TRUTH, build_truth, build_world, check_world
+from fluxgrid.upscaling.cover import region_share
 from fluxgrid.workflows.progress import ProgressMaker, silent
 from fluxgrid.workflows.world import DEMO_RESOLUTION, demo_period
 
@@ -74,18 +75,20 @@ def build(
     hidden = truth_path(cube) if truth else None
     _check_door(cube, hidden, variables)
     first, last = demo_period(start, end)
-    grid = Grid.from_bounds(find_region(region).bounds, resolution)
+    place = find_region(region)
+    grid = Grid.from_bounds(place.bounds, resolution)
     if grid.shape == (1, 1):
         message = (
             f"{region} fits into one cell of {resolution} degrees. Give a smaller --resolution or a larger region."
         )
         raise ConfigError(message)  # a file of one cell does not tell how large the cell is
-    check_world(grid, first, last, (*variables, *TRUTH) if variables and truth else variables)
+    cells = region_share(place, grid) > 0
+    check_world(grid, first, last, (*variables, *TRUTH) if variables and truth else variables, cells)
     with progress("Building the covariates", None, "tiles") as shown:
-        build_world(grid, first, last, cube, variables, shown.set)
+        build_world(grid, first, last, cube, variables, shown.set, cells)
     if hidden is not None:
         with progress("Building the truth", None, "tiles") as shown:
-            build_truth(grid, first, last, hidden, shown.set)
+            build_truth(grid, first, last, hidden, shown.set, cells)
     return BuildOutcome(cube, hidden, (last - first).days + 1, grid.shape)
 
 
