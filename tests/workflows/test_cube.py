@@ -13,4 +13,4 @@ def test_step_and_origin_of_the_model_are_problems(tmp_path):
     problems = check(path, model="default").problems
     assert any("trained on simulated towers" in problem for problem in problems)
     assert any("the cube is monthly, the model daily" in problem for problem in problems)
-    assert any("elevation" in problem for problem in problems)  # and what it lacks, at once
+    assert any("soc" in problem for problem in problems)  # and what it lacks, at once
