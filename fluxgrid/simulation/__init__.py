@@ -6,8 +6,9 @@ Everything is a pure function of place and date: two regions, tiles or periods t
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, simulate, true_fluxes
 from fluxgrid.simulation.land import Places, places_at
 from fluxgrid.simulation.parameters import WORLD_VERSION, world_digest
-from fluxgrid.simulation.towers import virtual_sites
+from fluxgrid.simulation.towers import tower_truth, virtual_sites
 from fluxgrid.simulation.world import build_truth, build_world, check_world, world_template
+from fluxgrid.simulation.yields import county_yields
 
 __all__ = [
     "FORCINGS",
@@ -18,8 +19,10 @@ __all__ = [
     "build_truth",
     "build_world",
     "check_world",
+    "county_yields",
     "places_at",
     "simulate",
+    "tower_truth",
     "true_fluxes",
     "virtual_sites",
     "world_digest",
