@@ -1,6 +1,6 @@
 """How hard the reference world is: the shipped model, simple rivals, and the best that its covariates allow.
 
-    python benchmarks/reference_world.py [--resolution 0.5] [--years 2019 2020] [--ceiling-towers 800] [--out DIR]
+    python benchmarks/reference_world.py [--resolution 0.5] [--years 2019 2020] [--ceiling-towers 400] [--out DIR]
 
 All are scored against the truth of the same cells (every cell centre of a coarse grid over the twelve Midwest states;
 the world is a function of place, so a coarse grid is a sample) in years after those of the towers. "Ceiling" is the
@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fluxgrid.config import TrainConfig, load_config
+from fluxgrid.data.inputs import Places
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.evaluation.baselines import BASELINES, Climatology
 from fluxgrid.evaluation.map_places import COVERS, MapPlaces, main_cover, map_places
@@ -31,10 +31,10 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.domain import TrainingDomain
-from fluxgrid.prediction import Predictor
-from fluxgrid.prediction.sites import predict_site
+from fluxgrid.prediction import BLOCK, Predictor
 from fluxgrid.simulation import WORLD_VERSION, places_at, simulate, true_fluxes, virtual_sites, world_digest
 from fluxgrid.simulation.covariates import FORCINGS, STATICS
+from fluxgrid.training.settings import FitSettings
 from fluxgrid.training.train import train_model
 
 FLUXES = ("gpp", "reco", "nee")
@@ -88,16 +88,40 @@ def _random_cells(random: np.random.Generator, count: int) -> tuple[np.ndarray, 
     return latitude, longitude
 
 
-def network(spec: ModelSpec, towers: Sites, config: TrainConfig) -> Predictor:
+def network(spec: ModelSpec, towers: Sites, fit: FitSettings) -> Predictor:
     """Return a model trained on towers."""
-    trained = train_model(towers, spec, config.fit, print)
+    trained = train_model(towers, spec, fit, lambda line: print(line, flush=True))
     width = spec.inputs.n_dynamic + len(spec.inputs.static_columns)
     nothing = TrainingDomain(np.zeros(width), np.ones(width), np.ones(width), np.zeros((1, width)), 1.0, np.inf)
     return Predictor(Checkpoint(Path(), spec, trained.scaler, trained.model, nothing, ""))
 
 
-def fluxes_of(predict: Callable[[Site], pd.DataFrame], cells: Sites, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
-    """Return what a model says of all cells, (time, n)."""
+def map_fluxes(predictor: Predictor, cells: Sites, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
+    """Return what a model says of all cells, (time, n): blocks of places, year by year, as a map is made."""
+    blocks = [cells.sites[first : first + BLOCK] for first in range(0, len(cells), BLOCK)]
+    parts = [_block_fluxes(predictor, block, time) for block in blocks]
+    return {flux: np.concatenate([part[flux] for part in parts], axis=1) for flux in FLUXES}
+
+
+def _block_fluxes(predictor: Predictor, block: Sequence[Site], time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
+    """Return what a model says of a block, (time, n); years before are spin-up."""
+    spec, index = predictor.checkpoint.spec.inputs, pd.DatetimeIndex(block[0].series.index)
+    wide = {n: np.stack([site.series[n].to_numpy(np.float32) for site in block], axis=1) for n in spec.forcings}
+    names = (*spec.static, *spec.classes)
+    statics = {n: np.array([site.statics[n] for site in block], np.float32) for n in names}
+    latitude = np.array([site.latitude for site in block])
+    state, parts = None, []
+    for year in np.unique(index.year):
+        rows = index.year == year
+        forcings = {name: values[rows] for name, values in wide.items()}
+        fluxes, state = predictor.predict(Places(index[rows], "daily", latitude, forcings, statics), state)
+        parts.append({flux: getattr(fluxes, flux) for flux in FLUXES})
+    wanted = index.isin(time)
+    return {flux: np.concatenate([part[flux] for part in parts])[wanted] for flux in FLUXES}
+
+
+def site_fluxes(predict: Callable[[Site], pd.DataFrame], cells: Sites, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
+    """Return what a baseline says of all cells, (time, n)."""
     tables = [predict(site).loc[time] for site in cells]
     return {flux: np.stack([table[flux].to_numpy(np.float32) for table in tables], axis=1) for flux in FLUXES}
 
@@ -136,8 +160,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resolution", type=float, default=0.5)
     parser.add_argument("--years", type=int, nargs=2, default=(2019, 2020))
-    parser.add_argument("--ceiling-towers", type=int, default=800)
+    parser.add_argument("--ceiling-towers", type=int, default=400)
     parser.add_argument("--ceiling-years", type=int, default=4)
+    parser.add_argument("--ceiling-epochs", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("out/reference_world"))
     options = parser.parse_args()
     config = load_config(TrainConfig, "train_default", {})
@@ -162,14 +187,15 @@ def main() -> None:
         "climatology of the class": BASELINES["climatology"](towers, inputs).predict,
         "nearest tower of the class": fit_nearest(towers).predict,
         "ridge": BASELINES["ridge"](towers, usable).predict,
-        "LightGBM": partial(predict_site, network(trees, towers, config)),
-        f"{spec.kind} (shipped)": partial(predict_site, Predictor(checkpoint)),
-        "ceiling": partial(predict_site, network(spec, ceiling, config)),
+        "LightGBM": network(trees, towers, config.fit),
+        f"{spec.kind} (shipped)": Predictor(checkpoint),
+        "ceiling": network(spec, ceiling, replace(config.fit, epochs=options.ceiling_epochs)),
     }
     tables = {}
-    for name, predict in models.items():
+    for name, model in models.items():
         print(name, flush=True)
-        tables[name] = score_table(scored(places, inside, cover, time, fluxes_of(predict, cells, time), truth))
+        fluxes = map_fluxes if isinstance(model, Predictor) else site_fluxes
+        tables[name] = score_table(scored(places, inside, cover, time, fluxes(model, cells, time), truth))
     title = (
         f"World {WORLD_VERSION}, digest {world_digest()}: {len(inside)} cells of {options.resolution} degrees, "
         f"{first}-{last}; {len(towers)} towers; ceiling from {len(ceiling)} cells x {options.ceiling_years} years"

@@ -40,18 +40,13 @@ def exp(x):
     shifted = x * 1.4426950408889634 + _SHIFT
     n = shifted - _SHIFT
     r = (x - n * 0.6931471803691238) - n * 1.9082149292705877e-10  # ln 2 in two parts
-    p = 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
-    p = p * r + 1.0
-    p = p * r + 1.0
+    # Estrin's order: the polynomial in pairs, so that few products wait for each other
+    r2 = r * r
+    r4 = r2 * r2
+    low = (1.0 + r) + r2 * (0.5 + r * (1.0 / 6.0))
+    middle = (1.0 / 24.0 + r * (1.0 / 120.0)) + r2 * (1.0 / 720.0 + r * (1.0 / 5040.0))
+    high = (1.0 / 40320.0 + r * (1.0 / 362880.0)) + r2 * (1.0 / 3628800.0 + r * (1.0 / 39916800.0))
+    p = low + r4 * (middle + r4 * high)
     power = (np.float64(shifted).view(np.int64) + np.int64(1023)) << np.int64(52)  # the bits of 2**n
     return p * np.int64(power).view(np.float64)
 

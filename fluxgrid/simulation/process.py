@@ -128,7 +128,7 @@ def run_years(
             _settle(state, flows)
         if year == first_year and stocks is not None:
             stocks.append(Stocks(state.places.copy(), state.columns.copy()))
-        result = _run_year(places, soil, state, year, with_carbon)
+        result = _run_year(places, soil, state, year, with_carbon, keep=year >= first_year)
         if year < settling:
             flows += np.stack([result.annual[name] for name in ANNUAL], axis=2)
         if year >= first_year:
@@ -137,14 +137,14 @@ def run_years(
             yield result
 
 
-def _run_year(places: Places, soil: np.ndarray, state: Stocks, year: int, with_carbon: bool) -> YearOfWorld:
-    """Carry all places through a year."""
+def _run_year(places: Places, soil: np.ndarray, state: Stocks, year: int, with_carbon: bool, keep: bool) -> YearOfWorld:
+    """Carry all places through a year; one that only leads to later years keeps no days."""
     for name, values in hidden_year(places.latitude, places.longitude, year).items():
         soil[name] = values
     time = pd.date_range(f"{year}-01-01", f"{year}-12-31", name="time")
     air = weather(places, time)
     n = len(places.latitude)
-    daily = np.empty((len(DAILY), n, len(time)))
+    daily = np.empty((len(DAILY), n, len(time) if keep else 0))
     annual = np.empty((n, len(COLUMNS), len(ANNUAL)))
     rows = tuple(air[name] for name in WEATHER[:-1])
     height = places.statics["elevation"]
@@ -215,14 +215,15 @@ def _run_places(
     """Carry each place through the year: what its columns share, then one column after the other."""
     days = vapour.shape[1]
     air, ground = np.empty((len(WEATHER), days)), np.empty((len(layout.GROUND), days))
-    course, fluxes = np.empty((len(layout.COURSE), days)), np.empty((4, days))
+    course, fluxes = np.empty((len(layout.COURSE), days)), np.empty((5, days))
     daily[:] = 0.0
     annual[:] = 0.0
     for i in range(len(height)):
         for row in range(len(rows)):
             air[row] = rows[row][i]
         _reference_evapotranspiration(air, vapour[i], wind[i], height[i])
-        ground_year(air, common, places[i], ground, daily[layout.SNOW_DEPTH, i])
+        ground_year(air, common, places[i], ground, fluxes[4])
+        _add(daily[layout.SNOW_DEPTH, i], 1.0, fluxes[4])
         for column in range(shares.shape[1]):
             share = shares[i, column]
             if share > 0.0:
@@ -243,7 +244,7 @@ def _run_places(
 
 @kernel
 def _add(total, share, values):
-    """Add the share of a column to its place, day by day."""
+    """Add the share of a column to its place, day by day of those that are kept."""
     for day in range(len(total)):
         total[day] += share * values[day]
 
