@@ -45,8 +45,12 @@ and years differ is partly in no covariate; satellite GPP does not see stress of
 are biased and gappy. **Not in it**: drought that outlasts the root zone, nutrients, irrigation, CO2, fire, pests as such,
 lateral flows, methane, sub-daily physics; forests are young and grow, soils carry no history but their carbon.
 
-The parameters of weather and of the process were adjusted until these gates held; nothing was adjusted after a model was
-scored. Gates that fail are said to fail.
+Frozen means: what leaves the world, in single precision. A test recomputes places, towers and yields and fails when they
+change without a new version.
+
+The parameters of weather and of the process, and the seeds of the slow temperature fields (the best of 60), were adjusted on
+the same real data until these gates held: they say that the world is like its models, not that it predicts others. Nothing
+was adjusted after a model was scored. Gates that fail are said to fail.
 """
 
 
@@ -78,6 +82,17 @@ _REMARKS = """## Remarks
 
 * Real cropland towers of the tower table are European and of winter cereals but for one; none stands in the Corn Belt. The
   amplitude of corn and soybean is held to SLOPE instead, and is then larger than at those towers.
+* Months of radiation are held to 15 %, the year to 10 %: November is 13 % too bright. No needleleaf tower of the daily table
+  has NEE with quality flags, so that noise is not compared there; several rows rest on two or three real towers.
+* Known defects of version 1.0, to be mended in the next one, since mending them changes values: evergreens shed all needles
+  in autumn (uptake does not feel it, winter respiration and litter do); litter and active soil carbon start at the balance
+  of two weather years, so that single places drift by 0.8 to 1.5 of the start (5 to 95 %) while the region keeps within
+  10 %; soil water is weighted by the vegetated share of a cell; a few constants of the formulas (frost, harvest day, snow
+  ramp, heat range) stand in the code and not in the YAML, so that only the test, not the digest, guards them.
+* Hidden does not mean independent: over the Midwest, all static covariates together explain linearly 0.20 of planting date,
+  0.24 of efficiency, 0.40 of turnover and 0.08 of residue removal, by chance, since the fields are wide.
+* Some numbers of the process (dormancy, stress memory, shares) have no source and were set so that the gates hold; the YAML
+  gives sources where there are any.
 * Sources of the real data: NLDAS-2 weather and SLOPE GPP of Adams County, Illinois, 2000-2016 (Jiang et al. 2021,
   doi:10.5194/essd-13-281-2021); NOAA nClimDiv 2000-2020 (Vose et al. 2014, doi:10.1175/JAMC-D-13-0248.1); FLUXNET2015
   (Pastorello et al. 2020, doi:10.1038/s41597-020-0534-3) and NEON towers."""

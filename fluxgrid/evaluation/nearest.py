@@ -13,6 +13,8 @@ from fluxgrid.evaluation.baselines import season_cycle, season_slots
 from fluxgrid.variables import MAP_FLUXES
 
 _KM_PER_DEGREE = 111.2
+_KIN = {"MF": ("MF", "DBF", "ENF")}
+"""Classes whose towers stand for another class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +36,8 @@ class NearestTower:
         -------
         tower : Site
         """
-        name = site.class_name("igbp")
-        alike = [tower for tower in self.towers if tower.class_name("igbp") == name] or list(self.towers)
+        names = _KIN.get(site.class_name("igbp"), (site.class_name("igbp"),))
+        alike = [tower for tower in self.towers if tower.class_name("igbp") in names] or list(self.towers)
         return min(alike, key=lambda tower: _distance_km(site, tower))
 
     def predict(self, site: Site) -> pd.DataFrame:

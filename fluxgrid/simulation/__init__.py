@@ -1,6 +1,7 @@
 """The reference world: a synthetic Midwest whose weather, land and carbon fluxes are known wall to wall.
 
-Everything is a pure function of place and date: two regions, tiles or periods that overlap agree bit for bit.
+Everything is a pure function of place and date: two regions, tiles or periods that overlap agree bit for bit. Only the
+errors of virtual towers and of county yields belong to one network or survey and its seed.
 """
 
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, simulate, true_fluxes

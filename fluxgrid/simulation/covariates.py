@@ -60,7 +60,7 @@ def simulate(
     Raises
     ------
     ConfigError
-        If satellite variables are asked for before the world begins.
+        If a variable is unknown, no day is asked for, or satellite variables before the world begins.
 
     Examples
     --------
@@ -76,6 +76,11 @@ def simulate_places(
 ) -> dict[str, np.ndarray]:
     """Return covariates of places whose land is given, such as the footprints of towers; see `simulate`."""
     wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
+    unknown = sorted(set(wanted) - {*FORCINGS, *STATICS})
+    if unknown or time.empty:
+        what = f"variables {', '.join(unknown)}" if unknown else "any days"
+        message = f"The world cannot give {what}. Ask for days, and for some of {', '.join((*FORCINGS, *STATICS))}."
+        raise ConfigError(message)
     varying = [name for name in wanted if name in FORCINGS]
     variables = _gather(places, time, varying) if varying else {}
     return {name: variables[name] if name in variables else _static(places, name) for name in wanted}
@@ -180,7 +185,7 @@ def check_period(first: pd.Timestamp, names: Iterable[str]) -> list[str]:
     bound = sorted(set(names) & {*TRUTH, *SATELLITE})
     if bound and first.year < EXTENT.first_year:
         return [
-            f"{', '.join(bound)} exist from {EXTENT.first_year}-01-01 on, asked for from {first:%Y-%m-%d}: begin "
+            f"{', '.join(bound)} exist from {EXTENT.first_year}-01-01 on, asked for from {first.date()}: begin "
             "later, or ask for weather alone"
         ]
     return []

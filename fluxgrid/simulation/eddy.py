@@ -129,8 +129,9 @@ def _fill(values: np.ndarray, out: np.ndarray, quality: np.ndarray, p: Eddy) -> 
     """Return values with what was not measured replaced by the mean of the days around, (time,); NaN far from any."""
     reach = np.arange(-p.fill_days, p.fill_days + 1)
     weights = np.exp(-0.5 * (reach / p.fill_scale) ** 2)
-    total = np.convolve(np.where(out, 0.0, values), weights, mode="same")
-    known = np.convolve(np.where(out, 0.0, 1.0), weights, mode="same")
+    days = slice(p.fill_days, p.fill_days + len(values))  # "same" would be as long as the window for a short record
+    total = np.convolve(np.where(out, 0.0, values), weights)[days]
+    known = np.convolve(np.where(out, 0.0, 1.0), weights)[days]
     around = np.where(known >= weights[0], total / np.maximum(known, weights[0]), np.nan)
     return np.asarray(np.where(out, around, quality * values + (1.0 - quality) * around))
 

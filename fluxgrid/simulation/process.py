@@ -75,7 +75,7 @@ class YearOfWorld:
     """See `fluxgrid.simulation.weather.weather`, (n, time)."""
     daily: dict[str, np.ndarray]
     """`layout.DAILY`, (n, time): fluxes g C m-2 d-1, ``lai``, ``fpar``, ``evaporation`` mm d-1, ``soil_water`` 0 to
-    1, ``snow`` mm; the mean over the place by its shares."""
+    the vegetated share, ``snow`` mm; the mean over the place by its shares."""
     annual: dict[str, np.ndarray]
     """`layout.ANNUAL`, (n, column), per unit area of the column."""
 

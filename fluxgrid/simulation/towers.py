@@ -83,7 +83,7 @@ def virtual_sites(
         series = {name: world[name][i, part] for name in FORCINGS}
         truth = {name: world[name][i, part].astype(np.float64) for name in ("gpp", "reco")}
         wind = world["wind_speed"][i, part].astype(np.float64)
-        stream = _stream(draw(seed, _ERRORS, i, 8 * len(days)))
+        stream = _stream(draw(seed, _ERRORS, i, 8 * len(days) + 64))
         series |= observe(truth, wind, time.year.to_numpy(), TOWERS.eddy, stream)
         statics = {name: float(np.float32(places.statics[name][i])) for name in STATICS}
         where = float(places.latitude[i]), float(places.longitude[i]), f"C{clusters[i]:02d}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from fluxgrid.variables import VARIABLES
 CHUNK = (73, 32, 32)
 """Steps and cells of a chunk: a calendar year of a tile touches at most seven."""
 
-# A year of a tile with all its variables takes about 150 MB a thread, whatever the grid and the period.
-_THREADS = min(os.cpu_count() or 1, 8)
+# A year of a tile with all its variables, and the one before, take about 200 MB a thread, whatever the period.
+_THREADS = min((os.cpu_count() or 1) + 2, 8)  # two more than cores: writing waits
 
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")  # reads two to three times as fast as zstd
 
@@ -80,7 +80,7 @@ def build_world(
     OutputError
         If the store cannot be written.
     """
-    template = world_template(grid, start, end, names, cells)
+    template = world_template(grid, start, end, names, cells)  # never of the truth
     return _write_store(grid, template, Path(path), progress, cells)
 
 
@@ -161,8 +161,7 @@ def check_world(
     """
     wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
     land = _wanted(grid, cells)
-    unknown = sorted(set(wanted) - {*FORCINGS, *STATICS, *TRUTH})
-    problems = [f"the world has no variable {name!r}; it has {', '.join((*FORCINGS, *STATICS))}" for name in unknown]
+    problems = list(_unknown(wanted))
     problems += check_period(pd.Timestamp(start), wanted)
     if pd.Timestamp(start) > pd.Timestamp(end):
         problems.append(f"the period {start} to {end} is empty: the end must not come before the start")
@@ -177,6 +176,17 @@ def check_world(
         raise ConfigError(
             itemise("The synthetic world cannot be built; give your own cube or another region", problems)
         )
+
+
+def _unknown(names: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is wrong with names; covariates and truth do not go into one store, where a model could see both."""
+    known = (*FORCINGS, *STATICS)
+    if names and set(names) <= set(TRUTH):
+        return
+    if not names:
+        yield f"no variable is asked for; there are {', '.join(known)}"
+    for name in sorted(set(names) - set(known)):
+        yield f"the world has no variable {name!r}; it has {', '.join(known)}"
 
 
 def _wanted(grid: Grid, cells: np.ndarray | None) -> np.ndarray:
@@ -277,6 +287,11 @@ def world_template(
         See `check_world`.
     """
     wanted = tuple(names) if names is not None else (*FORCINGS, *STATICS)
+    if set(wanted) & set(TRUTH):
+        message = (
+            f"{', '.join(wanted)}: the world has no variable a model may see among the true fluxes; see build_truth."
+        )
+        raise ConfigError(message)
     check_world(grid, start, end, wanted, cells)
     return _template(grid, start, end, wanted, cells)
 
@@ -289,7 +304,7 @@ def _template(
     cells: np.ndarray | None,
 ) -> xr.Dataset:
     """Return a store without values."""
-    time = pd.date_range(start, end, freq="D", name="time")
+    time = pd.date_range(pd.Timestamp(start).normalize(), pd.Timestamp(end).normalize(), freq="D", name="time")
     shapes = {name: ("y", "x") if name in STATICS else ("time", "y", "x") for name in names}
     sizes = {"time": len(time), "y": grid.shape[0], "x": grid.shape[1]}
     parts = {"time": 5 * CHUNK[0], "y": -1, "x": -1}  # whole chunks of the store, however large the grid

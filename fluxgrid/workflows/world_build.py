@@ -83,7 +83,9 @@ def build(
         )
         raise ConfigError(message)  # a file of one cell does not tell how large the cell is
     cells = region_share(place, grid) > 0
-    check_world(grid, first, last, (*variables, *TRUTH) if variables and truth else variables, cells)
+    check_world(grid, first, last, variables, cells)
+    if truth:
+        check_world(grid, first, last, TRUTH, cells)
     with progress("Building the covariates", None, "tiles") as shown:
         build_world(grid, first, last, cube, variables, shown.set, cells)
     if hidden is not None:

@@ -43,9 +43,9 @@ def test_a_section_is_checked(document):
         load_section("extent", Extent)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/reference_world.md"])
-def test_tables_are_of_this_world(name):
+@pytest.mark.parametrize(("name", "least"), [("README.md", 2), ("docs/reference_world.md", 1)])
+def test_tables_are_of_this_world(name, least):
     """A table made from another world must be made again."""
     digests = re.findall(r"digest[ `]+([0-9a-f]{16})", (ROOT / name).read_text(encoding="utf-8"))
-    assert digests
+    assert len(digests) >= least  # one for every table
     assert set(digests) == {world_digest()}

@@ -118,6 +118,9 @@ def test_what_cannot_be_built_is_said_and_leaves_nothing(store, tmp_path):
         build_world(CHICAGO, "1999-05-01", "1999-05-02", tmp_path / "w.zarr", ["lai", "tmax"])
     with pytest.raises(ConfigError, match="no variable 'gdd'; it has temperature_2m, tmin"):
         build_world(CHICAGO, "2010-01-01", "2010-01-02", tmp_path / "w.zarr", ["gdd"])
+    for names in (["tmax", "gpp"], ["nee"], []):  # a model must never find the truth beside its inputs
+        with pytest.raises(ConfigError, match=r"has no variable|no variable is asked for"):
+            build_world(CHICAGO, "2010-01-01", "2010-01-02", tmp_path / "w.zarr", names)
     with pytest.raises(ConfigError, match="holds US land"):
         build_world(lake, "2010-01-01", "2010-01-02", tmp_path / "w.zarr")
     assert not list(tmp_path.iterdir())
