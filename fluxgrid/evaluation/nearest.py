@@ -13,7 +13,7 @@ from fluxgrid.evaluation.baselines import season_cycle, season_slots
 from fluxgrid.variables import MAP_FLUXES
 
 _KM_PER_DEGREE = 111.2
-_KIN = {"MF": ("MF", "DBF", "ENF")}
+_KIN: dict[str | None, tuple[str | None, ...]] = {"MF": ("MF", "DBF", "ENF")}
 """Classes whose towers stand for another class."""
 
 
@@ -36,7 +36,8 @@ class NearestTower:
         -------
         tower : Site
         """
-        names = _KIN.get(site.class_name("igbp"), (site.class_name("igbp"),))
+        name = site.class_name("igbp")
+        names = _KIN.get(name, (name,))
         alike = [tower for tower in self.towers if tower.class_name("igbp") in names] or list(self.towers)
         return min(alike, key=lambda tower: _distance_km(site, tower))
 
