@@ -48,7 +48,7 @@ _API_NAMES = {
     "value": "Value",
 }
 _WANTED = ("Program", "Year", "Period", "State ANSI", "County ANSI", "Data Item", "Domain", "Value")
-# Withheld, less than half the unit, not available, not applicable, too few reports, low or high coefficient of variation
+# Withheld, less than half the unit, not available, not applicable, too few reports, low or high variation
 _WITHHELD = ("(D)", "(Z)", "(NA)", "(X)", "(S)", "(L)", "(H)")
 
 
