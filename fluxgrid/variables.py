@@ -13,10 +13,13 @@ from typing import Literal
 
 from fluxgrid.registry import unknown_name
 
-Role = Literal["forcing", "derived", "static", "class", "flux", "quality"]
+Role = Literal["forcing", "derived", "static", "class", "flux", "annual", "quality"]
 
 CARBON_FLUX_UNITS = "g m-2 d-1"
 """Grams of carbon per square metre of land and day: the unit of every flux in fluxgrid."""
+
+CARBON_UNITS = "g m-2"
+"""Grams of carbon per square metre: the unit of every sum over a calendar year."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Variable:
     long_name: str
     """What it is, with its sign convention where it has one."""
     role: Role
-    """``forcing`` and ``derived`` vary in time, ``static`` and ``class`` do not; ``derived`` ones are computed."""
+    """``forcing`` and ``derived`` vary in time, ``static`` and ``class`` do not; ``derived`` ones are computed.
+    ``annual`` ones are sums over a calendar year."""
     valid_range: tuple[float, float] | None = None
     """Values outside are a sign of a wrong unit or a broken file."""
     standard_name: str | None = None
@@ -142,6 +146,8 @@ _TABLE = (
         "toa_incoming_shortwave_flux",
     ),
     Variable("day_length", "h", "time from sunrise to sunset", "derived", (0, 24)),
+    Variable("calendar_year", "1", "calendar year", "derived", (1800, 2200)),
+    Variable("day_of_year", "1", "day of the year, 1 on 1 January", "derived", (1, 366)),
     # statics
     Variable("elevation", "m", "height above the geoid", "static", (-450, 9000), "surface_altitude"),
     Variable("sand", "g kg-1", "sand in the fine earth of the topsoil", "static", (0, 1000)),
@@ -186,6 +192,25 @@ _TABLE = (
         "flux",
         (-40, 60),
         _RESPIRATION_NAME.format("heterotrophic"),
+    ),
+    # sums over a calendar year
+    Variable("corn_yield", CARBON_UNITS, "carbon in harvested corn grain per area under corn", "annual", (0, 3000)),
+    Variable(
+        "soybean_yield", CARBON_UNITS, "carbon in harvested soybean grain per area under soybean", "annual", (0, 3000)
+    ),
+    Variable(
+        "harvest_removal",
+        CARBON_UNITS,
+        "carbon that leaves the cell as harvested grain per area of land, positive out of the land",
+        "annual",
+        (0, 3000),
+    ),
+    Variable(
+        "balance_after_harvest",
+        CARBON_UNITS,
+        "net ecosystem exchange plus harvest removal, positive is carbon lost by the land",
+        "annual",
+        (-6000, 6000),
     ),
     # quality of observations
     Variable("nee_qc", "1", "share of measured or good-quality gap-filled half-hours in NEE", "quality", (0, 1)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,9 @@ import pandas as pd
 from pyproj import CRS, Transformer
 
 from fluxgrid.output.flags import flag_masks, flag_meanings
+from fluxgrid.output.layers import CALIBRATION, Layers
 from fluxgrid.output.store import EPOCH_UNITS
-from fluxgrid.variables import MAP_FLUXES, VARIABLES
+from fluxgrid.variables import VARIABLES
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
@@ -24,12 +27,49 @@ _KEYWORDS = (
     "net ecosystem exchange, gross primary production, ecosystem respiration, carbon flux, upscaling, eddy covariance"
 )
 
+YEAR = "year"
+"""Scalar coordinate of the annual variables: the calendar year they are sums over."""
+
 _COMMENTS = {
     "nee": "RECO - GPP; positive to the atmosphere, negative is uptake by the land. Carbon that leaves as harvest, "
     "fire or in water is not part of it. Mass of carbon. CF has no standard name with this meaning and sign.",
     "gpp": "Positive is uptake by the land. Mass of carbon.",
     "reco": "Plants and soil together; positive to the atmosphere. Mass of carbon. "
     "CF has no standard name with this meaning.",
+    "ra": "RA + RH = RECO; positive to the atmosphere. Mass of carbon.",
+    "rh": "RA + RH = RECO; positive to the atmosphere. Mass of carbon.",
+    "corn_yield": "Per area of the crop, not of the cell: what a field of corn gives there. Carbon in grain.",
+    "soybean_yield": "Per area of the crop, not of the cell: what a field of soybean gives there. Carbon in grain.",
+    "harvest_removal": "Yield of each crop times its share of the land; zero where none is harvested. It is no part "
+    "of NEE: the carbon returns to the atmosphere elsewhere.",
+    "balance_after_harvest": "NEE summed over the calendar year + harvest_removal; positive is carbon lost by the "
+    "land, negative is carbon gained.",
+}
+
+_STORAGE = " NEE of cropland is not a change of storage: harvested carbon is excluded from it"
+_CARRIED = {
+    "harvest_removal": "; harvest_removal carries it",
+    "balance_after_harvest": "; balance_after_harvest is NEE of the year plus that",
+}
+
+_DRIVER = " It is an input of this map and not predicted: its errors are those of the driver, not the model's skill."
+
+_CALIBRATION = {
+    "calibration_id": {
+        "long_name": "calibrated place that weighs most in the cell; no value where the global model stands alone",
+        "comment": "Values of the cell are the mean of the outputs of calibrated parameter sets and of the global "
+        "model, by their weights.",
+    },
+    "calibration_weight": {
+        "long_name": "weight of the calibrated place that weighs most in the cell",
+        "units": "1",
+        "ancillary_variables": "calibration_id",
+    },
+    "calibration_global_weight": {
+        "long_name": "share of the global model in the values of the cell",
+        "units": "1",
+        "comment": "1 - the weights of all calibrated places",
+    },
 }
 
 _DISSIMILARITY = (
@@ -40,7 +80,7 @@ _DISSIMILARITY = (
 _Attributes = dict[str, Any]
 
 
-def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
+def variable_attributes(info: MapInfo, grid: Grid, layers: Layers) -> dict[str, _Attributes]:
     """Return the attributes of every variable on the map's cells.
 
     Parameters
@@ -49,16 +89,18 @@ def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
         Gives the threshold of applicability.
     grid : Grid
         The map's grid: maps on a projection name their auxiliary coordinates.
+    layers : Layers
+        What the map holds.
 
     Returns
     -------
     attributes : dict of str to dict
         By variable, without fill values and coordinates.
     """
-    everywhere: _Attributes = {"grid_mapping": "crs"}
-    if not grid.geographic:
-        everywhere["coordinates"] = "lat lon"
-    specific = {name: _flux_attributes(name) for name in MAP_FLUXES}
+    specific = {name: _flux_attributes(name, info, layers) for name in layers.fluxes}
+    specific |= {name: _annual_attributes(name) for name in layers.annual}
+    if layers.calibrated_places:
+        specific |= _calibration_attributes(layers.calibrated_places)
     specific["quality_flag"] = _flag_attributes()
     specific["applicability"] = _applicability_attributes(info.applicability_threshold)
     specific["cell_area"] = {
@@ -80,7 +122,9 @@ def variable_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
         "units": "1",
         "coverage_content_type": "auxiliaryInformation",
     }
-    return {name: {**attributes, **everywhere} for name, attributes in specific.items()}
+    return {
+        name: {**attributes, **_place_attributes(name in layers.annual, grid)} for name, attributes in specific.items()
+    }
 
 
 def coordinate_attributes(info: MapInfo, grid: Grid) -> dict[str, _Attributes]:
@@ -185,8 +229,15 @@ def global_attributes(info: MapInfo, grid: Grid, times: pd.DatetimeIndex, ends: 
     return {**attributes, **{key: str(value) for key, value in info.attributes.items()}}
 
 
-def _flux_attributes(name: str) -> _Attributes:
-    """Attributes of nee, gpp or reco."""
+def _place_attributes(annual: bool, grid: Grid) -> _Attributes:
+    """Attributes that tie a variable to its coordinates."""
+    coordinates = [*([YEAR] if annual else []), *([] if grid.geographic else ["lat", "lon"])]
+    named: _Attributes = {"coordinates": " ".join(coordinates)} if coordinates else {}
+    return {"grid_mapping": "crs"} | named
+
+
+def _flux_attributes(name: str, info: MapInfo, layers: Layers) -> _Attributes:
+    """Attributes of a flux."""
     variable = VARIABLES[name]
     attributes: _Attributes = {"standard_name": variable.standard_name} if variable.standard_name else {}
     return attributes | {
@@ -196,9 +247,66 @@ def _flux_attributes(name: str) -> _Attributes:
         "cell_methods": "time: mean area: mean where land",
         "ancillary_variables": "quality_flag applicability",
         "cell_measures": "area: cell_area",
+        "comment": _flux_comment(name, info, layers),
+        "coverage_content_type": "modelResult",
+    }
+
+
+def _flux_comment(name: str, info: MapInfo, layers: Layers) -> str:
+    """Return what a reader must know of a flux in this map."""
+    comment = _COMMENTS[name]
+    if name == "nee" and layers.annual:
+        comment += _STORAGE + "".join(text for other, text in _CARRIED.items() if other in layers.annual) + "."
+    if name == "gpp" and info.gpp_is_driver:
+        comment += _DRIVER
+    return comment
+
+
+def _annual_attributes(name: str) -> _Attributes:
+    """Attributes of a sum over a calendar year."""
+    where = "crops" if name.endswith("_yield") else "land"
+    return {
+        "long_name": f"{VARIABLES[name].long_name}, over the calendar year",
+        "units": VARIABLES[name].units,
+        "expressed_as": "carbon",
+        "cell_methods": f"{YEAR}: sum (over the calendar year) area: mean where {where}",
+        "cell_measures": "area: cell_area",
         "comment": _COMMENTS[name],
         "coverage_content_type": "modelResult",
     }
+
+
+def _calibration_attributes(places: Sequence[str]) -> dict[str, _Attributes]:
+    """Attributes of the variables about calibration."""
+    flags = {"flag_values": np.arange(len(places), dtype="int16"), "flag_meanings": place_meanings(places)}
+    attributes = {name: {**_CALIBRATION[name], "coverage_content_type": "auxiliaryInformation"} for name in CALIBRATION}
+    return attributes | {"calibration_id": {**attributes["calibration_id"], **flags}}
+
+
+def place_meanings(places: Sequence[str]) -> str:
+    """Return the names of places as CF's ``flag_meanings`` wants them.
+
+    Parameters
+    ----------
+    places : sequence of str
+
+    Returns
+    -------
+    meanings : str
+        Separated by blanks; every character CF does not allow is an underscore, and names that become the same, or
+        begin with what a name must not begin with, carry their number.
+
+    Examples
+    --------
+    >>> place_meanings(["US-Ne1", "Saint Louis, MO", "Saint_Louis, MO"])
+    'US-Ne1 Saint_Louis__MO Saint_Louis__MO_2'
+    """
+    names: list[str] = []
+    for number, place in enumerate(places):
+        name = re.sub(r"[^A-Za-z0-9_.+@-]", "_", place)
+        name = name if re.match(r"[A-Za-z]", name) else f"place_{name}"
+        names.append(f"{name}_{number}" if name in names else name)
+    return " ".join(names)
 
 
 def _flag_attributes() -> _Attributes:
@@ -221,6 +329,31 @@ def _applicability_attributes(threshold: float) -> _Attributes:
         "comment": _DISSIMILARITY,
         "references": "Meyer and Pebesma (2021), https://doi.org/10.1111/2041-210X.13650",
         "coverage_content_type": "qualityInformation",
+    }
+
+
+def year_attributes(info: MapInfo) -> _Attributes:
+    """Return the attributes of the scalar coordinate of the annual variables.
+
+    Parameters
+    ----------
+    info : MapInfo
+        Gives the day definition.
+
+    Returns
+    -------
+    attributes : dict
+    """
+    return {
+        "standard_name": "time",
+        "long_name": "start of the calendar year",
+        "units": EPOCH_UNITS,
+        "calendar": "standard",
+        "units_metadata": "leap_seconds: none",
+        # without bounds: CF allows them on a scalar, compliance-checker does not
+        "comment": "Annual variables are sums over the calendar year, from this day to the first day of the next year; "
+        f"days are {info.day_definition} days.",
+        "coverage_content_type": "coordinate",
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -17,8 +17,16 @@ import xarray as xr
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError, itemise
 from fluxgrid.files import atomic_path
-from fluxgrid.output.cf import coordinate_attributes, global_attributes, grid_mapping_attributes, variable_attributes
-from fluxgrid.output.store import DTYPES, readable
+from fluxgrid.output.cf import (
+    YEAR,
+    coordinate_attributes,
+    global_attributes,
+    grid_mapping_attributes,
+    variable_attributes,
+    year_attributes,
+)
+from fluxgrid.output.layers import GLOBAL_ONLY, PLAIN, Layers, layers_of, whole_year
+from fluxgrid.output.store import readable
 from fluxgrid.output.stream import BUDGET_BYTES, MapSource, open_map
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ class FilePlan:
     """Steps of the store the file holds."""
 
 
-def plan_files(times: pd.DatetimeIndex, shape: tuple[int, int]) -> tuple[FilePlan, ...]:
+def plan_files(times: pd.DatetimeIndex, shape: tuple[int, int], layers: Layers = PLAIN) -> tuple[FilePlan, ...]:
     """Decide which steps go into which file.
 
     Parameters
@@ -54,6 +62,8 @@ def plan_files(times: pd.DatetimeIndex, shape: tuple[int, int]) -> tuple[FilePla
         Starts of the steps, ascending.
     shape : (rows, columns)
         Of the grid.
+    layers : Layers
+        What the map holds.
 
     Returns
     -------
@@ -68,10 +78,9 @@ def plan_files(times: pd.DatetimeIndex, shape: tuple[int, int]) -> tuple[FilePla
     >>> [plan.period for plan in plan_files(days, (6000, 9000))][:2]
     ['2019-01', '2019-02']
     """
-    cell_bytes = sum(dtype.itemsize for dtype in DTYPES.values())
     plans: list[FilePlan] = []
     for year, start, stop in _runs(times.year):
-        if (stop - start) * shape[0] * shape[1] * cell_bytes <= LARGEST_FILE_BYTES:
+        if (stop - start) * shape[0] * shape[1] * layers.step_bytes <= LARGEST_FILE_BYTES:
             plans.append(FilePlan(str(year), slice(start, stop)))
         else:
             months = _runs(times[start:stop].month)
@@ -90,7 +99,8 @@ def export_netcdf(
 ) -> Path:
     """Write a map, or some of its steps, as one CF-1.11 NetCDF file.
 
-    The file is written piece by piece, read back and compared with the store, and appears only if all agrees.
+    The file is written piece by piece, read back and compared with the store, and appears only if all agrees. Annual
+    variables go into the file that holds the last step of a whole calendar year, and into no other.
 
     Parameters
     ----------
@@ -121,14 +131,14 @@ def export_netcdf(
     OutputError
         If the file cannot be written, or does not read back as it should; every disagreement is listed.
     """
-    dataset = open_map(source).isel(time=steps)
+    dataset = _part(open_map(source), steps, info.step)
     _check_door(dataset, grid, land_fraction)
     with atomic_path(path) as temporary:
         with _netcdf_errors(path), netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
             _write_frame(
                 file, dataset, grid, info, land_fraction, land_fraction if region_land is None else region_land
             )
-            for name in DTYPES:
+            for name in layers_of(dataset).dtypes:
                 _copy_variable(file, dataset, name)
         problems = verify_netcdf(temporary, dataset, grid)
         if problems:
@@ -158,7 +168,7 @@ def verify_netcdf(path: Path | str, dataset: xr.Dataset, grid: Grid) -> list[str
         file.set_auto_mask(False)
         problems = _frame_problems(file, dataset, grid)
         if not problems:
-            unlike = [name for name in DTYPES if not _same_values(file, dataset, name)]
+            unlike = [name for name in layers_of(dataset).dtypes if not _same_values(file, dataset, name)]
             problems = [f"{name}: values differ from the store" for name in unlike]
     return problems
 
@@ -168,6 +178,15 @@ def _runs(labels: pd.Index) -> list[tuple[int, int, int]]:
     values = np.asarray(labels)
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
     return [(int(values[a]), int(a), int(b)) for a, b in zip(starts, [*starts[1:], len(values)], strict=True)]
+
+
+def _part(dataset: xr.Dataset, steps: slice, step: str) -> xr.Dataset:
+    """Return some steps of a map, with its annual variables where they belong to these."""
+    times = pd.DatetimeIndex(dataset["time"].values)
+    part = dataset.isel(time=steps)
+    if part.sizes["time"] and part["time"].values[-1] == times[-1] and whole_year(times, step):
+        return part
+    return part.drop_vars(layers_of(dataset).annual)
 
 
 def _check_door(dataset: xr.Dataset, grid: Grid, land_fraction: np.ndarray) -> None:
@@ -212,12 +231,15 @@ def _write_frame(
     _write_time(file, times, ends, attributes["time"])
     _write_axes(file, grid, attributes)
     _put(file, "crs", (), np.int32(0), grid_mapping_attributes(grid))
-    cells = variable_attributes(info, grid)
+    layers = layers_of(dataset)
+    cells = variable_attributes(info, grid, layers)
     _put(file, "cell_area", grid.dims, grid.cell_area(), cells["cell_area"])
     for name, share in (("land_area_fraction", land_fraction), ("region_land_area_fraction", region_land)):
         _put(file, name, grid.dims, np.asarray(share, "float32"), cells[name])
-    for name in DTYPES:
-        _create_map_variable(file, name, grid, len(times), cells[name])
+    if layers.annual:
+        _put(file, YEAR, (), _days(pd.DatetimeIndex([f"{times[-1].year}-01-01"]))[0], year_attributes(info))
+    for name in layers.dtypes:
+        _create_map_variable(file, name, layers, grid, cells[name])
 
 
 def _write_time(file: netCDF4.Dataset, times: pd.DatetimeIndex, ends: pd.DatetimeIndex, attributes: dict) -> None:
@@ -250,22 +272,30 @@ def _put(file: netCDF4.Dataset, name: str, dims: tuple, values: Any, attributes:
     variable[...] = values
 
 
-def _create_map_variable(file: netCDF4.Dataset, name: str, grid: Grid, steps: int, attributes: dict) -> None:
+def _create_map_variable(file: netCDF4.Dataset, name: str, layers: Layers, grid: Grid, attributes: dict) -> None:
     """Declare one variable of the map."""
     height, width = (min(n, _MAX_SIDE) for n in grid.shape)
+    steps = len(file.dimensions["time"])
     few = int(np.clip(_MIN_CHUNK_CELLS // (height * width), 1, min(steps, 31)))
-    dtype = DTYPES[name]
+    before = layers.dims(name)[:-2]  # time, or nothing
     variable = file.createVariable(
         name,
-        dtype,
-        ("time", *grid.dims),
+        layers.dtypes[name],
+        (*before, *grid.dims),
         zlib=True,
         complevel=1,
         shuffle=True,
-        chunksizes=(few, height, width),
-        fill_value=FILL if dtype.kind == "f" else False,
+        chunksizes=(*([few] if before else []), height, width),
+        fill_value=_fill(name, layers.dtypes[name]),
     )
     variable.setncatts(attributes)
+
+
+def _fill(name: str, dtype: np.dtype) -> Any:
+    """Return the fill value of a variable; False for none."""
+    if name == "calibration_id":
+        return np.int16(GLOBAL_ONLY)
+    return FILL if dtype.kind == "f" else False
 
 
 def _copy_variable(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> None:
@@ -276,21 +306,21 @@ def _copy_variable(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> Non
         variable[block] = _read(dataset, name, block)
 
 
-def _blocks(shape: tuple[int, ...], chunks: list[int]) -> Iterator[tuple[slice, ...]]:
-    """Cut a variable into blocks of whole chunks, with as many steps as fit the memory budget."""
-    steps, height, width = chunks
-    longest = max(1, BUDGET_BYTES // (4 * steps * height * width)) * steps
-    sizes = (longest, height, width)
+def _blocks(shape: tuple[int, ...], chunks: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Cut a variable into blocks of whole chunks, with as many steps, if it has any, as fit the memory budget."""
+    *steps, height, width = chunks
+    longest = [max(1, BUDGET_BYTES // (4 * few * height * width)) * few for few in steps]
+    sizes = (*longest, height, width)
     yield from product(*([slice(a, min(a + s, n)) for a in range(0, n, s)] for n, s in zip(shape, sizes, strict=True)))
 
 
 def _read(dataset: xr.Dataset, name: str, block: tuple) -> np.ndarray:
     """Read a block of the store as the file shall hold it."""
+    dtype = layers_of(dataset).dtypes[name]
     with readable(f"{name} at (time, row, column) {block}"):
-        values = np.asarray(dataset[name][block].values, DTYPES[name])
-    if values.dtype.kind == "f":
-        values = np.where(np.isnan(values), FILL, values)
-    return values
+        values = dataset[name][block].values
+    empty = np.isnan(values)  # of a NetCDF map also where an integer had its fill value
+    return np.where(empty, _fill(name, dtype), values).astype(dtype) if empty.any() else np.asarray(values, dtype)
 
 
 def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> list[str]:
@@ -305,11 +335,10 @@ def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> l
 
 def _same_values(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> bool:
     """Compare the first, middle and last step bit for bit, where a shifted or cut copy shows."""
-    _, height, width = file[name].chunking()
-    steps, *size = file[name].shape
-    picks = sorted({0, steps // 2, steps - 1})
-    for _, rows, cols in _blocks((1, *size), [1, height, width]):
-        if not np.array_equal(file[name][picks, rows, cols], _read(dataset, name, (picks, rows, cols))):
+    *steps, _, _ = file[name].shape
+    picks = [sorted({0, count // 2, count - 1}) for count in steps]
+    for cells in _blocks(file[name].shape[-2:], file[name].chunking()[-2:]):
+        if not np.array_equal(file[name][(*picks, *cells)], _read(dataset, name, (*picks, *cells))):
             return False
     return True
 

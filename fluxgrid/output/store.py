@@ -20,25 +20,21 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from fluxgrid.errors import DamagedMap, OutputExists, TileMismatch, itemise
 from fluxgrid.files import atomic_folder, output_error
-from fluxgrid.output.flags import Quality
-from fluxgrid.variables import MAP_FLUXES
+from fluxgrid.output.layers import PLAIN, Layers
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
     from fluxgrid.geo.tiles import Tile
 
-DTYPES: dict[str, np.dtype] = {
-    **{name: np.dtype("float32") for name in MAP_FLUXES},
-    "quality_flag": np.dtype("int8"),
-    "applicability": np.dtype("float32"),
-}
-"""Every variable of a map store and its type, in order; all have dims (time, y, x)."""
-
 EPOCH_UNITS = "days since 1970-01-01 00:00:00"
 """Unit of time in map stores and NetCDF files."""
 
+_NAMES = "variables"  # attribute of the store: what it holds beside coordinates, in order
 
-def create_store(path: Path | str, grid: Grid, times: pd.DatetimeIndex, chunk: int = 32) -> None:
+
+def create_store(
+    path: Path | str, grid: Grid, times: pd.DatetimeIndex, layers: Layers = PLAIN, chunk: int = 32
+) -> None:
     """Make an empty map store: metadata and coordinates, no values.
 
     Every cell reads as missing and outside the region until it is written.
@@ -51,6 +47,8 @@ def create_store(path: Path | str, grid: Grid, times: pd.DatetimeIndex, chunk: i
         The map's grid.
     times : DatetimeIndex
         Starts of the steps.
+    layers : Layers
+        Variables of the map.
     chunk : int
         Side of a chunk in cells; a chunk holds all steps.
 
@@ -65,12 +63,12 @@ def create_store(path: Path | str, grid: Grid, times: pd.DatetimeIndex, chunk: i
     if path.exists():
         message = f"{path} exists. Resume the run that made it (--resume) or choose another folder (--out)."
         raise OutputExists(message)
-    shape = (len(times), *grid.shape)
     with atomic_folder(path) as temporary:
         group = zarr.open_group(temporary, mode="w", zarr_format=3)
+        group.attrs[_NAMES] = list(layers.dtypes)
         _write_coordinates(group, grid, times)
-        for name, dtype in DTYPES.items():
-            _create_variable(group, name, shape, (len(times), chunk, chunk), dtype)
+        for name in layers.dtypes:
+            _create_variable(group, name, layers, (len(times), *grid.shape), (len(times), chunk, chunk))
 
 
 def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -> None:
@@ -84,8 +82,8 @@ def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -
         A store made by `create_store`.
     tile : Tile
         Where; a whole number of chunks, or up to the edge of the map.
-    arrays : mapping of str to array (time, h, w)
-        One array for each of `DTYPES`, of exactly that type.
+    arrays : mapping of str to array (time, h, w) or (h, w)
+        One array for each variable of the store, of exactly its type.
 
     Raises
     ------
@@ -99,8 +97,8 @@ def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -
     if problems:
         raise TileMismatch(itemise(f"Tile {tile.name} does not fit {path}", problems))
     try:
-        for name in DTYPES:
-            _variable(group, name)[:, tile.rows, tile.cols] = arrays[name]
+        for name in _names(group):
+            _variable(group, name)[..., tile.rows, tile.cols] = arrays[name]
     except OSError as error:
         raise output_error(error, path) from error
 
@@ -116,7 +114,7 @@ def open_store(path: Path | str) -> xr.Dataset:
     Returns
     -------
     dataset : Dataset
-        Variables of `DTYPES`, dims (time, y, x), backed by dask in the chunks of the store.
+        Variables of its `Layers`, dims (time, y, x) or (y, x), backed by dask in the chunks of the store.
 
     Raises
     ------
@@ -151,9 +149,9 @@ def tile_digest(path: Path | str, tile: Tile) -> str:
     """
     group = _open_group(path, "r")
     digest = hashlib.blake2b(digest_size=16)
-    for name in DTYPES:
+    for name in _names(group):
         with readable(f"{name} in tile {tile.name} of {path}"):
-            values = np.asarray(_variable(group, name)[:, tile.rows, tile.cols])
+            values = np.asarray(_variable(group, name)[..., tile.rows, tile.cols])
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
@@ -192,17 +190,27 @@ def _variable(group: zarr.Group, name: str) -> zarr.Array[Any]:
         return cast("zarr.Array[Any]", group[name])
 
 
-def _create_variable(group: zarr.Group, name: str, shape: tuple, chunks: tuple, dtype: np.dtype) -> None:
+def _names(group: zarr.Group) -> list[str]:
+    """Return the names of the store's variables, in order."""
+    with readable(f"the list of variables of {group.store_path}"):
+        return list(cast("list[str]", group.attrs[_NAMES]))
+
+
+def _create_variable(group: zarr.Group, name: str, layers: Layers, shape: tuple, chunks: tuple) -> None:
     """Declare one variable of the map; a checksum follows each chunk, for lz4 itself notices few flipped bits."""
+    dims = layers.dims(name)
+    attributes: dict[str, Any] = {"grid_mapping": "spatial_ref"}
+    if name == "calibration_id":
+        attributes["places"] = list(layers.calibrated_places)
     group.create_array(
         name,
-        shape=shape,
-        chunks=chunks,
-        dtype=dtype,
-        fill_value=np.nan if dtype.kind == "f" else Quality.OUTSIDE_REGION.value,
+        shape=shape[-len(dims) :],
+        chunks=chunks[-len(dims) :],
+        dtype=layers.dtypes[name],
+        fill_value=layers.empty(name),
         compressors=[BloscCodec(cname="lz4", clevel=5, shuffle=BloscShuffle.shuffle), Crc32cCodec()],
-        dimension_names=("time", "y", "x"),
-        attributes={"grid_mapping": "spatial_ref"},
+        dimension_names=dims,
+        attributes=attributes,
     )
 
 
@@ -248,13 +256,19 @@ def _coordinate_problems(group: zarr.Group, tile: Tile) -> list[str]:
 
 def _array_problems(group: zarr.Group, tile: Tile, arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Say what is wrong with the arrays."""
-    shape = (_variable(group, "nee").shape[0], tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start)
-    problems = [f"{name} is missing" for name in DTYPES if name not in arrays]
-    unknown = [name for name in arrays if name not in DTYPES]
-    problems += [f"{name} is not a variable of a map store ({', '.join(DTYPES)})" for name in unknown]
-    for name in DTYPES.keys() & arrays.keys():
-        if arrays[name].shape != shape:
-            problems.append(f"{name} has shape {arrays[name].shape}, not {shape} (time, y, x)")
-        if arrays[name].dtype != DTYPES[name]:
-            problems.append(f"{name} has type {arrays[name].dtype}, not {DTYPES[name]}")
+    names = _names(group)
+    cells = tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start
+    problems = [f"{name} is missing" for name in names if name not in arrays]
+    problems += [
+        f"{name} is not a variable of this map store ({', '.join(names)})" for name in arrays.keys() - {*names}
+    ]
+    for name in arrays.keys() & {*names}:
+        variable, given = _variable(group, name), arrays[name]
+        shape = (*variable.shape[:-2], *cells)
+        if given.shape != shape:
+            problems.append(
+                f"{name} has shape {given.shape}, not {shape} ({', '.join(('time', 'y', 'x')[-len(shape) :])})"
+            )
+        if given.dtype != variable.dtype:
+            problems.append(f"{name} has type {given.dtype}, not {variable.dtype}")
     return sorted(problems)

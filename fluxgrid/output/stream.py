@@ -87,20 +87,20 @@ def _cuts(length: int, size: int) -> list[slice]:
 
 
 def read_block(dataset: xr.Dataset, name: str, block: Block) -> np.ndarray:
-    """Read all steps of some cells of one variable.
+    """Read some cells of one variable, at all steps if it has any.
 
     Parameters
     ----------
     dataset : Dataset
         From `open_map`.
     name : str
-        Variable, dims (time, y, x).
+        Variable, dims (time, y, x) or (y, x).
     block : (rows, columns)
         Which cells, as `blocks` gives them.
 
     Returns
     -------
-    values : array (time, rows, columns)
+    values : array (time, rows, columns) or (rows, columns)
 
     Raises
     ------
@@ -109,4 +109,4 @@ def read_block(dataset: xr.Dataset, name: str, block: Block) -> np.ndarray:
     """
     rows, cols = block
     with readable(f"{name}, rows {rows.start} to {rows.stop}, columns {cols.start} to {cols.stop}"):
-        return np.asarray(dataset[name][:, rows, cols].values)
+        return np.asarray(dataset[name][..., rows, cols].values)

@@ -16,8 +16,9 @@ from scipy import sparse
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
+from fluxgrid.output.layers import layers_of
 from fluxgrid.output.stream import MapSource, blocks, open_map, read_block
-from fluxgrid.variables import MAP_FLUXES
+from fluxgrid.variables import MAP_FLUXES, VARIABLES
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
@@ -36,6 +37,7 @@ COLUMNS = (
 )
 """Columns of ``totals.csv``."""
 
+_PER_CROP = ("corn_yield", "soybean_yield")  # without the crop's area in each cell they sum to nothing
 _GRAMS_PER_TG = 1e12
 _ELSEWHERE_SHARE = 1e-3  # less of the region's land than this outside every state is a sliver of the outlines
 
@@ -108,6 +110,9 @@ def write_totals(
     ``sum_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
     A year is there if the map holds any of it.
 
+    Annual variables per area of land have a row for each place and whole calendar year; yields, which are per area of a
+    crop, have none. Fluxes beyond `MAP_FLUXES` have months for the region and its states, and years for all places.
+
     Parameters
     ----------
     sources : sequence of path or Dataset
@@ -136,9 +141,9 @@ def write_totals(
     """
     units = land_units(region, grid, land_fraction)
     frames = [frame for source in sources for frame in _source_totals(open_map(source), units, grid, step)]
-    monthly = pd.concat(frames, ignore_index=True)
-    yearly = monthly.assign(period=monthly["period"].str[:4])
-    table = _finish(pd.concat([monthly, yearly]), units)
+    found = pd.concat(frames, ignore_index=True)
+    yearly = found.assign(period=found["period"].str[:4])
+    table = _finish(pd.concat([found[_monthly(found, units)], yearly]), units)
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
     return Path(path)
@@ -172,8 +177,14 @@ def _unit_table(level: str, frame: gpd.GeoDataFrame, elsewhere: bool) -> pd.Data
     return table
 
 
+def _monthly(found: pd.DataFrame, units: Units) -> np.ndarray:
+    """Return which sums are of a month that shall be in the table."""
+    small = (units.table["level"] == "county").to_numpy()[found["unit"]]
+    return ((found["period"].str.len() > len("2019")) & (found["flux"].isin(MAP_FLUXES) | ~small)).to_numpy()
+
+
 def _source_totals(dataset: xr.Dataset, units: Units, grid: Grid, step: str) -> Iterator[pd.DataFrame]:
-    """Yield the monthly sums of each flux of one map."""
+    """Yield the monthly sums of each flux of one map, and its annual variables."""
     if dataset["nee"].shape[1:] != grid.shape:
         message = f"A map has {dataset['nee'].shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
         raise OutputError(message)
@@ -181,28 +192,42 @@ def _source_totals(dataset: xr.Dataset, units: Units, grid: Grid, step: str) -> 
     days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float32")
     months, starts = np.unique(times.strftime("%Y-%m"), return_index=True)
     month_days = np.add.reduceat(days.astype("float64"), starts)
-    for flux in MAP_FLUXES:
-        grams, covered = _flux_sums(dataset, flux, units, days, starts)
-        yield pd.DataFrame(
-            {
-                "unit": np.repeat(np.arange(len(units.table)), len(months)),
-                "period": np.tile(months, len(units.table)),
-                "flux": flux,
-                "grams": grams.ravel(),
-                "covered": covered.ravel(),
-                "days": np.tile(month_days, len(units.table)),
-            }
-        )
+    layers = layers_of(dataset)
+    for flux in layers.fluxes:
+        yield _sums_table(flux, months, *_flux_sums(dataset, flux, units, days, starts), month_days)
+    one = np.ones(1, "float32"), np.zeros(1, int)  # a sum over the year is one step of length 1
+    for name in (name for name in layers.annual if name not in _PER_CROP):
+        grams, covered = _flux_sums(dataset, name, units, *one)
+        if covered.any():  # part of a year has no annual sum
+            yield _sums_table(name, np.array([str(times[-1].year)]), grams, covered, np.ones(1))
+
+
+def _sums_table(
+    name: str, periods: np.ndarray, grams: np.ndarray, covered: np.ndarray, days: np.ndarray
+) -> pd.DataFrame:
+    """Return the sums of one variable, (places, periods), as rows."""
+    places = len(grams)
+    return pd.DataFrame(
+        {
+            "unit": np.repeat(np.arange(places), len(periods)),
+            "period": np.tile(periods, places),
+            "flux": name,
+            "grams": grams.ravel(),
+            "covered": covered.ravel(),
+            "days": np.tile(days, places),
+        }
+    )
 
 
 def _flux_sums(
     dataset: xr.Dataset, flux: str, units: Units, days: np.ndarray, starts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return grams of carbon and covered land area x days, (places, months)."""
-    cells = np.arange(units.land.shape[1]).reshape(dataset[flux].shape[1:])
+    shape = (len(days), *dataset[flux].shape[-2:])
+    cells = np.arange(units.land.shape[1]).reshape(shape[1:])
     grams = covered = np.zeros((units.land.shape[0], len(starts)))
-    for block in blocks(dataset[flux].shape):
-        values = read_block(dataset, flux, block)
+    for block in blocks(shape):
+        values = read_block(dataset, flux, block).reshape(len(days), *cells[block].shape)
         present = np.isfinite(values) * days[:, None, None]
         mass = np.where(present > 0, values, 0) * days[:, None, None]
         land = units.land[:, cells[block].ravel()]
@@ -220,7 +245,7 @@ def _month_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
     """Turn sums into the columns of the file, region first."""
     table = sums.groupby(["unit", "period", "flux"], as_index=False, sort=False)[["grams", "covered", "days"]].sum()
-    order = {flux: i for i, flux in enumerate(MAP_FLUXES)}
+    order = {flux: i for i, flux in enumerate(VARIABLES)}
     table = table.sort_values(["unit", "period", "flux"], key=lambda c: c.map(order) if c.name == "flux" else c)
     area = units.area[table["unit"]]
     possible = (area * table["days"]).to_numpy()

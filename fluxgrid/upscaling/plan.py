@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import NUMERICS_VERSION
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.store import DTYPES
+from fluxgrid.output.layers import PLAIN, Layers
 from fluxgrid.prediction import BLOCK
+from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest, digest_arrays, versions
 
 CHUNK = 32
@@ -76,6 +77,10 @@ class Plan:
     """Tiles that cover the map exactly."""
     device: str = "cpu"
     """What predicts: ``cpu``, or the model of the GPU."""
+    layers: Layers = PLAIN
+    """What the map holds."""
+    blend: Blend | None = None
+    """Weights of calibrated places in every cell of the map, row by row; None where the global model stands alone."""
 
     @property
     def busy_tiles(self) -> tuple[Tile, ...]:
@@ -114,8 +119,12 @@ class Plan:
         cells = [self.region, digest_arrays({"share": self.region_share, "land": self.land_fraction})]
         # the cube counts by its content, in the keys of the units; here only how it is read
         mapping = load_mapping(self.cube.mapping).model_dump_json() if self.cube.mapping else None
+        layers = asdict(self.layers)
+        weights = {"places": self.blend.places, "weights": self.blend.weights} if self.blend is not None else {}
         machine = {"device": self.device, **{name: versions().get(name) for name in _ISA}}
-        return digest(self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine)
+        return digest(
+            self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine, layers, digest_arrays(weights)
+        )
 
     def store(self, work: Path, segment: Segment) -> Path:
         """Return the map store of a segment."""
@@ -167,7 +176,8 @@ def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Es
     steps = sum(_length(s) for s in plan.map_segments)
     spin_up = sum(_length(s) for s in plan.segments) - steps
     longest = max(_length(s) for s in plan.segments)
-    per_cell = sum(dtype.itemsize for dtype in DTYPES.values())
+    per_cell = plan.layers.step_bytes
+    once = sum(dtype.itemsize for dtype in plan.layers.constant.values())
     area = plan.grid.shape[0] * plan.grid.shape[1]
     # libraries; per lane a tile read and written, and one block inside a recurrent layer (measured: 14 states wide)
     block = BLOCK * longest * 4 * 14 * max(state, 4 * inputs)
@@ -182,7 +192,9 @@ def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Es
         pixel_days=int(cells * steps * days),
         spin_up_pixel_days=int(cells * spin_up * days),
         memory_bytes=held,
-        disk_bytes=2 * cells * steps * per_cell + cells * state * 4 * len(plan.segments) + area * 16,
+        disk_bytes=2 * cells * (steps * per_cell + len(plan.map_segments) * once)
+        + cells * state * 4 * len(plan.segments)
+        + area * 16,
         seconds=padded * (steps + spin_up) / rate / lanes,
     )
 

@@ -105,7 +105,7 @@ def _write_files(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, o
     netcdf = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
         times = plan.time[segment.steps]
-        for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape):
+        for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape, plan.layers):
             path = out / f"{plan.region}_{part.period}.nc"
             netcdf.append(export_netcdf(store, plan.grid, info, path, plan.land_fraction, part.steps, region_land))
     return Published(

@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fluxgrid.errors import IncompleteMap, OutputError, itemise
+from fluxgrid.geo.tiles import Tile
 from fluxgrid.output.store import create_store, write_tile
+from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.execute import Executor, run_tiles
 from fluxgrid.upscaling.folder import remove
@@ -52,7 +55,18 @@ class RunResult:
 def tile_tasks(plan: Plan) -> list[TileTask]:
     """Return the tiles of a plan with their masks."""
     wanted, flags = plan.wanted, plan.fixed_flags
-    return [TileTask(t, wanted[t.rows, t.cols].copy(), flags[t.rows, t.cols].copy()) for t in plan.busy_tiles]
+    return [
+        TileTask(t, wanted[t.rows, t.cols].copy(), flags[t.rows, t.cols].copy(), _tile_blend(plan, t))
+        for t in plan.busy_tiles
+    ]
+
+
+def _tile_blend(plan: Plan, tile: Tile) -> Blend | None:
+    """Return the weights of calibrated places in the cells of a tile."""
+    if plan.blend is None:
+        return None
+    rows = np.arange(plan.land_fraction.size).reshape(plan.grid.shape)[tile.rows, tile.cols].ravel()
+    return plan.blend.select(rows)
 
 
 def prepare_stores(plan: Plan, work: Path) -> None:
@@ -70,10 +84,10 @@ def prepare_stores(plan: Plan, work: Path) -> None:
             continue
         draft = path.with_name(f"draft-{path.name}")  # idle tiles have no records: the store appears with all of them
         remove(draft)
-        create_store(draft, plan.grid, pd.DatetimeIndex(plan.time[segment.steps]), CHUNK)
+        create_store(draft, plan.grid, pd.DatetimeIndex(plan.time[segment.steps]), plan.layers, CHUNK)
         steps = segment.steps.stop - segment.steps.start
         for tile in plan.idle_tiles:
-            write_tile(draft, tile, empty_arrays(steps, flags[tile.rows, tile.cols]))
+            write_tile(draft, tile, empty_arrays(steps, flags[tile.rows, tile.cols], plan.layers))
         draft.replace(path)
 
 

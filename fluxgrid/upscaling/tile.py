@@ -20,8 +20,10 @@ from fluxgrid.errors import CubeError, FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import load_checkpoint
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.store import DTYPES, tile_digest, write_tile
+from fluxgrid.output.layers import GLOBAL_ONLY, Layers, whole_year
+from fluxgrid.output.store import tile_digest, write_tile
 from fluxgrid.prediction import BlockState, Fluxes, Predictor
+from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import split_states
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.plan import CubeSource, Plan
@@ -49,6 +51,7 @@ class Job:
     """Map store of each segment; empty for spin-up."""
     labels: tuple[str, ...]
     origin: tuple[int, int]
+    layers: Layers
     work: str
 
     @classmethod
@@ -67,6 +70,7 @@ class Job:
             tuple(str(plan.store(work, s)) if s.scored else "" for s in plan.segments),
             tuple(plan.label(s) for s in plan.segments),
             plan.origin,
+            plan.layers,
             str(work),
         )
 
@@ -84,6 +88,8 @@ class TileTask:
     """Cells to predict, bool (h, w)."""
     flags: np.ndarray
     """Bits that do not depend on time, int8 (h, w)."""
+    blend: Blend | None = None
+    """Weights of calibrated places in the cells, row by row."""
 
 
 @dataclass(frozen=True)
@@ -238,22 +244,34 @@ class _TileRun:
                 before,
                 after,
             )
-            result, after_state = self._predictor.predict(places, state)
+            result, after_state = self._predictor.predict(places, state, self._blend_of(block))
             fluxes.append(result)
             handed.append(after_state)
         return fluxes, handed
 
+    def _blend_of(self, block: tuple[slice, slice]) -> Blend | None:
+        """Return the weights of calibrated places in the cells of a block."""
+        if self.task.blend is None:
+            return None
+        rows = np.arange(self.task.wanted.size).reshape(self.task.wanted.shape)[block].ravel()
+        return self.task.blend.select(rows)
+
     def _assemble(self, fluxes: list[Fluxes], segment: Segment) -> dict[str, np.ndarray]:
         """Put the blocks into arrays of the tile, masked and flagged."""
-        arrays = empty_arrays(segment.steps.stop - segment.steps.start, self.task.flags)
-        shape = arrays["nee"].shape
+        layers, calendar = self.job.layers, self.job.time[segment.steps]
+        arrays = empty_arrays(len(calendar), self.task.flags, layers)
+        annual = layers.annual if whole_year(calendar, self.job.step) else ()
         for block, result in zip(self.blocks, fluxes, strict=True):
             wanted = self.task.wanted[block]
-            for name in ("nee", "gpp", "reco", "applicability"):
-                values = getattr(result, name).reshape(shape[0], *wanted.shape)
-                arrays[name][(slice(None), *block)] = np.where(wanted, values, np.float32(np.nan))
-            bits = quality_bits(result, recycled=self._first_is_recycled(segment)).reshape(shape[0], *wanted.shape)
+            values = {name: result.daily[name] for name in layers.fluxes} | {"applicability": result.applicability}
+            values |= {name: result.annual[name] for name in annual}
+            for name, flat in values.items():
+                found = flat.reshape(*flat.shape[:-1], *wanted.shape)
+                arrays[name][(..., *block)] = np.where(wanted, found, np.float32(np.nan))
+            bits = quality_bits(result, recycled=self._first_is_recycled(segment)).reshape(-1, *wanted.shape)
             arrays["quality_flag"][(slice(None), *block)] |= np.where(wanted, bits, 0).astype(np.int8)
+        if self.task.blend is not None:
+            arrays |= calibration_arrays(self.task.blend, self.task.wanted)
         return arrays
 
     def _first_is_recycled(self, segment: Segment) -> bool:
@@ -292,12 +310,26 @@ def input_digests(task: TileTask, job: Job) -> tuple[str, ...]:
     return tuple(input_digest(job.cube.path, cube, spec.names, *place) for place in places)
 
 
-def empty_arrays(steps: int, flags: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays of a tile without any prediction, (T, h, w), from its fixed flags (h, w)."""
-    shape = (steps, *flags.shape)
-    arrays = {name: np.full(shape, np.nan if dtype.kind == "f" else 0, dtype) for name, dtype in DTYPES.items()}
+def empty_arrays(steps: int, flags: np.ndarray, layers: Layers) -> dict[str, np.ndarray]:
+    """Return the arrays of a tile without any prediction, (T, h, w) and (h, w), from its fixed flags (h, w)."""
+    arrays = {
+        name: np.full((steps, *flags.shape), layers.empty(name), dtype) for name, dtype in layers.stepwise.items()
+    }
+    arrays |= {name: np.full(flags.shape, layers.empty(name), dtype) for name, dtype in layers.constant.items()}
     arrays["quality_flag"][:] = flags
     return arrays
+
+
+def calibration_arrays(blend: Blend, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return which calibrated places the cells of a tile, (h, w), are predicted with."""
+    found = {
+        "calibration_id": blend.strongest,
+        "calibration_weight": blend.strongest_weight,
+        "calibration_global_weight": blend.global_weight,
+    }
+    empty = {"calibration_id": np.int16(GLOBAL_ONLY)}
+    nan = np.float32(np.nan)
+    return {name: np.where(wanted, v.reshape(wanted.shape), empty.get(name, nan)) for name, v in found.items()}
 
 
 def predictor_of(checkpoint: str, digest: str, device: str) -> Predictor:
@@ -371,8 +403,10 @@ def _read_variable(array: xr.DataArray) -> np.ndarray:
 
 
 def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:
-    """Return the bits of `quality_flag` that follow from the inputs, int8 (T, n)."""
+    """Return the bits of `quality_flag` that follow from inputs and model, int8 (T, n)."""
     bits = np.where(fluxes.missing, Quality.INPUT_MISSING.value, 0)
+    bits |= np.where(np.isnan(fluxes.nee) & ~fluxes.missing, Quality.NO_MODEL.value, 0)
     bits |= np.where(fluxes.filled | (recycled & ~fluxes.missing), Quality.FILLED.value, 0)
+    bits |= np.where(fluxes.provisional, Quality.PROVISIONAL.value, 0)
     bits |= np.where(fluxes.outside, Quality.OUTSIDE_APPLICABILITY.value, 0)
     return bits.astype(np.int8)

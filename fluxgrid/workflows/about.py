@@ -58,13 +58,16 @@ def map_info(
         "fluxgrid_warnings": " ".join(warnings) or "none",
     }
     caveats = (*cover, *spec.caveats)
+    if spec.gpp_is_driver:
+        caveats = (*caveats, "GPP is an input of the model: its errors are those of the driver, not the model's skill.")
     if spec.synthetic:
         caveats = ("Weather, land and fluxes are simulated: these are not observations.", *caveats)
     stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
     covariates = tuple(text for text in stated if text and text != UNSTATED)
     limits = f"; {spec.limits}" if spec.limits else ""
+    names = ", ".join(name.upper() for name in plan.layers.fluxes)
     return MapInfo(
-        title=f"{kind} (NEE, GPP, RECO) of {place}, {map_period(plan)}{limits}",
+        title=f"{kind} ({names}) of {place}, {map_period(plan)}{limits}",
         summary=(
             f"{plan.step.capitalize()} net ecosystem exchange, gross primary production and ecosystem respiration "
             f"predicted by {spec.name}: {spec.description}"
@@ -81,6 +84,7 @@ def map_info(
         sources=(*(text.strip(". ") for text in spec.sources), *covariates),
         attributes=attributes,
         created=created,
+        gpp_is_driver=spec.gpp_is_driver,
     )
 
 

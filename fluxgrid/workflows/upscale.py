@@ -19,6 +19,7 @@ from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.output.info import MapInfo
+from fluxgrid.output.layers import Layers
 from fluxgrid.prediction import Predictor
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
@@ -290,6 +291,7 @@ def _plan(
         region_share=share,
         tiles=make_tiles(grid, config.tile),
         device=device_name(device),
+        layers=Layers(checkpoint.spec.map_fluxes, checkpoint.spec.map_annual),
     )
     if not plan.wanted.any():
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."

@@ -1,4 +1,7 @@
-"""Small maps of Iowa with a plausible summer: daily on longitude and latitude, monthly on a projection."""
+"""Small maps of Iowa with a plausible summer: daily on longitude and latitude, monthly on a projection.
+
+Rich ones also hold the parts of respiration, annual variables and calibration.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,18 @@ from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.info import MapInfo
+from fluxgrid.output.layers import PLAIN, Layers
 from fluxgrid.output.netcdf import export_netcdf
 from fluxgrid.output.store import create_store, write_tile
 
 collect_ignore = ["qgis_client.py"]  # imports PyQGIS, which only the system Python has
 
 CHUNK = 4
+RICH = Layers(
+    ("nee", "gpp", "reco", "ra", "rh"),
+    ("corn_yield", "soybean_yield", "harvest_removal", "balance_after_harvest"),
+    ("Iowa", "Saint Louis, MO", "US-Ne1"),
+)
 THRESHOLD = 0.4
 
 
@@ -76,10 +85,30 @@ def make_arrays(grid: Grid, inside: np.ndarray, times: pd.DatetimeIndex, seed: i
     return {name: np.where(empty, np.float32(np.nan), v) for name, v in fluxes.items()} | {"quality_flag": flag}
 
 
-def write_store(path: Path, grid: Grid, times: pd.DatetimeIndex, arrays: dict[str, np.ndarray]) -> Path:
-    create_store(path, grid, times, CHUNK)
+def enrich(arrays: dict[str, np.ndarray], times: pd.DatetimeIndex, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return a map of a whole year of months with everything a map can hold."""
+    random = np.random.default_rng(seed)
+    shape = arrays["nee"].shape[1:]
+    known = np.isfinite(arrays["nee"]).any(axis=0)
+    days = np.asarray(times.days_in_month, "float32")[:, None, None]
+    removal = random.uniform(0, 300, shape)
+    balance = np.nansum(arrays["nee"] * days, axis=0) + removal
+    annual = (random.uniform(300, 500, shape), random.uniform(60, 120, shape), removal, balance)
+    place = np.where(known, random.integers(-1, 3, shape), -1).astype("int16")
+    weight = np.where(place < 0, 0, random.uniform(0.3, 0.6, shape))
+    constant = dict(zip(RICH.annual, annual, strict=True))
+    constant |= {"calibration_weight": weight, "calibration_global_weight": 1 - 1.2 * weight}
+    masked = {name: np.where(known, values, np.nan).astype("float32") for name, values in constant.items()}
+    parts = {"ra": 0.6 * arrays["reco"], "rh": 0.4 * arrays["reco"]}
+    return {**arrays, **parts, **masked, "calibration_id": place}
+
+
+def write_store(
+    path: Path, grid: Grid, times: pd.DatetimeIndex, arrays: dict[str, np.ndarray], layers: Layers = PLAIN
+) -> Path:
+    create_store(path, grid, times, layers, CHUNK)
     for tile in make_tiles(grid, 2 * CHUNK):
-        write_tile(path, tile, {name: values[:, tile.rows, tile.cols] for name, values in arrays.items()})
+        write_tile(path, tile, {name: values[..., tile.rows, tile.cols] for name, values in arrays.items()})
     return path
 
 
@@ -87,11 +116,13 @@ def inside_share(region: Region, grid: Grid) -> np.ndarray:
     return np.asarray(grid.coverage(gpd.GeoSeries([region.polygon], crs=4326)).sum(axis=0)).reshape(grid.shape)
 
 
-def make_example(folder: Path, grid: Grid, times: pd.DatetimeIndex, step: str) -> Example:
+def make_example(folder: Path, grid: Grid, times: pd.DatetimeIndex, step: str, layers: Layers = PLAIN) -> Example:
     region = find_region("iowa")
     inside = inside_share(region, grid)
     arrays = make_arrays(grid, inside, times)
-    store = write_store(folder / "map.zarr", grid, times, arrays)
+    if layers is RICH:
+        arrays = enrich(arrays, times)
+    store = write_store(folder / "map.zarr", grid, times, arrays, layers)
     info, land = make_info(step), np.clip(inside, 0, 1).astype("float32")
     file = export_netcdf(store, grid, info, folder / f"iowa_{times[0].year}.nc", land)
     return Example(region, grid, times, info, land, arrays, store, file)
@@ -110,6 +141,26 @@ def monthly(tmp_path_factory) -> Example:
     grid = Grid.from_bounds(find_region("iowa").bounds, 50_000.0, "EPSG:5070", bounds_crs="EPSG:4326")
     times = pd.date_range("2020-01-01", periods=12, freq="MS")
     return make_example(tmp_path_factory.mktemp("monthly"), grid, times, "monthly")
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory) -> Example:
+    """One leap year of months, 0.5 degrees, with everything a map can hold."""
+    grid = Grid.from_bounds(find_region("iowa").bounds, 0.5)
+    times = pd.date_range("2020-01-01", periods=12, freq="MS")
+    return make_example(tmp_path_factory.mktemp("rich"), grid, times, "monthly", RICH)
+
+
+@pytest.fixture(scope="session")
+def rich_albers(tmp_path_factory, monthly) -> Example:
+    """The same on a projection."""
+    return make_example(tmp_path_factory.mktemp("rich_albers"), monthly.grid, monthly.times, "monthly", RICH)
+
+
+@pytest.fixture(params=["rich", "rich_albers"])
+def rich_example(request) -> Example:
+    """Either of the two rich maps."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(params=["daily", "monthly"])

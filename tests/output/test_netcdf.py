@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import netCDF4
 import numpy as np
@@ -18,13 +19,19 @@ from compliance_checker.runner import CheckSuite, ComplianceChecker
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import DamagedMap, OutputError
 from fluxgrid.output import netcdf
+from fluxgrid.output.cf import place_meanings
 from fluxgrid.output.flags import Quality, flag_masks
+from fluxgrid.output.layers import Layers, layers_of
 from fluxgrid.output.netcdf import FILL, FilePlan, export_netcdf, plan_files
-from fluxgrid.output.store import DTYPES
-from fluxgrid.output.stream import blocks
+from fluxgrid.output.stream import blocks, open_map
+
+DTYPES = Layers().dtypes
+ANNUAL = {"corn_yield", "soybean_yield", "harvest_removal", "balance_after_harvest"}
 
 
-def test_compliance_checker_finds_nothing(example, tmp_path):
+@pytest.mark.parametrize("name", ["daily", "monthly", "rich", "rich_albers"])
+def test_compliance_checker_finds_nothing(request, name, tmp_path):
+    example = request.getfixturevalue(name)
     CheckSuite.load_all_available_checkers()
     report = tmp_path / "report.txt"
     ComplianceChecker.run_checker(
@@ -154,6 +161,75 @@ def test_pieces_that_do_not_belong_together_are_all_listed(daily, monthly, tmp_p
         export_netcdf(daily.store, monthly.grid, daily.info, tmp_path / "out.nc", daily.land[:2], slice(20, 30))
     for part in ("none of the steps", "the store has", "land_fraction has"):
         assert part in str(caught.value)
+
+
+def test_annual_variables_are_sums_over_a_year(rich_example):
+    with xr.open_dataset(rich_example.netcdf, decode_coords="all") as dataset:
+        for name in ("corn_yield", "harvest_removal", "balance_after_harvest"):
+            assert dataset[name].dims == rich_example.grid.dims
+            np.testing.assert_array_equal(dataset[name], rich_example.arrays[name])
+            assert dataset[name].attrs["units"] == "g m-2"
+            assert dataset[name].attrs["cell_methods"].startswith("year: sum")
+            assert dataset[name].coords["year"] == np.datetime64("2020-01-01")
+        assert dataset["corn_yield"].attrs["cell_methods"].endswith("crops")
+        for name in ("ra", "rh"):
+            np.testing.assert_array_equal(dataset[name], rich_example.arrays[name])
+            assert dataset[name].attrs["standard_name"].endswith("_respiration")
+        for part in (
+            "not a change of storage",
+            "harvest_removal carries it",
+            "balance_after_harvest is NEE of the year",
+        ):
+            assert part in dataset["nee"].attrs["comment"]
+
+
+def test_calibration_names_its_places_and_is_empty_where_the_global_model_stands_alone(rich_example):
+    place = rich_example.arrays["calibration_id"]
+    with netCDF4.Dataset(rich_example.netcdf) as file:
+        file.set_auto_mask(False)
+        variable = file["calibration_id"]
+        assert variable.flag_values.tolist() == [0, 1, 2]
+        assert variable.flag_meanings == "Iowa Saint_Louis__MO US-Ne1"
+        assert variable._FillValue == -1
+        np.testing.assert_array_equal(variable[:], place)
+    with xr.open_dataset(rich_example.netcdf) as dataset:
+        assert layers_of(dataset).calibrated_places == ("Iowa", "Saint_Louis__MO", "US-Ne1")
+        np.testing.assert_array_equal(np.isnan(dataset["calibration_id"]), place < 0)
+        for name in ("calibration_weight", "calibration_global_weight"):
+            np.testing.assert_array_equal(dataset[name], rich_example.arrays[name])
+
+
+def test_a_file_made_from_a_netcdf_map_is_the_same(rich, tmp_path):
+    again = export_netcdf(rich.netcdf, rich.grid, rich.info, tmp_path / "again.nc", rich.land)
+    with xr.open_dataset(rich.netcdf) as first, xr.open_dataset(again) as second:
+        xr.testing.assert_identical(first, second)
+
+
+def test_annual_variables_stand_in_the_file_with_the_end_of_the_year(rich, tmp_path):
+    def variables(source, grid, info, land, steps):
+        path = export_netcdf(source, grid, info, tmp_path / f"{steps.start}.nc", land, steps)
+        with xr.open_dataset(path) as dataset:
+            return set(dataset.variables)
+
+    arguments = rich.store, rich.grid, rich.info, rich.land
+    first, last = (variables(*arguments, steps) for steps in (slice(0, 6), slice(6, 12)))
+    assert last - first == {"year", *ANNUAL}
+    assert "calibration_id" in first
+    part = open_map(rich.store).isel(time=slice(0, 11))  # no year is complete
+    assert not variables(part, *arguments[1:], slice(5, 11)) & {"year", "corn_yield"}
+
+
+def test_gpp_that_drives_the_model_says_so(monthly, tmp_path):
+    info = replace(monthly.info, gpp_is_driver=True)
+    path = export_netcdf(monthly.store, monthly.grid, info, tmp_path / "out.nc", monthly.land)
+    with netCDF4.Dataset(path) as file, netCDF4.Dataset(monthly.netcdf) as other:
+        assert "errors are those of the driver, not the model's skill" in file["gpp"].comment
+        assert "driver" not in other["gpp"].comment
+
+
+def test_names_of_places_are_what_cf_allows():
+    names = place_meanings(["A b", "A_b", "1st", "_x", "Îowa", "US-Ne1"]).split()
+    assert names == ["A_b", "A_b_1", "place_1st", "place__x", "place__owa", "US-Ne1"]
 
 
 def test_read_only_folder_is_a_clear_error(daily, tmp_path):

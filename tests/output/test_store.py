@@ -20,8 +20,10 @@ from fluxgrid.errors import DamagedMap, FluxgridError, OutputError, OutputExists
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile, make_tiles
 from fluxgrid.output.flags import Quality, flag_masks
-from fluxgrid.output.store import DTYPES, create_store, open_store, tile_digest, write_tile
+from fluxgrid.output.layers import Layers, layers_of
+from fluxgrid.output.store import create_store, open_store, tile_digest, write_tile
 
+DTYPES = Layers().dtypes
 GRID = Grid.from_bounds((-91.5, -90.8, 41.0, 41.5), 0.1)  # 5 x 7
 TIMES = pd.date_range("2019-06-25", periods=11)
 
@@ -117,7 +119,7 @@ def test_every_mismatch_is_listed(store):
         "reco is missing",
         "gpp has shape (10, 4, 3), not (11, 4, 3)",
         "nee has type float64",
-        "yield is not a",
+        "yield is not a variable of this map store",
     ):
         assert part in message
 
@@ -160,6 +162,35 @@ def test_digest_depends_on_every_variable(store):
         write_tile(store, tile, arrays)
         digests.add(tile_digest(store, tile))
     assert len(digests) == 1 + len(DTYPES)
+
+
+def test_a_store_holds_what_its_layers_say(tmp_path):
+    layers = Layers(("nee", "gpp", "reco", "ra", "rh"), ("corn_yield",), ("Iowa", "Ohio"))
+    path = tmp_path / "map.zarr"
+    create_store(path, GRID, TIMES, layers, chunk=2)
+    dataset = open_store(path)
+    assert layers_of(dataset) == layers
+    assert {name: dataset[name].dtype for name in layers.dtypes} == layers.dtypes
+    assert (dataset["calibration_id"] == -1).all()
+    assert np.isnan(dataset["corn_yield"]).all()
+    tile = make_tiles(GRID, 4)[1]
+    random = np.random.default_rng(0)
+    shapes = {name: (*((len(TIMES),) if layers.dims(name)[0] == "time" else ()), *tile.shape) for name in layers.dtypes}
+    arrays = {name: random.integers(0, 2, shapes[name]).astype(dtype) for name, dtype in layers.dtypes.items()}
+    digests = set()
+    for name in (None, *layers.dtypes):
+        changed = {**arrays, name: arrays[name] + arrays[name].dtype.type(1)} if name else arrays
+        write_tile(path, tile, changed)
+        digests.add(tile_digest(path, tile))
+        for other, values in changed.items():
+            np.testing.assert_array_equal(open_store(path)[other][..., tile.rows, tile.cols], values)
+    assert len(digests) == 1 + len(layers.dtypes)
+    del arrays["ra"]
+    arrays["corn_yield"] = arrays["nee"]
+    with pytest.raises(TileMismatch) as caught:
+        write_tile(path, tile, arrays)
+    assert "ra is missing" in str(caught.value)
+    assert "corn_yield has shape (11, 4, 3), not (4, 3) (y, x)" in str(caught.value)
 
 
 def write_one(job) -> None:

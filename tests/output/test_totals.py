@@ -11,6 +11,7 @@ from fluxgrid.errors import OutputError
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
 from fluxgrid.output import stream, totals
+from fluxgrid.output.netcdf import export_netcdf
 from fluxgrid.output.totals import COLUMNS, land_units, write_totals
 
 
@@ -126,6 +127,44 @@ def test_lake_is_no_land_and_land_outside_states_has_its_own_row():
     np.testing.assert_allclose(everywhere.area[0], everywhere.area[1:].sum())
     half = land_units(box, grid, np.full(grid.shape, 0.5), ("state",))
     np.testing.assert_allclose(half.area[0], 0.5 * grid.cell_area().sum(), rtol=1e-6)
+
+
+def test_annual_variables_and_parts_of_respiration_have_their_rows(rich, tmp_path):
+    table = read(write_totals([rich.store], rich.region, rich.grid, rich.land, tmp_path / "t.csv", "monthly"))
+    harvest = table[table["flux"] == "harvest_removal"]
+    assert set(harvest["period"]) == {"2020"}
+    assert harvest.groupby("level").size().to_dict() == {"region": 1, "state": 1, "county": 99}
+    assert not table["flux"].str.endswith("_yield").any()  # of the crop's area, which the table does not know
+    units = land_units(rich.region, rich.grid, rich.land, ("state",))
+    land, removal = units.land[0].toarray().reshape(rich.grid.shape), rich.arrays["harvest_removal"]
+    grams, area = np.nansum(removal * land), land[np.isfinite(removal)].sum()
+    row = harvest[harvest["level"] == "region"].iloc[0]
+    assert row["total_TgC"] == pytest.approx(grams / 1e12, rel=1e-6)
+    assert row["sum_g_m2"] == pytest.approx(grams / area, rel=1e-6)
+    assert row["share_covered"] == pytest.approx(area / land.sum(), rel=1e-6)
+    year = table.query("level == 'region' and period == '2020'").set_index("flux")["total_TgC"]
+    assert list(year.index) == ["nee", "gpp", "reco", "ra", "rh", "harvest_removal", "balance_after_harvest"]
+    assert year["ra"] + year["rh"] == pytest.approx(year["reco"], rel=1e-6)
+    assert year["balance_after_harvest"] == pytest.approx(year["nee"] + year["harvest_removal"], rel=1e-5)
+
+
+def test_counties_have_months_of_the_main_fluxes_alone(rich, tmp_path):
+    table = read(write_totals([rich.store], rich.region, rich.grid, rich.land, tmp_path / "t.csv", "monthly"))
+    months = table[table["period"].str.len() == 7].groupby("level")["flux"].unique()
+    assert set(months["county"]) == {"nee", "gpp", "reco"}
+    assert set(months["state"]) == set(months["region"]) == {"nee", "gpp", "reco", "ra", "rh"}
+    years = table[table["period"].str.len() == 4].groupby("level")["flux"].nunique()
+    assert years.to_dict() == {"region": 7, "state": 7, "county": 7}
+
+
+def test_annual_variables_are_read_from_the_file_that_holds_them(rich, tmp_path):
+    arguments = rich.region, rich.grid, rich.land
+    whole = read(write_totals([rich.store], *arguments, tmp_path / "a.csv", "monthly"))
+    halves = [
+        export_netcdf(rich.store, rich.grid, rich.info, tmp_path / f"{k}.nc", rich.land, slice(6 * k, 6 * k + 6))
+        for k in (0, 1)
+    ]
+    pd.testing.assert_frame_equal(read(write_totals(halves, *arguments, tmp_path / "b.csv", "monthly")), whole)
 
 
 def test_map_on_another_grid_is_refused(daily, monthly, tmp_path):

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.output.flags import Quality
+from fluxgrid.output.layers import CALIBRATION, PLAIN, Layers
 from fluxgrid.prediction import Fluxes
+from fluxgrid.prediction.blend import Blend
 from fluxgrid.upscaling.execute import default_threads
 from fluxgrid.upscaling.plan import CubeSource
-from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, empty_arrays, quality_bits
+from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, calibration_arrays, empty_arrays, quality_bits
 
 
 @given(ny=st.integers(1, 70), nx=st.integers(1, 70), seed=st.integers(0, 99), share=st.sampled_from([0.01, 0.3, 1.0]))
@@ -49,23 +51,51 @@ def test_no_block_without_a_cell_to_predict():
 
 def test_bits_follow_the_inputs():
     true, false = np.array([[True], [False]]), np.array([[False], [False]])
-    nothing = np.zeros((2, 1), np.float32)
 
-    def bits(missing=false, filled=false, outside=false, recycled=False):
-        fluxes = Fluxes(nothing, nothing, nothing, nothing, missing, filled, outside)
+    def bits(missing=false, filled=false, outside=false, provisional=false, recycled=False):
+        nee = np.where(missing, np.float32(np.nan), np.float32(1))
+        fluxes = Fluxes({"nee": nee}, {}, nee, missing, filled, outside, provisional)
         return quality_bits(fluxes, recycled).ravel().tolist()
 
     assert bits(missing=true) == [Quality.INPUT_MISSING, 0]
     assert bits(filled=true, outside=true) == [Quality.FILLED | Quality.OUTSIDE_APPLICABILITY, 0]
     assert bits(missing=true, recycled=True) == [Quality.INPUT_MISSING, Quality.FILLED]
+    assert bits(provisional=true) == [Quality.PROVISIONAL, 0]
+
+
+def test_no_value_although_every_input_is_there_means_no_model():
+    nee, false = np.array([[np.nan], [1]], np.float32), np.zeros((2, 1), bool)
+    fluxes = Fluxes({"nee": nee}, {}, nee, false, false, false, false)
+    assert quality_bits(fluxes, recycled=False).ravel().tolist() == [Quality.NO_MODEL, 0]
 
 
 def test_a_tile_nobody_predicts_holds_reasons_alone():
     flags = np.array([[1, 2, 3]], np.int8)
-    arrays = empty_arrays(4, flags)
+    arrays = empty_arrays(4, flags, PLAIN)
     assert arrays["quality_flag"].shape == (4, 1, 3)
     assert (arrays["quality_flag"] == flags).all()
     assert all(np.isnan(arrays[name]).all() for name in ("nee", "gpp", "reco", "applicability"))
+
+
+def test_empty_layers_say_that_nothing_is_known():
+    layers = Layers(("nee", "gpp", "reco", "ra"), ("harvest_removal",), ("Iowa",))
+    arrays = empty_arrays(4, np.zeros((2, 3), np.int8), layers)
+    assert {name: values.dtype for name, values in arrays.items()} == layers.dtypes
+    assert {name: values.shape for name, values in arrays.items() if values.ndim == 2} == dict.fromkeys(
+        layers.constant, (2, 3)
+    )
+    assert (arrays["calibration_id"] == -1).all()
+
+
+def test_calibration_is_of_the_cells_to_predict():
+    places = np.array([[2, 0], [1, -1], [-1, -1], [0, 1], [0, 1], [0, 1]])
+    weights = np.array([[0.3, 0.5], [0.25, 0], [0, 0], [0.5, 0.5], [0.5, 0.5], [1, 0]], np.float32)
+    arrays = calibration_arrays(Blend(places, weights), np.array([[1, 1, 1], [1, 0, 1]], bool))
+    assert {name: values.dtype for name, values in arrays.items()} == CALIBRATION
+    np.testing.assert_array_equal(arrays["calibration_id"], [[0, 1, -1], [0, -1, 0]])
+    np.testing.assert_array_equal(arrays["calibration_weight"], np.float32([[0.5, 0.25, 0], [0.5, np.nan, 1]]))
+    right = np.float32([[0.2, 0.75, 1], [0, np.nan, 0]])
+    np.testing.assert_allclose(arrays["calibration_global_weight"], right, atol=1e-7)  # 1 - sum in float32
 
 
 def test_sources_mean_the_same_in_every_folder(tmp_path, monkeypatch):
