@@ -135,6 +135,9 @@ def _tell_upscale(outcome: Outcome, as_json: bool) -> None:
         f"Done: {manifest['coverage']['share']:.1%} of the land cells of {manifest['region']} in "
         f"{manifest['seconds']:.0f} s ({manifest['pixel_days_per_s'] / 1e6:.2f} M pixel-days/s)"
     )
+    if steps := manifest.get("border_step"):
+        ratios = ", ".join(f"{name.upper()} {ratio:.2f}" for name, ratio in steps.items())
+        _say(f"Jumps across state borders over jumps inside states: {ratios}")
     for path in (*outcome.published.all, outcome.published.manifest):
         _say(f"  {path}")
 

@@ -5,7 +5,35 @@ Fluxes know nothing of state lines. A map made with covariates or parameters tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.state_of import state_of
+
+
+def border_steps(means: Mapping[str, np.ndarray], grid: Grid) -> dict[str, float]:
+    """Return the `border_step` of each of some maps over the states of the US.
+
+    Parameters
+    ----------
+    means : mapping of str to ndarray, (y, x), any unit
+        Such as the mean of each flux over the period; NaN where there is no value.
+    grid : Grid
+        Of the maps; a cell belongs to the state of its centre.
+
+    Returns
+    -------
+    ratios : dict of str to float
+        By the names of `means`; those without a finite ratio, as where cells with a value lie in fewer than two
+        states, are left out.
+    """
+    lon, lat = grid.lonlat()
+    codes, index = np.unique(state_of(lat, lon), return_inverse=True)
+    state = np.where(codes[index] == "", -1, index).reshape(grid.shape)
+    ratios = {name: border_step(values, state) for name, values in means.items()}
+    return {name: ratio for name, ratio in ratios.items() if np.isfinite(ratio)}
 
 
 def border_step(annual_map: np.ndarray, state: np.ndarray) -> float:

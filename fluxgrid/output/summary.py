@@ -13,6 +13,7 @@ import xarray as xr
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.output.flags import Quality
+from fluxgrid.output.layers import layers_of
 from fluxgrid.output.stream import Block, MapSource, blocks, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES
 
@@ -114,6 +115,50 @@ def summarise(sources: Sequence[MapSource], grid: Grid, land: np.ndarray, step: 
     return MapSummary(rate, often, thinning, curves, days, float(land.sum()))
 
 
+def period_means(sources: Sequence[MapSource], step: str) -> dict[str, np.ndarray]:
+    """Return the mean of each flux over the whole period, cell by cell.
+
+    Parameters
+    ----------
+    sources : sequence of path or Dataset
+        Map stores or NetCDF maps of one grid.
+    step : {"daily", "monthly"}
+        Length of a time step.
+
+    Returns
+    -------
+    means : dict of str to array (y, x), float64, g m-2 d-1
+        For each flux of the map; NaN where over half of the time is missing.
+
+    Raises
+    ------
+    DamagedMap
+        If a map cannot be read.
+    """
+    datasets = [open_map(source) for source in sources]
+    return {flux: _period_mean(datasets, flux, step) for flux in layers_of(datasets[0]).fluxes}
+
+
+def _period_mean(datasets: Sequence[xr.Dataset], flux: str, step: str) -> np.ndarray:
+    """Return the mean of one flux over all steps of all maps, (y, x)."""
+    mass, present = np.zeros((2, *datasets[0][flux].shape[1:]))
+    length = 0.0
+    for dataset in datasets:
+        days = _days(pd.DatetimeIndex(dataset["time"].values), step)
+        length += days.sum()
+        for block in blocks(dataset[flux].shape):
+            values = read_block(dataset, flux, block)
+            mass[block] += np.einsum("t,tyx->yx", days, np.nan_to_num(values))
+            present[block] += np.einsum("t,tyx->yx", days, np.isfinite(values))
+    shown = present >= _LEAST_SHARE * length
+    return np.divide(mass, present, out=np.full(mass.shape, np.nan), where=shown)
+
+
+def _days(times: pd.DatetimeIndex, step: str) -> np.ndarray:
+    """Return the length of each step, days."""
+    return ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float64")
+
+
 _SUMS = ("mass", "present", "doubtful")
 
 
@@ -135,7 +180,7 @@ class _Piece:
             message = f"A map has {shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
             raise OutputError(message)
         times = pd.DatetimeIndex(dataset["time"].values)
-        days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float64")
+        days = _days(times, step)
         thin = np.zeros((len(_SUMS), *(-(-cells // thinning) for cells in shape[1:])))
         for block in blocks(shape):
             rows, cols = (slice(-(-side.start // thinning), -(-side.stop // thinning)) for side in block)

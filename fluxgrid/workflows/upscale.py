@@ -15,11 +15,13 @@ import xarray as xr
 from fluxgrid.config import UpscaleConfig
 from fluxgrid.data.cube import open_cube
 from fluxgrid.errors import ConfigError, IncompleteMap, OutputExists
+from fluxgrid.evaluation.borders import border_steps
 from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.layers import Layers
+from fluxgrid.output.summary import period_means
 from fluxgrid.prediction import Predictor
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
@@ -145,7 +147,9 @@ class _Run:
         begun, started = time.perf_counter(), now()
         result = self._predict(progress)
         self._check_missing(result)
-        manifest = self._manifest(result, started, time.perf_counter() - begun)
+        stores = [self.plan.store(self.folder.work, segment) for segment in self.plan.map_segments]
+        steps = border_steps(period_means(stores, self.plan.step), self.plan.grid)
+        manifest = {**self._manifest(result, started, time.perf_counter() - begun), "border_step": steps}
         published = publish(self.plan, self.folder, self.region, self._info(started), manifest)
         return Outcome(self.folder.path, "done", None, published, self.folder.manifest, self.warnings)
 

@@ -11,7 +11,7 @@ from fluxgrid.geo.region import find_region
 from fluxgrid.output import quicklook, stream, summary
 from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.ramps import Scale, round_limit
-from fluxgrid.output.summary import summarise
+from fluxgrid.output.summary import period_means, summarise
 from fluxgrid.output.totals import land_units
 
 
@@ -71,6 +71,23 @@ def test_summary_agrees_with_a_slow_sum(monthly):
     np.testing.assert_allclose(short.annual_mean()["nee"], means @ days, rtol=1e-5)
     assert short.doubtful.any()
     assert not short.doubtful.all()
+
+
+@pytest.mark.parametrize("budget", [0, 10**9])
+def test_period_means_agree_with_a_slow_mean(rich, tmp_path, write_years, monkeypatch, budget):
+    monkeypatch.setattr(summary, "blocks", lambda shape: stream.blocks(shape, align=2, budget=budget))
+    means = period_means([rich.store], "monthly")
+    assert list(means) == ["nee", "gpp", "reco", "ra", "rh"]
+    days = np.asarray(rich.times.days_in_month, "float64")
+    known = np.isfinite(rich.arrays["nee"]).any(axis=0)
+    for flux, mean in means.items():
+        values = np.ma.masked_invalid(rich.arrays[flux])
+        slow = np.ma.average(values, axis=0, weights=np.broadcast_to(days[:, None, None], values.shape))
+        np.testing.assert_allclose(mean, slow.filled(np.nan), rtol=1e-6)
+        assert (np.isnan(mean) == ~known).all()
+    stores = write_years(rich, tmp_path, (2019, 2021))
+    both, first, last = (period_means(part, "monthly")["nee"] for part in (stores, stores[:1], stores[1:]))
+    np.testing.assert_allclose(both[known], ((first + last) / 2)[known], rtol=1e-6)  # years of one length
 
 
 @pytest.fixture
