@@ -19,6 +19,9 @@ CALIBRATION: dict[str, np.dtype] = {
 }
 """Variables that say which calibrated places a cell's values come from, and their types."""
 
+PER_CROP = ("corn_yield", "soybean_yield")
+"""Annual variables per area of a crop; without its area in each cell they have no mean and no sum over a region."""
+
 GLOBAL_ONLY = -1
 """``calibration_id`` where no calibrated place has weight: the values are the global model's alone."""
 

@@ -279,6 +279,19 @@ def _write_totals(figure: Figure, summary: MapSummary) -> None:
         figure.text(x, 0.21, f"{annual[flux]:,.0f}".replace("-", "−"), size=25, weight="bold", color=_INK)
         teragrams = annual[flux] * summary.land_area / 1e12
         figure.text(x, 0.177, f"{teragrams:,.0f} Tg C".replace("-", "−"), size=11.5, color=_GREY)
+    for i, line in enumerate(_further_lines(summary)):
+        figure.text(0.645, 0.143 - 0.026 * i, line, size=10.5, color=_GREY)
+
+
+def _further_lines(summary: MapSummary) -> list[str]:
+    """Say what leaves as harvest, and how much of the map is calibrated."""
+    lines = []
+    if summary.annual.notna().get("balance_after_harvest", False):
+        removal, balance = summary.annual[["harvest_removal", "balance_after_harvest"]]
+        lines.append(f"Harvest removes {removal:,.0f}; NEE + harvest {balance:,.0f}".replace("-", "−"))
+    if summary.calibrated > 0:
+        lines.append(f"Calibrated places have {summary.calibrated:.0%} of the say, the global model the rest")
+    return lines
 
 
 def _write_caption(figure: Figure, info: MapInfo) -> None:

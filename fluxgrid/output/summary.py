@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ import xarray as xr
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.layers import layers_of
+from fluxgrid.output.layers import PER_CROP, layers_of
 from fluxgrid.output.stream import Block, MapSource, blocks, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES
 
@@ -40,6 +40,10 @@ class MapSummary:
     """Length of each step, days."""
     land_area: float
     """Land area of the region, m2."""
+    annual: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
+    """Mean of the years of each annual variable per area of land over the region, g m-2."""
+    calibrated: float = 0.0
+    """Share of calibrated places in the values of the region, 0 to 1; the rest is the global model's."""
 
     @property
     def years(self) -> tuple[int, int]:
@@ -112,7 +116,8 @@ def summarise(sources: Sequence[MapSource], grid: Grid, land: np.ndarray, step: 
     rate = np.divide(mass, present, out=np.full(present.shape, np.nan), where=shown)
     often = shown & (doubtful > 0.5 * steps)
     curves = pd.concat([piece.curves for piece in pieces])
-    return MapSummary(rate, often, thinning, curves, days, float(land.sum()))
+    annual = pd.DataFrame([piece.annual for piece in pieces]).dropna(how="all").mean()
+    return MapSummary(rate, often, thinning, curves, days, float(land.sum()), annual, pieces[0].calibrated)
 
 
 def period_means(sources: Sequence[MapSource], step: str) -> dict[str, np.ndarray]:
@@ -171,6 +176,8 @@ class _Piece:
     doubtful: np.ndarray
     curves: pd.DataFrame
     days: pd.Series
+    annual: pd.Series
+    calibrated: float
 
     @classmethod
     def read(cls, dataset: xr.Dataset, grid: Grid, land: np.ndarray, thinning: int, step: str) -> _Piece:
@@ -187,7 +194,22 @@ class _Piece:
             thin[:, rows, cols] = _thin_block(dataset, block, thinning, days)
         curves = {flux: _region_mean(dataset, flux, land) for flux in MAP_FLUXES}
         mass, present, doubtful = thin
-        return cls(mass, present, doubtful, pd.DataFrame(curves, index=times), pd.Series(days, index=times))
+        layers = layers_of(dataset)
+        annual = {name: _land_mean(dataset, name, land) for name in layers.annual if name not in PER_CROP}
+        calibrated = 1 - _land_mean(dataset, "calibration_global_weight", land) if layers.calibrated_places else 0.0
+        columns, index = pd.DataFrame(curves, index=times), pd.Series(days, index=times)
+        return cls(mass, present, doubtful, columns, index, pd.Series(annual, dtype="float64"), calibrated)
+
+
+def _land_mean(dataset: xr.Dataset, name: str, land: np.ndarray) -> float:
+    """Return the mean of a variable without time over land with values; NaN if there is none."""
+    total = area = 0.0
+    for block in blocks((1, *land.shape)):
+        values = read_block(dataset, name, block)
+        known = np.isfinite(values)
+        total += float(land[block][known] @ values[known])
+        area += float(land[block][known].sum())
+    return total / area if area else float("nan")
 
 
 def _thin_block(dataset: xr.Dataset, block: Block, thinning: int, days: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -16,7 +16,7 @@ from scipy import sparse
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
-from fluxgrid.output.layers import layers_of
+from fluxgrid.output.layers import PER_CROP, layers_of
 from fluxgrid.output.stream import MapSource, blocks, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES, VARIABLES
 
@@ -37,7 +37,6 @@ COLUMNS = (
 )
 """Columns of ``totals.csv``."""
 
-_PER_CROP = ("corn_yield", "soybean_yield")  # without the crop's area in each cell they sum to nothing
 _GRAMS_PER_TG = 1e12
 _ELSEWHERE_SHARE = 1e-3  # less of the region's land than this outside every state is a sliver of the outlines
 
@@ -196,7 +195,7 @@ def _source_totals(dataset: xr.Dataset, units: Units, grid: Grid, step: str) -> 
     for flux in layers.fluxes:
         yield _sums_table(flux, months, *_flux_sums(dataset, flux, units, days, starts), month_days)
     one = np.ones(1, "float32"), np.zeros(1, int)  # a sum over the year is one step of length 1
-    for name in (name for name in layers.annual if name not in _PER_CROP):
+    for name in (name for name in layers.annual if name not in PER_CROP):
         grams, covered = _flux_sums(dataset, name, units, *one)
         if covered.any():  # part of a year has no annual sum
             yield _sums_table(name, np.array([str(times[-1].year)]), grams, covered, np.ones(1))

@@ -73,6 +73,22 @@ def test_summary_agrees_with_a_slow_sum(monthly):
     assert not short.doubtful.all()
 
 
+def test_harvest_and_calibration_are_told_where_the_map_has_them(rich, monthly, monkeypatch, tmp_path):
+    land = land_units(rich.region, rich.grid, rich.land, ("state",)).land[0].toarray().reshape(rich.grid.shape)
+
+    def mean(name):
+        known = np.isfinite(rich.arrays[name])
+        return np.average(rich.arrays[name][known], weights=land[known])
+
+    written = texts(rich, monkeypatch, tmp_path)
+    balance = f"{mean('balance_after_harvest'):.0f}".replace("-", "−")
+    assert f"Harvest removes {mean('harvest_removal'):.0f}; NEE + harvest {balance}" in written
+    assert f"Calibrated places have {1 - mean('calibration_global_weight'):.0%} of the say" in written
+    plain = texts(monthly, monkeypatch, tmp_path)
+    assert "Harvest" not in plain
+    assert "Calibrated" not in plain
+
+
 @pytest.mark.parametrize("budget", [0, 10**9])
 def test_period_means_agree_with_a_slow_mean(rich, tmp_path, write_years, monkeypatch, budget):
     monkeypatch.setattr(summary, "blocks", lambda shape: stream.blocks(shape, align=2, budget=budget))
