@@ -1,4 +1,4 @@
-"""Covariates computed from place and date: radiation at the top of the atmosphere and day length."""
+"""Covariates computed from place and date: radiation at the top of the atmosphere, day length and the calendar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) 
 
     Parameters
     ----------
-    name : {"toa_radiation", "day_length"}
+    name : {"toa_radiation", "day_length", "calendar_year", "day_of_year"}
         A variable of role "derived".
     time : DatetimeIndex, (T,)
         Starts of the steps.
@@ -30,7 +30,7 @@ def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) 
     Returns
     -------
     values : ndarray, (T, n), float32
-        W m-2 (mean over day and night) or h.
+        W m-2 (mean over day and night), h, or the calendar's year and day of the year (1 on 1 January).
 
     Raises
     ------
@@ -45,13 +45,16 @@ def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) 
     >>> derive("day_length", equinox, np.array([0.0, 42.0]), "daily").round(1)
     array([[12., 12.]], dtype=float32)
     """
-    if name not in _DAILY:
-        error = unknown_name("derived variable", name, _DAILY)
+    if name not in (*_DAILY, *_CALENDAR):
+        error = unknown_name("derived variable", name, (*_DAILY, *_CALENDAR))
         raise error
     latitude = np.asarray(latitude, dtype=np.float64)
     if np.any(np.abs(latitude) > 90):
         message = f"Latitudes must lie within -90..90 degrees, got {latitude.min()}..{latitude.max()}."
         raise ValueError(message)
+    if name in _CALENDAR:
+        # of the step's start, also of a month
+        return np.repeat(_CALENDAR[name](time).to_numpy(np.float32)[:, None], len(latitude), axis=1)
     if step == "daily":
         values = _DAILY[name](time.day_of_year.to_numpy(), latitude)
     else:
@@ -124,6 +127,10 @@ def daily_day_length(day_of_year: np.ndarray, latitude: np.ndarray) -> np.ndarra
 _DAILY: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "toa_radiation": daily_toa_radiation,
     "day_length": daily_day_length,
+}
+_CALENDAR: dict[str, Callable[[pd.DatetimeIndex], pd.Index]] = {
+    "calendar_year": lambda time: time.year,
+    "day_of_year": lambda time: time.day_of_year,
 }
 
 

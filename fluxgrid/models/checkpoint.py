@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from fluxgrid.data.scaler import Scaler
 from fluxgrid.errors import CheckpointError, ConfigError, UnknownName, itemise
 from fluxgrid.files import atomic_folder
 from fluxgrid.models.base import FluxModel
+from fluxgrid.models.calibrated import Calibration, load_calibrations
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.spec import ModelSpec
 from fluxgrid.provenance import digest_files
@@ -38,6 +40,8 @@ class Checkpoint:
     """Where in input space it was trained."""
     digest: str
     """Hash of everything that decides its numbers."""
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    """Heads of places, by how cells choose among them: ``state``, ``neighbourhood``."""
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -76,6 +80,7 @@ def save_checkpoint(
     domain: TrainingDomain,
     config: str,
     provenance: dict[str, Any],
+    calibrations: Iterable[Calibration] = (),
 ) -> None:
     """Write a checkpoint folder that appears whole or not at all.
 
@@ -89,6 +94,8 @@ def save_checkpoint(
         The training configuration, YAML.
     provenance : dict
         Versions, commit, sites, scores: JSON values.
+    calibrations : iterable of Calibration
+        Heads of places beside the model.
 
     Raises
     ------
@@ -100,7 +107,8 @@ def save_checkpoint(
         (folder / _SCALER).write_text(scaler.to_json(), encoding="utf-8")
         (folder / _CONFIG).write_text(config, encoding="utf-8")
         weights = model.save_weights(folder)
-        parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder)]
+        heads = [path for calibration in calibrations for path in calibration.save(folder)]
+        parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder), *heads]
         for part in parts:  # safetensors makes files that only their owner may read
             part.chmod(0o644)
         row = {"digest": digest_files(parts), "parts": [part.name for part in parts], **provenance}
@@ -160,7 +168,7 @@ def _load(path: Path) -> Checkpoint:
         raise CheckpointError(itemise(f"The parts of the checkpoint {path} do not fit each other", problems))
     model = spec.build()
     model.load_weights(path)
-    return Checkpoint(path, spec, scaler, model, domain, found)
+    return Checkpoint(path, spec, scaler, model, domain, found, load_calibrations(path, model))
 
 
 def _disagreements(spec: ModelSpec, scaler: Scaler, domain: TrainingDomain) -> list[str]:

@@ -7,6 +7,7 @@ windows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.heads import FluxHead
-from fluxgrid.models.network import Network
+from fluxgrid.models.network import Network, Taps
+from fluxgrid.models.recurrent import GRU
 
 
 @MODELS.register("ct_gru")
@@ -47,8 +49,7 @@ class CTGRU(Network):
         half = config.hidden // 2 if sizes.static else 0
         self.forcing_encoder = nn.Linear(sizes.dynamic, config.hidden - half)
         self.static_encoder = nn.Linear(sizes.static, half) if half else None
-        between = config.dropout if config.layers > 1 else 0.0
-        self.gru = nn.GRU(config.hidden, config.hidden, config.layers, batch_first=True, dropout=between)
+        self.gru = GRU(config.hidden, config.hidden, config.layers, config.dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.head = FluxHead(config.hidden, sizes.fluxes)
         self.state_size = config.layers * config.hidden
@@ -56,8 +57,8 @@ class CTGRU(Network):
             if encoder is not None:
                 nn.init.xavier_uniform_(encoder.weight)
 
-    def forward(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return fluxes (B, T, O) and the state (B, L*H) after the last step."""
+    def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
+        """Return the GRU's states as the one tap ``gru``, and the state (B, L*H) after the last step."""
         batch, steps, _ = dynamic.shape
         encoded = self.forcing_encoder(dynamic)  # (B, T, H) or (B, T, H/2)
         if self.static_encoder is not None:
@@ -65,4 +66,17 @@ class CTGRU(Network):
             encoded = torch.cat([encoded, place], dim=-1)  # (B, T, H)
         start = state.view(batch, self.gru.num_layers, -1).transpose(0, 1).contiguous()  # (L, B, H)
         hidden, last = self.gru(encoded, start)
-        return self.head(self.dropout(hidden)), last.transpose(0, 1).reshape(batch, -1)
+        return Taps({"gru": self.dropout(hidden)[:, None]}, {}, last.transpose(0, 1).reshape(batch, -1))
+
+    @property
+    def readouts(self) -> dict[str, nn.Linear]:
+        """The head's linear map."""
+        return {"gru": self.head.linear}
+
+    def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        """Return fluxes (B, T, O)."""
+        return self.head.close(raw["gru"][:, 0])
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Set the typical size of each flux."""
+        self.head.set_scale(scale)

@@ -34,4 +34,8 @@ class FluxHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return fluxes (B, T, O) of hidden states (B, T, H)."""
-        return self.scale * F.softplus(self.linear(hidden))
+        return self.close(self.linear(hidden))
+
+    def close(self, raw: Tensor) -> Tensor:
+        """Return fluxes of the readout (..., O)."""
+        return self.scale * F.softplus(raw)

@@ -1,23 +1,65 @@
-"""What all torch networks share: weights in safetensors, prediction without gradients."""
+"""What all torch networks share: hidden states apart from their readout, weights in safetensors, no gradients.
+
+A network runs in two halves. `run` carries the state through the steps and hands out its last hidden states, one tensor
+for each *tap*; `finish` turns the readouts of the taps into fluxes. Between them a calibrated head of a place may
+change what is read out, so that many heads share one pass of the backbone.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fluxgrid.models.heads import FluxHead
-
 WEIGHTS = "weights.safetensors"
 
 
-class Network(nn.Module):
-    """A differentiable flux model; children define ``forward(dynamic, static, state) -> (fluxes, state)``."""
+class Taps(NamedTuple):
+    """What the first half of a network hands to the second."""
 
-    head: FluxHead
+    hidden: dict[str, Tensor]
+    """Last hidden states by tap, (B, R, T, H): R runs of the backbone over the same steps (1 for most)."""
+    context: dict[str, Tensor]
+    """What else the second half needs; the first axis is B."""
+    state: Tensor
+    """After the last step, (B, K)."""
+
+
+class Network(nn.Module):
+    """A differentiable flux model."""
+
     state_size: int
+
+    @abstractmethod
+    def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
+        """Return the taps of scaled inputs (B, T, F), (B, S) from the state (B, K) before them."""
+
+    @property
+    @abstractmethod
+    def readouts(self) -> dict[str, nn.Linear]:
+        """The linear map of each tap, H to its outputs."""
+
+    @abstractmethod
+    def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:
+        """Return fluxes (B, T, O), g m-2 d-1, of the readouts of all taps, (B, R, T, outputs)."""
+
+    @abstractmethod
+    def set_scale(self, scale: Tensor) -> None:
+        """Set the typical size of each flux, (O,), g m-2 d-1, > 0: the standard deviation over training sites."""
+
+    def raw(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the readouts of the global model, (B, R, T, outputs) by tap."""
+        return {name: self.readouts[name](values) for name, values in hidden.items()}
+
+    def forward(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fluxes (B, T, O) and the state (B, K) after the last step."""
+        taps = self.run(dynamic, static, state)
+        return self.finish(self.raw(taps.hidden), taps.context), taps.state
 
     def predict(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return fluxes (B, T, O) and state (B, K) in evaluation mode, without gradients."""

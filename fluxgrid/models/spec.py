@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.steps import Step
 from fluxgrid.models.base import PREDICTED_FLUXES, FluxModel, Sizes, model_config
+from fluxgrid.variables import MAP_FLUXES
+
+Closure = Literal["derived", "projected", "free"]
 
 NUMERICS_VERSION = 1
 """Raised when a regression test shows that the same weights and inputs give other bits."""
@@ -44,16 +47,35 @@ class ModelSpec:
     sources: tuple[str, ...] = ()
     """Citations of the training data."""
     fluxes: tuple[str, ...] = PREDICTED_FLUXES
-    """What the head predicts."""
-    closure: str = "derived"
-    """How NEE follows: ``derived`` means NEE = RECO - GPP."""
+    """What the head predicts each step, the first columns of the model's output."""
+    annual: tuple[str, ...] = ()
+    """What it says of a whole calendar year: the columns after, the same on every day."""
+    closure: Closure = "derived"
+    """How NEE follows; see `fluxgrid.prediction.closure`."""
+    error_variances: dict[str, float] = field(default_factory=dict)
+    """Variance of the errors of gpp, reco and nee at held-out sites, (g m-2 d-1)2; closure ``projected`` needs them."""
+    gpp_is_driver: bool = False
+    """GPP is an input handed through: its error is the driver's, not the model's skill."""
+    whole_year_from: int | None = None
+    """Day of the year, counted from 0, from which fluxes hang on the whole year and are provisional until it ends."""
     numerics_version: int = field(default=NUMERICS_VERSION)
     """See `NUMERICS_VERSION`."""
 
     @property
     def sizes(self) -> Sizes:
         """Widths of the tensors."""
-        return Sizes(self.inputs.n_dynamic, len(self.inputs.static_columns), len(self.fluxes))
+        outputs = len(self.fluxes) + len(self.annual)
+        return Sizes(self.inputs.n_dynamic, len(self.inputs.static_columns), outputs)
+
+    @property
+    def map_fluxes(self) -> tuple[str, ...]:
+        """What a map of it holds each step."""
+        return (*MAP_FLUXES, *(name for name in ("ra", "rh") if name in self.fluxes))
+
+    @property
+    def map_annual(self) -> tuple[str, ...]:
+        """What a map of it holds of each calendar year."""
+        return (*self.annual, *(("balance_after_harvest",) if "harvest_removal" in self.annual else ()))
 
     def build(self) -> FluxModel:
         """Return the architecture with fresh weights.
@@ -81,5 +103,5 @@ class ModelSpec:
         inputs = row.pop("inputs")
         gaps = {name: GapRule(**rule) for name, rule in inputs["gaps"].items()}
         dynamic, static, classes = (tuple(inputs[key]) for key in ("dynamic", "static", "classes"))
-        row |= {key: tuple(row[key]) for key in ("caveats", "sources", "fluxes")}
+        row |= {key: tuple(row[key]) for key in ("caveats", "sources", "fluxes", "annual") if key in row}
         return cls(inputs=InputSpec(dynamic, static, classes, gaps), **row)

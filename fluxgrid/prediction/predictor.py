@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 
 from fluxgrid.data.gaps import History
 from fluxgrid.data.inputs import Histories, Places, design, prepare
+from fluxgrid.errors import ConfigError
 from fluxgrid.models import Checkpoint, zero_state
+from fluxgrid.models.calibrated import Calibration
 from fluxgrid.prediction.applicability import Applicability
+from fluxgrid.prediction.blend import Blend
+from fluxgrid.prediction.closure import close_fluxes
 
 BLOCK = 256
 """Places predicted together."""
@@ -52,25 +57,44 @@ class BlockState:
 
 @dataclass(frozen=True, eq=False)
 class Fluxes:
-    """Predictions of n places over T steps; every array is (T, n).
+    """Predictions of n places over T steps.
 
     Parameters
     ----------
-    nee, gpp, reco : ndarray, float32, g m-2 d-1
-        NEE = RECO - GPP; NaN where an input of the step is missing.
-    applicability : ndarray, float32
+    daily : dict of ndarray, (T, n), float32, g m-2 d-1
+        ``nee``, ``gpp`` and ``reco``, NEE = RECO - GPP, and ``ra`` and ``rh`` where the model has them; NaN where an
+        input of the step is missing.
+    annual : dict of ndarray, (n,), float32
+        Variables of a calendar year that the model gives; NaN unless the period is a whole year without a hole.
+    applicability : ndarray, (T, n), float32
         Dissimilarity index.
-    missing, filled, outside : ndarray of bool
-        Input missing; an input filled, or the state passed over a hole this year; outside the area of applicability.
+    missing, filled, outside, provisional : ndarray of bool, (T, n)
+        Input missing; an input filled, or the state passed over a hole this year; outside the area of applicability;
+        hanging on days of the year that are still to come.
     """
 
-    nee: np.ndarray
-    gpp: np.ndarray
-    reco: np.ndarray
+    daily: dict[str, np.ndarray]
+    annual: dict[str, np.ndarray]
     applicability: np.ndarray
     missing: np.ndarray
     filled: np.ndarray
     outside: np.ndarray
+    provisional: np.ndarray
+
+    @property
+    def nee(self) -> np.ndarray:
+        """NEE, (T, n)."""
+        return self.daily["nee"]
+
+    @property
+    def gpp(self) -> np.ndarray:
+        """GPP, (T, n)."""
+        return self.daily["gpp"]
+
+    @property
+    def reco(self) -> np.ndarray:
+        """RECO, (T, n)."""
+        return self.daily["reco"]
 
 
 class Predictor:
@@ -82,17 +106,29 @@ class Predictor:
         The model.
     device : str
         ``cpu`` or ``cuda``; trees run on the CPU whatever is asked.
+    calibration : str
+        Which of the checkpoint's calibrations blends refer to; ``none`` for the global model.
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint has no calibration of that name.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu"):
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibration: str = "none"):
         self.checkpoint = checkpoint
+        self._heads = find_calibration(checkpoint, calibration).heads if calibration != "none" else None
         self.device = torch.device(device if checkpoint.spec.differentiable else "cpu")
         self._model = checkpoint.model
         if isinstance(self._model, torch.nn.Module):
             self._model.to(self.device)
+        if self._heads is not None:
+            self._heads.to(self.device)
         self._applicability = Applicability(checkpoint.domain, checkpoint.spec.inputs)
 
-    def predict(self, places: Places, state: BlockState | None = None) -> tuple[Fluxes, BlockState]:
+    def predict(
+        self, places: Places, state: BlockState | None = None, blend: Blend | None = None
+    ) -> tuple[Fluxes, BlockState]:
         """Predict one period at up to `BLOCK` places.
 
         Parameters
@@ -101,6 +137,8 @@ class Predictor:
             T steps (one year at most, or a record to be run in one go) at n <= BLOCK places.
         state : BlockState, optional
             As returned for the period before; zeros if not given.
+        blend : Blend, optional
+            Weights of the calibrated places at each of these; without it the global model alone.
 
         Returns
         -------
@@ -113,35 +151,96 @@ class Predictor:
         ValueError
             If there are more than `BLOCK` places.
         """
-        n = len(places.latitude)
+        n, spec = len(places.latitude), self.checkpoint.spec
         padded = places.pad(BLOCK)
-        before = _pad_state(state, BLOCK) if state else self._first_state()
-        inputs, histories = prepare(padded, self.checkpoint.spec.inputs, before.histories)
-        dynamic, static = design(inputs, self.checkpoint.spec.inputs, self.checkpoint.scaler)
-        fluxes, hidden = self._run(dynamic, static, before.hidden)
+        before = _pad_state(state, BLOCK) if state else self._first_state(blend)
+        inputs, histories = prepare(padded, spec.inputs, before.histories)
+        dynamic, static = design(inputs, spec.inputs, self.checkpoint.scaler)
+        outputs, hidden = self._run(dynamic, static, before.hidden, blend.pad(BLOCK) if blend else None)
         index = self._applicability(inputs, places.time)
         seen = _seen_holes(inputs.missing) if hidden.shape[1] else np.zeros_like(inputs.missing)
-        gpp, reco = (np.where(inputs.missing, np.float32(np.nan), fluxes[..., i].T) for i in range(2))  # (T, n)
+        daily = close_fluxes({name: outputs[..., i].T for i, name in enumerate(spec.fluxes)}, spec)
+        daily = {name: np.where(inputs.missing, np.float32(np.nan), values) for name, values in daily.items()}
         result = Fluxes(
-            nee=(reco - gpp)[:, :n],
-            gpp=gpp[:, :n],
-            reco=reco[:, :n],
+            daily={name: values[:, :n] for name, values in daily.items()},
+            annual={name: values[:n] for name, values in self._annual(outputs, daily, places.time).items()},
             applicability=np.where(inputs.missing, np.float32(np.nan), index)[:, :n],
             missing=inputs.missing[:, :n],
             filled=((inputs.filled | seen) & ~inputs.missing)[:, :n],
             outside=((index > self.checkpoint.domain.threshold) & ~inputs.missing)[:, :n],
+            provisional=(self._provisional(places.time)[:, None] & ~inputs.missing)[:, :n],
         )
         return result, _cut_state(BlockState(hidden, histories), n)
 
-    def _first_state(self) -> BlockState:
-        """Return the state before any step."""
-        return BlockState(zero_state(self._model, BLOCK).numpy(), {})
+    def _annual(
+        self, outputs: np.ndarray, daily: dict[str, np.ndarray], time: pd.DatetimeIndex
+    ) -> dict[str, np.ndarray]:
+        """Return what is known of the calendar year, (B,); nothing of a part of it, or of one with a hole."""
+        spec = self.checkpoint.spec
+        whole = _is_whole_year(time)
+        total = daily["nee"].sum(axis=0, dtype=np.float64).astype(np.float32)
+        known = np.isfinite(total) & whole
+        values = {name: outputs[:, -1, len(spec.fluxes) + i] for i, name in enumerate(spec.annual)}
+        if "harvest_removal" in values:
+            values["balance_after_harvest"] = total + values["harvest_removal"]
+        return {name: np.where(known, row, np.float32(np.nan)) for name, row in values.items()}
 
-    def _run(self, dynamic: np.ndarray, static: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _provisional(self, time: pd.DatetimeIndex) -> np.ndarray:
+        """Return the steps whose fluxes will change when the year is complete, (T,)."""
+        first = self.checkpoint.spec.whole_year_from
+        if first is None or _is_whole_year(time):
+            return np.zeros(len(time), dtype=bool)
+        last = time.year == time[-1].year
+        return np.asarray(last & (time.day_of_year > first) & ~_ends_year(time))
+
+    def _first_state(self, blend: Blend | None) -> BlockState:
+        """Return the state before any step."""
+        if blend is None or self._heads is None:
+            return BlockState(zero_state(self._model, BLOCK).numpy(), {})
+        width = self._heads.state_size(blend.places.shape[1])
+        return BlockState(np.zeros((BLOCK, width), np.float32), {})
+
+    def _run(
+        self, dynamic: np.ndarray, static: np.ndarray, hidden: np.ndarray, blend: Blend | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Run the model: (B, T, F), (B, S), (B, K) -> (B, T, O), (B, K)."""
-        tensors = [torch.from_numpy(array).to(self.device) for array in (dynamic, static, hidden)]
-        fluxes, state = self._model.predict(*tensors)
+        block = [torch.from_numpy(array).to(self.device) for array in (dynamic, static, hidden)]
+        if blend is None or self._heads is None:
+            fluxes, state = self._model.predict(*block)
+        else:
+            places, weights = (torch.from_numpy(array).to(self.device) for array in (blend.places, blend.weights))
+            fluxes, state = self._heads.blend(block[0], block[1], block[2], places.long(), weights)
         return fluxes.cpu().numpy(), state.cpu().numpy()
+
+
+def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
+    """Return a calibration of a checkpoint.
+
+    Raises
+    ------
+    ConfigError
+        If it has none of that name.
+    """
+    if name not in checkpoint.calibrations:
+        have = ", ".join(("none", *checkpoint.calibrations))
+        message = (
+            f"The model {checkpoint.spec.name!r} has no calibration {name!r}, it has {have}. Choose one of these "
+            "(--calibration), or make it with `fluxgrid calibrate`."
+        )
+        raise ConfigError(message)
+    return checkpoint.calibrations[name]
+
+
+def _is_whole_year(time: pd.DatetimeIndex) -> bool:
+    """Return whether steps are those of one calendar year, all of them."""
+    first = time[0]
+    return bool((first.month, first.day) == (1, 1) and time[-1].year == first.year and _ends_year(time))
+
+
+def _ends_year(time: pd.DatetimeIndex) -> bool:
+    """Return whether the last step reaches the end of its year."""
+    last, step = time[-1], time[-1] - time[-2] if len(time) > 1 else pd.Timedelta(days=1)
+    return bool((last + max(step, pd.Timedelta(days=1))).year > last.year)
 
 
 def _seen_holes(missing: np.ndarray) -> np.ndarray:

@@ -131,7 +131,7 @@ def fit(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     sigma = spread(train)
-    network.head.set_scale(sigma[:2])
+    network.set_scale(sigma[:2])
     windows = plan_windows([len(s.dynamic) for s in train], train[0].spin_up, settings.window)
     windows = tuple(w for w in windows if np.isfinite(train[w.sequence].targets[w.scored]).any())
     if not windows:

@@ -1,0 +1,237 @@
+"""Calibration parameters phi_s: how the head of a place differs from the global model.
+
+``affine``, ``linear`` and ``adapter`` change what is read out of the last hidden states h of each tap, whose global
+readout is W h + b, and are exactly the global model at zero:
+
+- affine: (1 + a) (W h + b) + c, two numbers for each output;
+- linear: W h + b + A h + c;
+- adapter: W (h + U relu(V h + v)) + b, a bottleneck of width r (Houlsby et al. 2019, arXiv:1902.00751).
+
+All places share one pass of the backbone. ``lora`` adds a product of low rank to the recurrent weights and to the
+readouts (Hu et al. 2022, arXiv:2106.09685) and ``full`` is a whole theta_s; both need a pass for each place.
+FTBSC-KGML (Zeng et al. 2025, arXiv:2512.16013, Eq. 2 and 3) leaves the form of phi_s open: these are ours.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fluxgrid.models.network import Network
+
+Kind = Literal["affine", "linear", "adapter", "lora", "full"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ONE_PASS: tuple[Kind, ...] = ("affine", "linear", "adapter")
+"""Kinds whose places share a pass of the backbone."""
+
+
+class Heads(nn.Module):
+    """Calibration parameters of P places for one network.
+
+    Parameters
+    ----------
+    network : Network
+        The shared backbone; not changed and not saved.
+    kind : Kind
+    places : int
+        Number P.
+    rank : int
+        Width of the bottleneck, rank of the products.
+    """
+
+    def __init__(self, network: Network, kind: Kind, places: int, rank: int = 4):
+        super().__init__()
+        self.kind, self.places, self.rank = kind, places, rank
+        self._network = (network,)  # in a tuple, so that its weights are not ours
+        make = self._tap_parameters if kind in ONE_PASS else self._weight_parameters
+        self.phi = nn.ParameterDict({name: nn.Parameter(value) for name, value in make(network).items()})
+
+    @property
+    def network(self) -> Network:
+        """The shared backbone."""
+        return self._network[0]
+
+    @property
+    def per_place(self) -> int:
+        """Parameters of one place."""
+        return sum(value[0].numel() for value in self.phi.values())
+
+    def _tap_parameters(self, network: Network) -> dict[str, Tensor]:
+        """Return fresh parameters of the taps: no change at all."""
+        values = {}
+        for tap, readout in network.readouts.items():
+            outputs, width = readout.weight.shape
+            if self.kind == "affine":
+                values[f"{tap}_a"] = torch.zeros(self.places, outputs)
+                values[f"{tap}_c"] = torch.zeros(self.places, outputs)
+            elif self.kind == "linear":
+                values[f"{tap}_A"] = torch.zeros(self.places, width, outputs)
+                values[f"{tap}_c"] = torch.zeros(self.places, outputs)
+            else:
+                down = torch.randn(1, width, self.rank) / math.sqrt(width)
+                values[f"{tap}_V"] = down.repeat(self.places, 1, 1)
+                values[f"{tap}_v"] = torch.zeros(self.places, self.rank)
+                values[f"{tap}_U"] = torch.zeros(self.places, self.rank, width)
+        return values
+
+    def _weight_parameters(self, network: Network) -> dict[str, Tensor]:
+        """Return fresh changes of weights: zero in effect."""
+        values = {}
+        for name, weight in network.named_parameters():
+            key = name.replace(".", "/")  # a parameter's name may hold no dot
+            if self.kind == "full":
+                values[key] = torch.zeros(self.places, *weight.shape)
+            elif weight.dim() == 2 and (".weight_hh" in name or _is_readout(name, network)):
+                rank = min(self.rank, *weight.shape)
+                down = torch.randn(1, rank, weight.shape[1]) / math.sqrt(weight.shape[1])
+                values[f"{key}|down"] = down.repeat(self.places, 1, 1)
+                values[f"{key}|up"] = torch.zeros(self.places, weight.shape[0], rank)
+        return values
+
+    def raw(self, hidden: dict[str, Tensor], raw: dict[str, Tensor], place: Tensor) -> dict[str, Tensor]:
+        """Return the readouts of calibrated heads.
+
+        Parameters
+        ----------
+        hidden : dict of Tensor, (B, R, T, H)
+            Last hidden states by tap.
+        raw : dict of Tensor, (B, R, T, outputs)
+            Readouts of the global model.
+        place : Tensor of int, (B,)
+            Whose head reads each row.
+
+        Returns
+        -------
+        raw : dict of Tensor, (B, R, T, outputs)
+        """
+        return {tap: self._tap(tap, hidden[tap], raw[tap], place) for tap in raw}
+
+    def _tap(self, tap: str, hidden: Tensor, raw: Tensor, place: Tensor) -> Tensor:
+        """Return the readout of one tap."""
+        if self.kind == "affine":
+            a, c = (self.phi[f"{tap}_{part}"][place][:, None, None] for part in "ac")
+            return (1.0 + a) * raw + c
+        batch, runs, steps, width = hidden.shape
+        rows = hidden.reshape(batch, runs * steps, width)
+        if self.kind == "linear":
+            c = self.phi[f"{tap}_c"][place][:, None]
+            change = torch.baddbmm(c, rows, self.phi[f"{tap}_A"][place])
+        else:
+            down = torch.baddbmm(self.phi[f"{tap}_v"][place][:, None], rows, self.phi[f"{tap}_V"][place])
+            up = self.phi[f"{tap}_U"][place] @ self.network.readouts[tap].weight.t()  # (B, rank, outputs)
+            change = torch.relu(down) @ up
+        return raw + change.view(batch, runs, steps, -1)
+
+    def weights_of(self, place: int) -> dict[str, Tensor]:
+        """Return all weights of the network with the changes of one place (kinds ``lora`` and ``full``)."""
+        weights: dict[str, Tensor] = dict(self.network.named_parameters())
+        for name, value in self.phi.items():
+            key, _, part = name.partition("|")
+            target = key.replace("/", ".")
+            if self.kind == "full":
+                weights[target] = weights[target] + value[place]
+            elif part == "up":
+                weights[target] = weights[target] + value[place] @ self.phi[f"{key}|down"][place]
+        return weights
+
+    def run_place(self, place: int, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return fluxes and state of a pass with the weights of one place."""
+        return functional_call(self.network, self.weights_of(place), (dynamic, static, state))
+
+    def penalty(self) -> Tensor:
+        """Return the squared norm of each place's parameters, (P,): rho's term of Eq. 3, mu's of Eq. 2 for ``full``.
+
+        Of a product of two factors only the one that is zero at the start counts.
+        """
+        counted = [v for k, v in self.phi.items() if not k.endswith(("_V", "|down"))]
+        return torch.stack([v.square().flatten(1).sum(dim=1) for v in counted]).sum(dim=0)
+
+    def state_size(self, slots: int) -> int:
+        """Return the columns of the state for so many places per row: a state each where each has a pass."""
+        return self.network.state_size * (1 if self.kind in ONE_PASS else 1 + slots)
+
+    def blend(
+        self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the blend of heads and global model, in evaluation mode and without gradients.
+
+        Parameters
+        ----------
+        dynamic, static, state : Tensor
+            (B, T, F), (B, S) and (B, `state_size`).
+        slots : Tensor of int, (B, k)
+            Places of each row, -1 for none.
+        weights : Tensor, (B, k)
+            Their weights; the rest is the global model's.
+
+        Returns
+        -------
+        fluxes : Tensor, (B, T, O)
+        state : Tensor, (B, `state_size`)
+        """
+        self.network.eval()
+        with torch.inference_mode():
+            blended = self._one_pass if self.kind in ONE_PASS else self._pass_each
+            return blended(dynamic, static, state, slots, weights)
+
+    def _one_pass(
+        self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Blend heads over one pass of the backbone."""
+        taps = self.network.run(dynamic, static, state)
+        base = self.network.raw(taps.hidden)
+        rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)[:, None, None]
+        fluxes = rest * self.network.finish(base, taps.context)
+        for slot, weight in zip(slots.unbind(dim=1), weights.unbind(dim=1), strict=True):
+            if bool((weight > 0).any()):
+                raw = self.raw(taps.hidden, base, slot.clamp_min(0))
+                fluxes = fluxes + weight[:, None, None] * self.network.finish(raw, taps.context)
+        return fluxes, taps.state
+
+    def _pass_each(
+        self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Blend passes of the network with the weights of each place that a row wants."""
+        columns = list(state.split(self.network.state_size, dim=1))
+        rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)[:, None, None]
+        fluxes, columns[0] = self.network(dynamic, static, columns[0])
+        fluxes = rest * fluxes
+        for k in range(slots.shape[1]):
+            after = columns[k + 1].clone()
+            for place in slots[:, k].unique().tolist():
+                if place >= 0:
+                    # the whole block runs, for a product of fewer rows may round otherwise
+                    own, last = self.run_place(place, dynamic, static, columns[k + 1])
+                    mine = slots[:, k] == place
+                    fluxes = fluxes + torch.where(mine, weights[:, k], 0.0)[:, None, None] * own
+                    after[mine] = last[mine]
+            columns[k + 1] = after
+        return fluxes, torch.cat(columns, dim=1)
+
+    def save(self, path: Path) -> None:
+        """Write the parameters, safetensors."""
+        save_file({name: value.detach().cpu().contiguous() for name, value in self.phi.items()}, path)
+
+    def load(self, path: Path) -> None:
+        """Read them; ValueError where names or shapes do not fit."""
+        stored = load_file(path)
+        wanted = {name: tuple(value.shape) for name, value in self.phi.items()}
+        found = {name: tuple(value.shape) for name, value in stored.items()}
+        if wanted != found:
+            message = f"{path.name} holds {found}, these heads are {wanted}."
+            raise ValueError(message)
+        with torch.no_grad():
+            for name, value in stored.items():
+                self.phi[name].copy_(value)
+
+
+def _is_readout(name: str, network: Network) -> bool:
+    """Return whether a parameter is the weight of a readout."""
+    weights = {id(readout.weight) for readout in network.readouts.values()}
+    return any(key == name and id(value) in weights for key, value in network.named_parameters())

@@ -1,0 +1,222 @@
+"""KGML-ag on maps: corn and soybean by KGML-ag, all other cover by a CT-GRU, added up by their shares of a cell.
+
+KGML-ag knows corn and soybean and runs once for each. A field has one crop this year and, nearly always, the other the
+next: the two runs are the two rotations, one with corn in odd years and one in even years, and each year the corn of a
+cell is that of the run which grows it. The GPP that KGML-ag reads is, by default, that of the same CT-GRU, which tells
+apart what the corn, the soybean and the rest of a cell take up; a satellite's GPP may be read instead, and then a map's
+GPP of the crops is that driver's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fluxgrid.data.crop_inputs import CORN_CODE, CROP_FORCINGS, CROP_STATICS, CROP_TYPE, GPP, SOYBEAN_CODE, conversion
+from fluxgrid.models.base import MODELS, STRICT, Sizes
+from fluxgrid.models.kgml_ag import KGMLAg
+from fluxgrid.models.network import Network, Taps
+from fluxgrid.models.recurrent import GRU
+
+COVER_FORCINGS = (
+    *("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vpd", "lai", "gpp_satellite"),
+    *("corn_fraction", "soybean_fraction", "toa_radiation", "day_length"),
+)
+"""What the CT-GRU of all other cover reads each day."""
+OTHER_COVER = ("small_grain_fraction", "grass_fraction", "forest_fraction", "wetland_fraction")
+"""Shares of a cell that are neither corn nor soybean and have fluxes."""
+COVER_STATICS = ("crop_fraction", *OTHER_COVER, "evergreen_fraction", "soc", "field_capacity", "wilting_point")
+DYNAMIC = (*COVER_FORCINGS, *(n for n in CROP_FORCINGS if n not in COVER_FORCINGS), "day_of_year")
+"""Order of the dynamic inputs."""
+STATIC = (*COVER_STATICS, *(n for n in CROP_STATICS if n not in COVER_STATICS))
+"""Order of the static inputs."""
+FLUXES = ("gpp", "ra", "rh")
+ANNUAL = ("corn_yield", "soybean_yield", "harvest_removal")
+PARTS = ("gpp_corn", "gpp_soybean", "gpp_other", "ra_other", "rh_other")
+"""What the CT-GRU predicts, per unit area of each cover, g m-2 d-1."""
+_LITTLE = 0.02
+"""Share of a cell without a model above which the cell has no value."""
+
+
+@MODELS.register("kgml_ag")
+@dataclass(frozen=True)
+class CropMosaicConfig:
+    """KGML-ag for corn and soybean, a CT-GRU for all other cover."""
+
+    hidden: Annotated[int, Field(ge=2, multiple_of=2)] = 64
+    """Width of the four GRUs of KGML-ag; 64 as published."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Of KGML-ag, in training; 0.2 as published."""
+    cover_hidden: Annotated[int, Field(gt=1, multiple_of=2)] = 64
+    """Width of the CT-GRU."""
+    gpp: Literal["predicted", "satellite"] = "predicted"
+    """The GPP KGML-ag reads: the CT-GRU's for each crop, or ``gpp_satellite`` as it is."""
+    other: Literal["ct_gru", "none"] = "ct_gru"
+    """Who speaks for other cover; with none, cells that hold more than 2 % of it have no value."""
+
+    differentiable: ClassVar[bool] = True
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    def build(self, sizes: Sizes) -> CropMosaic:
+        """Return the network with fresh weights; ValueError where the inputs are not `DYNAMIC` and `STATIC`."""
+        return CropMosaic(self, sizes)
+
+
+class CropMosaic(Network):
+    """See the module's text. B cells, T days, F = `DYNAMIC`, S = `STATIC`, O = `FLUXES` and `ANNUAL`."""
+
+    to_features: Tensor
+    dynamic_scale: Tensor
+    static_scale: Tensor
+    cover_scale: Tensor
+
+    def __init__(self, config: CropMosaicConfig, sizes: Sizes):
+        super().__init__()
+        wanted = Sizes(len(DYNAMIC), len(STATIC), len(FLUXES) + len(ANNUAL))
+        if sizes != wanted:
+            message = f"kgml_ag reads dynamic {', '.join(DYNAMIC)} and static {', '.join(STATIC)}, in this order."
+            raise ValueError(message)
+        self.config = config
+        self.crop = KGMLAg(config.hidden, config.dropout)
+        half = config.cover_hidden // 2
+        self.cover_forcing = nn.Linear(len(COVER_FORCINGS), half)
+        self.cover_static = nn.Linear(len(COVER_STATICS), half)
+        self.cover = GRU(config.cover_hidden, config.cover_hidden)
+        self.cover_head = nn.Linear(config.cover_hidden, len(PARTS))
+        self.state_size = config.cover_hidden + 2 * self.crop.state_size
+        self.register_buffer("dynamic_scale", torch.stack([torch.zeros(len(DYNAMIC)), torch.ones(len(DYNAMIC))]))
+        self.register_buffer("static_scale", torch.stack([torch.zeros(len(STATIC)), torch.ones(len(STATIC))]))
+        self.register_buffer("cover_scale", torch.ones(len(PARTS)))
+        self.register_buffer("to_features", torch.from_numpy(conversion((*DYNAMIC, *STATIC)).astype(np.float32)))
+        for encoder in (self.cover_forcing, self.cover_static):
+            nn.init.xavier_uniform_(encoder.weight)
+
+    def set_input_scales(self, dynamic: Tensor, static: Tensor) -> None:
+        """Set means and standard deviations of the inputs, (2, F) and (2, S), as the scaler of the model holds them."""
+        self.dynamic_scale.copy_(dynamic)
+        self.static_scale.copy_(static)
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Set the typical size of the five parts, (5,), g m-2 d-1, > 0."""
+        self.cover_scale.copy_(scale)
+
+    def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
+        """Return taps ``cover`` (B, 1, T, Hc), ``ra`` and ``rh`` (B, 2, T, H), and the state.
+
+        The two runs are the rotations with corn in odd and in even years. `dynamic` must not mix places of different
+        days: the calendar is read from its first row.
+        """
+        cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
+        encoded = [
+            self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)]),
+            self.cover_static(static[:, : len(COVER_STATICS)]).unsqueeze(1).expand(-1, dynamic.shape[1], -1),
+        ]
+        cover, cover_last = self.cover(torch.cat(encoded, dim=-1), cover_state[None])
+        days = dynamic * self.dynamic_scale[1] + self.dynamic_scale[0]
+        soil = static * self.static_scale[1] + self.static_scale[0]
+        context = self._context(days, soil)
+        features = self._features(days, soil)
+        taken_up = self._parts(self.cover_head(cover), context)[:2]
+        if self.config.gpp == "satellite":
+            taken_up = [context["satellite"]] * 2
+        odd = context["odd"]
+        runs = []
+        for has_corn, before in zip((odd, 1.0 - odd), crop_states, strict=True):
+            own = features.clone()
+            own[..., CROP_TYPE] = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
+            own[..., GPP] = has_corn * taken_up[0] + (1.0 - has_corn) * taken_up[1]
+            runs.append(self._rotation(self.crop.scale(own), before, days))
+        hidden = {name: torch.stack([run[name] for run in runs], dim=1) for name in ("ra", "rh")}
+        context["grain"] = torch.stack([run["grain"] for run in runs], dim=1)  # (B, 2, T)
+        last = torch.cat([cover_last[0], *(run["state"] for run in runs)], dim=1)
+        return Taps({"cover": cover[:, None], **hidden}, context, last)
+
+    def _rotation(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
+        """Run one rotation, calendar year by calendar year."""
+        parts: dict[str, list[Tensor]] = {"ra": [], "rh": [], "grain": []}
+        for steps, first_day in _years(days):
+            year = self.crop(z[:, steps], state, first_day, diagnose=False)
+            state = year.state
+            parts["ra"].append(year.hidden["ra"])
+            parts["rh"].append(year.hidden["rh"])
+            parts["grain"].append(year.grain[:, None].expand(-1, year.ra.shape[1]))
+        return {"state": state, **{name: torch.cat(rows, dim=1) for name, rows in parts.items()}}
+
+    def _features(self, days: Tensor, soil: Tensor) -> Tensor:
+        """Return the 19 inputs of KGML-ag in physical units, (B, T, 19), crop and GPP still zero."""
+        varying, fixed = self.to_features.split([len(DYNAMIC), len(STATIC)])
+        return days @ varying + (soil @ fixed)[:, None]
+
+    def _context(self, days: Tensor, soil: Tensor) -> dict[str, Tensor]:
+        """Return shares of covers, parity of the year and the satellite's GPP, (B, T) each."""
+        column = {name: days[..., i] for i, name in enumerate(DYNAMIC)}
+        corn, soybean = (column[name].clamp(0.0, 1.0) for name in ("corn_fraction", "soybean_fraction"))
+        others = torch.stack([soil[:, STATIC.index(name)] for name in OTHER_COVER]).clamp(0.0, 1.0).sum(dim=0)
+        odd = torch.remainder(column["calendar_year"].round(), 2.0)
+        satellite = column["gpp_satellite"].clamp_min(0.0)
+        return {
+            "corn": corn,
+            "soybean": soybean,
+            "other": torch.minimum(others[:, None].expand_as(corn), 1.0 - corn - soybean).clamp_min(0.0),
+            "odd": odd,
+            "satellite": satellite,
+        }
+
+    def _parts(self, raw: Tensor, context: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ARG002
+        """Return `PARTS`, (B, T) each, >= 0, of the readout of the CT-GRU (B, T, 5)."""
+        return list((self.cover_scale * F.softplus(raw)).unbind(dim=-1))
+
+    @property
+    def readouts(self) -> dict[str, nn.Linear]:
+        """Of the CT-GRU, and of Ra and Rh of KGML-ag."""
+        return {"cover": self.cover_head, "ra": self.crop.ra_head, "rh": self.crop.rh_head}
+
+    def components(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the fluxes of each cover per unit of its area, (B, T) each, >= 0.
+
+        ``gpp``, ``ra``, ``rh`` of ``corn``, ``soybean`` and ``other``, as ``gpp_corn`` and so on, g m-2 d-1; and
+        ``yield_corn``, ``yield_soybean``, g m-2 and year.
+        """
+        parts = dict(zip(PARTS, self._parts(raw["cover"][:, 0], context), strict=True))
+        if self.config.gpp == "satellite":
+            parts |= {"gpp_corn": context["satellite"], "gpp_soybean": context["satellite"]}
+        odd = context["odd"]
+        daily = {name: F.relu(-self.crop.physical(name, raw[name][..., 0])) for name in ("ra", "rh")}  # (B, 2, T)
+        daily["yield"] = F.relu(self.crop.physical("yield", context["grain"]))
+        for name, runs in daily.items():
+            parts[f"{name}_corn"] = odd * runs[:, 0] + (1.0 - odd) * runs[:, 1]
+            parts[f"{name}_soybean"] = odd * runs[:, 1] + (1.0 - odd) * runs[:, 0]
+        return parts
+
+    def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:
+        """Return `FLUXES` of the cell, g m-2 d-1, and `ANNUAL`, g m-2, (B, T, 6)."""
+        part = self.components(raw, context)
+        corn, soybean, other = (context[name] for name in ("corn", "soybean", "other"))
+        rows = [corn * part[f"{f}_corn"] + soybean * part[f"{f}_soybean"] + other * part[f"{f}_other"] for f in FLUXES]
+        rows += [part["yield_corn"], part["yield_soybean"]]
+        rows.append(corn * part["yield_corn"] + soybean * part["yield_soybean"])
+        fluxes = torch.stack(rows, dim=-1)
+        if self.config.other == "none":
+            fluxes = torch.where((other > _LITTLE)[..., None], torch.nan, fluxes)
+        return fluxes
+
+
+def _years(days: Tensor) -> list[tuple[slice, int]]:
+    """Return the steps of each calendar year in days (B, T, F), and the day of the year its first step is, from 0."""
+    year = days[0, :, DYNAMIC.index("calendar_year")].round()
+    day = days[0, :, DYNAMIC.index("day_of_year")].round()
+    cuts = [0, *(torch.nonzero(year.diff()).flatten() + 1).tolist(), len(year)]
+    return [(slice(a, b), int(day[a]) - 1) for a, b in pairwise(cuts)]
+
+
+def crop_mosaic_inputs() -> dict[str, Any]:
+    """Return the inputs of the model, as `InputSpec` wants them."""
+    return {"dynamic": DYNAMIC, "static": STATIC}

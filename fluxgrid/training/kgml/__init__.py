@@ -1,0 +1,1 @@
+"""KGML-ag: its five training steps and what they are trained on."""
