@@ -21,10 +21,10 @@ from pyproj import CRS
 
 from fluxgrid.errors import OutputError
 from fluxgrid.files import write_text
-from fluxgrid.output.qgis_style import add_mesh_style, add_raster_style
+from fluxgrid.output.qgis_style import ANNUAL_SUFFIX, add_mesh_style, add_raster_style
 from fluxgrid.output.ramps import Scale, flux_scale
 from fluxgrid.output.store import readable
-from fluxgrid.variables import MAP_FLUXES, VARIABLES
+from fluxgrid.variables import VARIABLES
 
 if TYPE_CHECKING:
     from fluxgrid.output.info import MapInfo
@@ -48,7 +48,18 @@ class _File:
     ends: pd.DatetimeIndex
     groups: tuple[str, ...]
     samples: dict[str, np.ndarray]
+    """Some values of each flux and annual variable."""
     still: int
+
+    @property
+    def fluxes(self) -> list[str]:
+        """Names of its fluxes."""
+        return [name for name in self.samples if VARIABLES[name].role == "flux"]
+
+    @property
+    def annual(self) -> list[str]:
+        """Names of its annual variables."""
+        return [name for name in self.samples if VARIABLES[name].role == "annual"]
 
     @classmethod
     def read(cls, path: Path, folder: Path) -> _File:
@@ -75,7 +86,7 @@ def write_qlr(
 ) -> Path:
     """Write a layer definition that QGIS loads by dragging it into its window.
 
-    NEE is shown with green for uptake and brown for release; GPP and RECO are there to be switched on. Without the
+    NEE is shown with green for uptake and brown for release; the others are there to be switched on. Without the
     temporal controller a raster layer shows the sampled step of strongest uptake, which its name gives.
 
     Parameters
@@ -87,8 +98,9 @@ def write_qlr(
     info : MapInfo
         Title and summary.
     kind : {"raster", "mesh"}
-        ``raster``: crisp cells, animated by QGIS 3.38 and later, one layer for each flux and file. ``mesh``: animated
-        by older QGIS too, one layer for each file, in which NEE, GPP or RECO can be chosen.
+        ``raster``: crisp cells, animated by QGIS 3.38 and later, one layer for each flux and file, and for
+        each annual variable. ``mesh``: animated by older QGIS too, one layer for each file, in which the flux can be
+        chosen.
 
     Returns
     -------
@@ -105,7 +117,7 @@ def write_qlr(
         message = f"There is no NetCDF file to make {path} of. Export the map first."
         raise OutputError(message)
     files = [_File.read(Path(name), Path(path).parent) for name in netcdf_files]
-    scales = {flux: _scale(files, flux) for flux in MAP_FLUXES}
+    scales = {name: _scale(files, name) for name in dict.fromkeys(name for file in files for name in file.samples)}
     document = _Document(info)
     if kind == "raster":
         _add_rasters(document, files, scales)
@@ -118,7 +130,8 @@ def write_qlr(
 
 def _scale(files: Sequence[_File], flux: str) -> Scale:
     """Return one range for all steps: of a whole year, so that summer must not saturate."""
-    return flux_scale(flux, np.concatenate([file.samples[flux].ravel() for file in files]), _SHOWN_SHARE)
+    samples = [file.samples[flux].ravel() for file in files if flux in file.samples]
+    return flux_scale(flux, np.concatenate(samples), _SHOWN_SHARE)
 
 
 class _Document:
@@ -162,8 +175,13 @@ def _sample(file: netCDF4.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     steps, ny, nx = file["nee"].shape
     picks = np.unique(np.linspace(0, steps - 1, min(steps, _SAMPLED_STEPS)).round().astype(int))
     every = max(1, int(np.ceil(np.sqrt(ny * nx / _SAMPLED_CELLS))))
-    values = {flux: [file[flux][step, ::every, ::every] for step in picks] for flux in MAP_FLUXES}
-    return picks, {flux: np.ma.filled(np.ma.array(maps), np.nan) for flux, maps in values.items()}
+    fluxes, annual = (
+        [name for name in VARIABLES if VARIABLES[name].role == role and name in file.variables]
+        for role in ("flux", "annual")
+    )
+    values = {flux: [file[flux][step, ::every, ::every] for step in picks] for flux in fluxes}
+    values |= {name: [file[name][::every, ::every]] for name in annual}
+    return picks, {name: np.ma.filled(np.ma.array(maps), np.nan) for name, maps in values.items()}
 
 
 def _step_means(values: np.ndarray) -> np.ndarray:
@@ -192,10 +210,23 @@ def _group(parent: ET.Element, name: str, checked: bool) -> ET.Element:
 
 def _add_rasters(document: _Document, files: Sequence[_File], scales: dict[str, Scale]) -> None:
     """Add all fluxes of all files, in a group for each flux if there are several files."""
-    for flux in MAP_FLUXES:
+    for flux in files[0].fluxes:
         folder = _group(document.tree, flux.upper(), flux == "nee") if len(files) > 1 else document.tree
         for file in files:
             _add_raster(document, folder, file, flux, scales[flux])
+    if any(file.annual for file in files):
+        folder = _group(document.tree, "Sums over the calendar year", False)
+        for file in files:
+            for name in file.annual:
+                _add_annual(document, folder, file, name, scales[name])
+
+
+def _add_annual(document: _Document, folder: ET.Element, file: _File, name: str, scale: Scale) -> None:
+    """Add one annual variable of one file as a raster layer without time."""
+    title = f"{name.replace('_', ' ').capitalize()} {file.ends[-1].year - 1}"
+    layer = document.add(folder, file, title, f'NETCDF:"{file.source}":{name}', "raster", False)
+    _text(layer, "provider", "gdal")
+    add_raster_style(layer, scale, 1, ANNUAL_SUFFIX)
 
 
 def _add_raster(document: _Document, folder: ET.Element, file: _File, flux: str, scale: Scale) -> None:
@@ -215,9 +246,10 @@ def _add_raster(document: _Document, folder: ET.Element, file: _File, flux: str,
 
 def _add_mesh(document: _Document, file: _File, scales: dict[str, Scale]) -> None:
     """Add one file as a mesh layer."""
-    layer = document.add(document.tree, file, f"NEE, GPP, RECO {file.period}", file.source, "mesh", True)
+    names = ", ".join(flux.upper() for flux in file.fluxes)
+    layer = document.add(document.tree, file, f"{names} {file.period}", file.source, "mesh", True)
     ET.SubElement(layer, "provider", {"time-unit": _HOURS}).text = "mdal"
-    index = {flux: file.groups.index(VARIABLES[flux].long_name) for flux in MAP_FLUXES}
+    index = {flux: file.groups.index(VARIABLES[flux].long_name) for flux in file.fluxes}
     ET.SubElement(layer, "static-active-dataset", scalar=str(index["nee"]), vector="-1")
     times = {
         "start-time-extent": file.starts[0].strftime(_STAMP),
@@ -227,7 +259,7 @@ def _add_mesh(document: _Document, file: _File, scales: dict[str, Scale]) -> Non
         "matching-method": "0",
     }
     ET.SubElement(layer, "temporal", times)
-    add_mesh_style(layer, {index[flux]: scale for flux, scale in scales.items()}, index["nee"])
+    add_mesh_style(layer, {index[flux]: scales[flux] for flux in file.fluxes}, index["nee"])
 
 
 def _add_crs(parent: ET.Element, wkt: str) -> None:

@@ -8,9 +8,12 @@ from xml.etree import ElementTree as ET
 from fluxgrid.output.ramps import Scale
 
 UNIT_SUFFIX = " g C m⁻² d⁻¹"
+"""Unit of fluxes in legends."""
+ANNUAL_SUFFIX = " g C m⁻²"
+"""Unit of sums over a calendar year in legends."""
 
 
-def add_raster_style(layer: ET.Element, scale: Scale, band: int) -> None:
+def add_raster_style(layer: ET.Element, scale: Scale, band: int, unit: str = UNIT_SUFFIX) -> None:
     """Add the renderer of a raster layer.
 
     Parameters
@@ -21,6 +24,8 @@ def add_raster_style(layer: ET.Element, scale: Scale, band: int) -> None:
         Colours and their values.
     band : int
         Band shown when the temporal controller is off, from 1.
+    unit : str
+        Suffix of the numbers in the legend.
     """
     pipe = ET.SubElement(layer, "pipe")
     attributes = {
@@ -34,7 +39,7 @@ def add_raster_style(layer: ET.Element, scale: Scale, band: int) -> None:
     renderer = ET.SubElement(pipe, "rasterrenderer", attributes)
     # "None": the range is ours and is not recomputed from whatever part is on the screen.
     ET.SubElement(ET.SubElement(renderer, "minMaxOrigin"), "limits").text = "None"
-    _add_shader(ET.SubElement(renderer, "rastershader"), scale)
+    _add_shader(ET.SubElement(renderer, "rastershader"), scale, unit)
     ET.SubElement(layer, "blendMode").text = "0"
 
 
@@ -63,7 +68,7 @@ def add_mesh_style(layer: ET.Element, scales: Mapping[int, Scale], active: int) 
         _add_shader(ET.SubElement(settings, "scalar-settings", attributes), scale)
 
 
-def _add_shader(parent: ET.Element, scale: Scale) -> None:
+def _add_shader(parent: ET.Element, scale: Scale, unit: str = UNIT_SUFFIX) -> None:
     """Add the ramp in both forms QGIS wants: as a ramp to edit and as items to draw."""
     attributes = {
         "colorRampType": "INTERPOLATED",
@@ -90,7 +95,7 @@ def _add_shader(parent: ET.Element, scale: Scale) -> None:
         ET.SubElement(ramp, "prop", k=name, v=text)  # QGIS before 3.24
     for value, colour in stops:
         ET.SubElement(shader, "item", color=colour, value=f"{value:g}", alpha="255", label=f"{value:g}")
-    ET.SubElement(shader, "rampLegendSettings", useContinuousLegend="1", orientation="2", suffix=UNIT_SUFFIX)
+    ET.SubElement(shader, "rampLegendSettings", useContinuousLegend="1", orientation="2", suffix=unit)
 
 
 def _rgba(colour: str) -> str:

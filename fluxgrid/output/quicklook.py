@@ -86,7 +86,7 @@ def draw_quicklook(
     _write_titles(figure, summary, info)
     _draw_map(figure, summary, region, grid)
     _draw_curves(figure, summary, info.step)
-    _write_totals(figure, summary)
+    _write_totals(figure, summary, info)
     _write_caption(figure, info)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Title": info.full_title, "Description": info.summary})
@@ -264,7 +264,7 @@ def _style_curves(axes: Axes, several: bool, step: str) -> None:
     axes.set_title(f"{what}\nRegion, {smooth}, g C m$^{{-2}}$ of land d$^{{-1}}$", loc="left", size=11.5, color=_GREY)
 
 
-def _write_totals(figure: Figure, summary: MapSummary) -> None:
+def _write_totals(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
     """Write the region's annual fluxes in large figures."""
     if not summary.whole_years:
         return
@@ -275,7 +275,8 @@ def _write_totals(figure: Figure, summary: MapSummary) -> None:
     for i, flux in enumerate(("gpp", "reco", "nee")):
         label, colour = _CURVES[flux]
         x = 0.645 + 0.112 * i
-        figure.text(x, 0.262, label, size=12.5, weight="bold", color=colour)
+        told = f"{label} (input)" if flux == "gpp" and info.gpp_is_driver else label
+        figure.text(x, 0.262, told, size=12.5, weight="bold", color=colour)
         figure.text(x, 0.21, f"{annual[flux]:,.0f}".replace("-", "−"), size=25, weight="bold", color=_INK)
         teragrams = annual[flux] * summary.land_area / 1e12
         figure.text(x, 0.177, f"{teragrams:,.0f} Tg C".replace("-", "−"), size=11.5, color=_GREY)
@@ -290,7 +291,7 @@ def _further_lines(summary: MapSummary) -> list[str]:
         removal, balance = summary.annual[["harvest_removal", "balance_after_harvest"]]
         lines.append(f"Harvest removes {removal:,.0f}; NEE + harvest {balance:,.0f}".replace("-", "−"))
     if summary.calibrated > 0:
-        lines.append(f"Calibrated places have {summary.calibrated:.0%} of the say, the global model the rest")
+        lines.append(f"{summary.calibrated:.0%} from calibrated places, the rest from the global model")
     return lines
 
 

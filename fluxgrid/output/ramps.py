@@ -8,8 +8,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import to_hex
 
-RAMPS = {"nee": "BrBG_r", "gpp": "YlGn", "reco": "YlOrBr"}
-"""ColorBrewer ramps the colour-blind can read. NEE: green is uptake, brown is release."""
+RAMPS = {
+    **{"nee": "BrBG_r", "gpp": "YlGn", "reco": "YlOrBr", "ra": "YlOrBr", "rh": "YlOrBr"},
+    **{"corn_yield": "YlGn", "soybean_yield": "YlGn", "harvest_removal": "YlOrBr", "balance_after_harvest": "BrBG_r"},
+}
+"""ColorBrewer ramps the colour-blind can read. NEE and balance: green is uptake, brown is release."""
+
+SIGNED = ("nee", "balance_after_harvest")
+"""Variables whose ramp is centred on 0."""
 
 _ROUND = np.array([1, 1.5, 2, 3, 4, 5, 6, 8, 10])
 
@@ -72,11 +78,12 @@ def round_limit(values: np.ndarray, share: float = 0.98) -> float:
 
 
 def flux_scale(flux: str, values: np.ndarray, share: float = 0.98) -> Scale:
-    """Return colours and range for a flux: centred on 0 for NEE, from 0 for GPP and RECO.
+    """Return colours and range for a flux: centred on 0 for signed ones, from 0 for the others.
 
     Parameters
     ----------
-    flux : {"nee", "gpp", "reco"}
+    flux : str
+        A flux or an annual variable of a map.
     values : array
         Of the flux, any shape.
     share : float
@@ -92,4 +99,4 @@ def flux_scale(flux: str, values: np.ndarray, share: float = 0.98) -> Scale:
     Scale(ramp='BrBG_r', low=-3.0, high=3.0)
     """
     limit = round_limit(values, share)
-    return Scale(RAMPS[flux], -limit if flux == "nee" else 0.0, limit)
+    return Scale(RAMPS[flux], -limit if flux in SIGNED else 0.0, limit)

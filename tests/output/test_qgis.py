@@ -97,6 +97,28 @@ def test_files_of_several_years_are_grouped_by_flux(monthly, tmp_path, write_yea
     assert len(ranges) == 1
 
 
+def test_annual_variables_are_untimed_layers_of_their_own(rich, tmp_path):
+    raster, mesh = (
+        write_qlr(tmp_path / f"{kind}.qlr", [shutil.copy(rich.netcdf, tmp_path)], rich.info, kind)
+        for kind in ("raster", "mesh")
+    )
+    names = [layer.findtext("layername") for layer in layers(raster)]
+    assert [name.split()[0] for name in names[:5]] == ["NEE", "GPP", "RECO", "RA", "RH"]
+    assert names[5:] == [
+        f"{name} 2020" for name in ("Corn yield", "Soybean yield", "Harvest removal", "Balance after harvest")
+    ]
+    for layer in layers(raster)[5:]:
+        assert layer.find("temporal") is None
+        renderer = layer.find("pipe/rasterrenderer")
+        assert renderer.get("band") == "1"
+        assert renderer.find(".//rampLegendSettings").get("suffix") == " g C m⁻²"
+    balance = layers(raster)[-1].find("pipe/rasterrenderer")
+    assert float(balance.get("classificationMin")) == -float(balance.get("classificationMax")) < 0
+    assert layers(mesh)[0].findtext("layername") == "NEE, GPP, RECO, RA, RH 2020"
+    groups = [part.get("group") for part in layers(mesh)[0].findall("mesh-renderer-settings/scalar-settings")]
+    assert len(set(groups)) == 5
+
+
 def test_no_file_is_a_clear_error(monthly, tmp_path):
     with pytest.raises(OutputError, match="There is no NetCDF file"):
         write_qlr(tmp_path / "iowa.qlr", [], monthly.info)
@@ -112,6 +134,18 @@ def system_python() -> str:
     if not Path(probe[0]).exists() or subprocess.run(probe, env=SYSTEM, capture_output=True, check=False).returncode:
         pytest.skip("/usr/bin/python3 cannot import qgis (Debian: python3-qgis qgis-providers)")
     return probe[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["raster", "mesh"])
+def test_qgis_loads_rich_maps(system_python, rich_example, tmp_path, kind):
+    path = write_qlr(tmp_path / "iowa.qlr", [shutil.copy(rich_example.netcdf, tmp_path)], rich_example.info, kind)
+    report = load(system_python, path, tmp_path / "q.png", "2020-07-01T00:00:00Z")
+    assert report["ok"]
+    assert all(layer["valid"] for layer in report["layers"])
+    assert [layer["timed"] for layer in report["layers"]] == ([True] if kind == "mesh" else [True] * 5 + [False] * 4)
+    if kind == "mesh":
+        assert report["layers"][0]["group"].startswith("net ecosystem exchange")
 
 
 def load(system_python: str, *arguments: object) -> dict:

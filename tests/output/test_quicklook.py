@@ -83,10 +83,15 @@ def test_harvest_and_calibration_are_told_where_the_map_has_them(rich, monthly, 
     written = texts(rich, monkeypatch, tmp_path)
     balance = f"{mean('balance_after_harvest'):.0f}".replace("-", "−")
     assert f"Harvest removes {mean('harvest_removal'):.0f}; NEE + harvest {balance}" in written
-    assert f"Calibrated places have {1 - mean('calibration_global_weight'):.0%} of the say" in written
+    assert f"{1 - mean('calibration_global_weight'):.0%} from calibrated places, the rest" in written
     plain = texts(monthly, monkeypatch, tmp_path)
     assert "Harvest" not in plain
-    assert "Calibrated" not in plain
+    assert "calibrated" not in plain
+
+
+def test_gpp_that_drives_the_model_is_called_an_input(monthly, monkeypatch, tmp_path):
+    assert "GPP (input)" in texts(monthly, monkeypatch, tmp_path, gpp_is_driver=True)
+    assert "GPP (input)" not in texts(monthly, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize("budget", [0, 10**9])
