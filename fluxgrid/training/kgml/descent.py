@@ -116,13 +116,15 @@ def descend(
     for epoch in range(settings.epochs):
         network.train()
         train = epoch_loss(epoch)
+        descent.next_epoch()
+        if (epoch + 1) % settings.check and epoch + 1 < settings.epochs:
+            continue
         network.eval()
         check = held_out()
         losses.append((train, check))
         report(f"{name} epoch {epoch + 1}/{settings.epochs}: training {train:.4f}, held-out years {check:.4f}")
         if check < lowest:
             best, lowest, kept = epoch, check, copy.deepcopy(network.state_dict())
-        descent.next_epoch()
         if epoch - best >= settings.patience:
             break
     if settings.epochs and lowest == float("inf"):

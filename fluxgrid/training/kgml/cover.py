@@ -1,0 +1,154 @@
+"""Train the part of the mosaic that knows covers apart: GPP of corn, of soybean, and all fluxes of other cover."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE
+from fluxgrid.data.inputs import design
+from fluxgrid.data.scaler import Scaler
+from fluxgrid.models.crop_mosaic import COVER_FORCINGS, COVER_STATICS, PARTS, CropMosaic
+from fluxgrid.simulation import places_at
+from fluxgrid.training.kgml.cells import MOSAIC_INPUTS, Cells, cell_inputs
+from fluxgrid.training.kgml.descent import Descent, Report, StepHistory, descend
+from fluxgrid.training.kgml.fields import CropFields
+from fluxgrid.training.kgml.settings import StepSettings
+
+_LEAST = 0.02
+"""Least weight of a cover of a cell, relative to a cell full of it."""
+
+
+def train_cover(
+    mosaic: CropMosaic,
+    cells: Cells,
+    scaler: Scaler,
+    settings: StepSettings,
+    seed: int = 0,
+    report: Report = lambda _: None,
+) -> StepHistory:
+    """Fit the CT-GRU of a mosaic to the covers of cells; the state goes from year to year.
+
+    Parameters
+    ----------
+    mosaic : CropMosaic
+        Its `PARTS` are trained, KGML-ag is left alone.
+    cells : Cells
+        A tenth of them chooses the epoch.
+    scaler : Scaler
+        Of the inputs.
+    settings : StepSettings
+        ``batch`` is cells per optimiser step.
+    seed : int
+    report : callable
+
+    Returns
+    -------
+    history : StepHistory
+    """
+    begun = time.perf_counter()
+    dynamic, static = cells.tensors(scaler)
+    dynamic, static = dynamic[..., : len(COVER_FORCINGS)], static[:, : len(COVER_STATICS)]
+    targets = torch.from_numpy(np.stack([cells.parts[name] for name in PARTS], axis=-1))
+    weights = torch.from_numpy(np.stack([_weight(cells, name) for name in PARTS], axis=-1).astype(np.float32))
+    spread = torch.tensor([float(np.nanstd(cells.parts[name])) or 1.0 for name in PARTS])
+    mosaic.set_scale(spread)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(cells), generator=generator)
+    held, used = order.split([max(1, len(cells) // 10), len(cells) - max(1, len(cells) // 10)])
+    mosaic.requires_grad_(False)
+    parts = (mosaic.cover_forcing, mosaic.cover_static, mosaic.cover, mosaic.cover_head)
+    for part in parts:
+        part.requires_grad_(True)
+    descent = Descent([([p for part in parts for p in part.parameters()], 1.0)], settings)
+
+    def losses(rows: Tensor):
+        """Yield the loss of each year after the first, which is spin-up."""
+        state = None
+        for number, days in enumerate(cells.years):
+            guess, state = cover_parts(mosaic, dynamic[rows][:, days], static[rows], state)
+            state = state.detach()
+            if number:
+                yield _loss(guess, targets[rows][:, days], weights[rows][:, days], spread)
+
+    def epoch_loss(_: int) -> float:
+        found = []
+        for rows in used[torch.randperm(len(used), generator=generator)].split(settings.batch):
+            found += [descent.step(loss) for loss in losses(rows)]
+        return float(np.mean(found))
+
+    @torch.no_grad()
+    def held_out() -> float:
+        return float(torch.stack(list(losses(held))).mean())
+
+    history = descend(mosaic, settings, descent, epoch_loss, held_out, "cover", report)
+    mosaic.requires_grad_(True)
+    return replace(history, seconds=time.perf_counter() - begun)
+
+
+def cover_parts(mosaic: CropMosaic, dynamic: Tensor, static: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return `PARTS` (B, T, 5), g m-2 d-1, of the CT-GRU alone, and its state (1, B, H)."""
+    place = mosaic.cover_static(static).unsqueeze(1).expand(-1, dynamic.shape[1], -1)
+    hidden, state = mosaic.cover(torch.cat([mosaic.cover_forcing(dynamic), place], dim=-1), state)
+    return mosaic.cover_scale * F.softplus(mosaic.cover_head(hidden)), state
+
+
+def _weight(cells: Cells, part: str) -> np.ndarray:
+    """Return how much a part counts: as the square root of its share, and where there is none not at all."""
+    share = cells.shares[part.rpartition("_")[2]]
+    return np.where(share > 0, np.sqrt(np.maximum(share, _LEAST)), 0.0)
+
+
+def _loss(guess: Tensor, target: Tensor, weight: Tensor, spread: Tensor) -> Tensor:
+    """Return the weighted mean squared error of all parts over their variances."""
+    error = torch.where(weight > 0, (guess - torch.nan_to_num(target)) / spread, 0.0)
+    return (weight * error.square()).sum() / weight.sum().clamp_min(1e-9)
+
+
+@torch.no_grad()
+def driver_gpp(
+    mosaic: CropMosaic, scaler: Scaler, latitude: np.ndarray, longitude: np.ndarray, days: pd.DatetimeIndex
+) -> np.ndarray:
+    """Return the GPP of corn and of soybean that a map's KGML-ag would read at places, (2, n, T), g m-2 d-1.
+
+    Parameters
+    ----------
+    mosaic : CropMosaic
+        With its covers trained.
+    scaler : Scaler
+        Of its inputs.
+    latitude, longitude : ndarray, (n,), degrees
+    days : DatetimeIndex, (T,)
+        Whole calendar years; the first is run twice, as spin-up.
+
+    Returns
+    -------
+    gpp : ndarray, (2, n, T), float32
+        By the satellite where that is what the mosaic reads.
+    """
+    parts = []
+    for first in range(0, len(latitude), 128):
+        rows = slice(first, first + 128)
+        inputs = cell_inputs(places_at(latitude[rows], longitude[rows]), days)
+        if mosaic.config.gpp == "satellite":
+            parts.append(np.stack([inputs.dynamic["gpp_satellite"].T] * 2))
+            continue
+        dynamic, static = (torch.from_numpy(a) for a in design(inputs, MOSAIC_INPUTS, scaler))
+        dynamic, static = dynamic[..., : len(COVER_FORCINGS)], static[:, : len(COVER_STATICS)]
+        state = cover_parts(mosaic, dynamic[:, :365], static, None)[1]
+        parts.append(cover_parts(mosaic, dynamic, static, state)[0][..., :2].permute(2, 0, 1).numpy())
+    return np.concatenate(parts, axis=1)
+
+
+def with_driver(fields: CropFields, mosaic: CropMosaic, scaler: Scaler) -> CropFields:
+    """Return fields that read the GPP a map reads there, whichever crop stands on them."""
+    _, first, owner = np.unique(fields.place, return_index=True, return_inverse=True)
+    corn, soybean = driver_gpp(mosaic, scaler, fields.latitude[first], fields.longitude[first], fields.time)
+    has_corn = fields.features[..., CROP_TYPE] == CORN_CODE
+    return fields.with_gpp(np.where(has_corn, corn[owner], soybean[owner]))
