@@ -83,7 +83,9 @@ def upscale(  # one parameter for each option of the contract
     model: Annotated[str | None, typer.Option(help="Shipped checkpoint or folder.")] = None,
     start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
     end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
-    calibration: Annotated[str | None, typer.Option(help="How a cell gets its head: none.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="How a cell gets its head: none, state or neighbourhood.")
+    ] = None,
     resolution: Annotated[float | None, typer.Option(help="Cell size of the synthetic world, degrees.")] = None,
     tile: Annotated[int | None, typer.Option(help="Tile size in cells; does not change the map.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,

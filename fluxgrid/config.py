@@ -20,7 +20,7 @@ from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
 from fluxgrid.training.settings import FitSettings
 
-Calibration = Literal["none"]
+Calibration = Literal["none", "state", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -136,7 +136,8 @@ class UpscaleConfig(_Strict):
     end: date | None = None
     """Last day, included; by default the last of the cube (synthetic: the end of the first day's year)."""
     calibration: Calibration = "none"
-    """How a cell gets its head; ``none`` is the global model."""
+    """How a cell gets its head: ``none``, the global model; ``state``, that of its state; ``neighbourhood``, a blend of
+    places near it on the ground and in climate."""
     resolution: float | None = Field(default=None, gt=0, le=5)
     """Cell size of the synthetic world, degrees (0.1); a cube brings its own."""
     tile: int = Field(default=32, ge=32, multiple_of=32)

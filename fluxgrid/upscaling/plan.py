@@ -79,6 +79,8 @@ class Plan:
     """What predicts: ``cpu``, or the model of the GPU."""
     layers: Layers = PLAIN
     """What the map holds."""
+    calibration: str = "none"
+    """Which of the model's calibrations `blend` speaks of."""
     blend: Blend | None = None
     """Weights of calibrated places in every cell of the map, row by row; None where the global model stands alone."""
 
@@ -119,11 +121,11 @@ class Plan:
         cells = [self.region, digest_arrays({"share": self.region_share, "land": self.land_fraction})]
         # the cube counts by its content, in the keys of the units; here only how it is read
         mapping = load_mapping(self.cube.mapping).model_dump_json() if self.cube.mapping else None
-        layers = asdict(self.layers)
+        held = [asdict(self.layers), self.calibration]
         weights = {"places": self.blend.places, "weights": self.blend.weights} if self.blend is not None else {}
         machine = {"device": self.device, **{name: versions().get(name) for name in _ISA}}
         return digest(
-            self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine, layers, digest_arrays(weights)
+            self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine, held, digest_arrays(weights)
         )
 
     def store(self, work: Path, segment: Segment) -> Path:

@@ -52,7 +52,13 @@ class Job:
     labels: tuple[str, ...]
     origin: tuple[int, int]
     layers: Layers
+    calibration: str
     work: str
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model, loaded once per process."""
+        return predictor_of(self.checkpoint, self.model_digest, self.device, self.calibration)
 
     @classmethod
     def of(cls, plan: Plan, work: Path, device: str) -> Job:
@@ -71,6 +77,7 @@ class Job:
             tuple(plan.label(s) for s in plan.segments),
             plan.origin,
             plan.layers,
+            plan.calibration,
             str(work),
         )
 
@@ -282,7 +289,7 @@ class _TileRun:
     @property
     def _predictor(self) -> Predictor:
         """The model, loaded once per process."""
-        return predictor_of(self.job.checkpoint, self.job.model_digest, self.job.device)
+        return self.job.predictor
 
     @property
     def _cube(self) -> xr.Dataset:
@@ -304,7 +311,7 @@ def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, s
 
 def input_digests(task: TileTask, job: Job) -> tuple[str, ...]:
     """Return the hash of the inputs of each unit of a tile."""
-    spec = predictor_of(job.checkpoint, job.model_digest, job.device).checkpoint.spec.inputs
+    spec = job.predictor.checkpoint.spec.inputs
     cube = cube_of(job.cube)
     places = (window(job, task.tile, index, spec.halo) for index in range(len(job.segments)))
     return tuple(input_digest(job.cube.path, cube, spec.names, *place) for place in places)
@@ -332,8 +339,8 @@ def calibration_arrays(blend: Blend, wanted: np.ndarray) -> dict[str, np.ndarray
     return {name: np.where(wanted, v.reshape(wanted.shape), empty.get(name, nan)) for name, v in found.items()}
 
 
-def predictor_of(checkpoint: str, digest: str, device: str) -> Predictor:
-    """Return the predictor of a checkpoint, loaded once per process.
+def predictor_of(checkpoint: str, digest: str, device: str, calibration: str) -> Predictor:
+    """Return the predictor of a checkpoint and one of its calibrations, loaded once per process.
 
     Raises
     ------
@@ -341,17 +348,17 @@ def predictor_of(checkpoint: str, digest: str, device: str) -> Predictor:
         If the folder now holds another model than the one planned with.
     """
     with _LOCK:
-        return _load_predictor(checkpoint, digest, device)
+        return _load_predictor(checkpoint, digest, device, calibration)
 
 
 @lru_cache(maxsize=2)
-def _load_predictor(checkpoint: str, digest: str, device: str) -> Predictor:
+def _load_predictor(checkpoint: str, digest: str, device: str, calibration: str) -> Predictor:
     """Load and check."""
     loaded = load_checkpoint(checkpoint)
     if loaded.digest != digest:
         message = f"The checkpoint {checkpoint} changed while the map was being made. Start the run again."
         raise FluxgridError(message)
-    return Predictor(loaded, device)
+    return Predictor(loaded, device, calibration)
 
 
 def cube_of(source: CubeSource) -> xr.Dataset:

@@ -53,6 +53,7 @@ def map_info(
         "fluxgrid_model_digest": checkpoint.digest,
         "fluxgrid_plan_digest": plan.digest,
         "fluxgrid_inputs": ", ".join(spec.inputs.dynamic + spec.inputs.static + spec.inputs.classes),
+        "fluxgrid_calibration": _calibration_text(plan, checkpoint),
         "fluxgrid_spin_up": spin_up if spec.spin_up_years else "none needed",
         "fluxgrid_covariates": str(cube.attrs.get("title", "")),
         "fluxgrid_warnings": " ".join(warnings) or "none",
@@ -86,6 +87,13 @@ def map_info(
         created=created,
         gpp_is_driver=spec.gpp_is_driver,
     )
+
+
+def _calibration_text(plan: Plan, checkpoint: Checkpoint) -> str:
+    """Say which calibration a map uses."""
+    if plan.calibration == "none":
+        return "none: the global model everywhere"
+    return f"{plan.calibration}: {checkpoint.calibrations[plan.calibration].about}".strip(": ")
 
 
 def map_period(plan: Plan) -> str:

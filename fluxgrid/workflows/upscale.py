@@ -19,15 +19,18 @@ from fluxgrid.evaluation.borders import border_steps
 from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
+from fluxgrid.models.calibrated import Calibration
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.layers import Layers
 from fluxgrid.output.summary import period_means
 from fluxgrid.prediction import Predictor
+from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
 from fluxgrid.upscaling.execute import Executor, check_executor, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder
 from fluxgrid.upscaling.handshake import shake_hands
+from fluxgrid.upscaling.heads import map_blend
 from fluxgrid.upscaling.lock import locked
 from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
@@ -83,6 +86,8 @@ def upscale(
     """
     region = find_region(config.region or _region_missing())
     checkpoint = load_checkpoint(config.model)
+    if config.calibration != "none":
+        find_calibration(checkpoint, config.calibration)  # before a cube is built for nothing
     out = Path(config.out or f"maps/{region.name}").expanduser()
     with nullcontext() if dry_run else locked(out):
         return _upscale(config, region, checkpoint, out, mode, dry_run, progress)
@@ -108,12 +113,12 @@ def _upscale(
         source = CubeSource.of(config.cube, config.mapping)
         cube = open_cube(source.path, source.mapping)
     device = pick_device(config.device)
-    plan, warnings, cover = _plan(config, checkpoint, region, cube, source, device)
+    plan, warnings, cover = _plan(config, checkpoint, region, cube, source, device, dry_run)
     warnings = (*warnings, *cover)
     executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     if dry_run:
-        predictor = Predictor(checkpoint, device)
-        names, state = len(checkpoint.spec.inputs.names), checkpoint.model.state_size
+        predictor = Predictor(checkpoint, device, plan.calibration)
+        names, state = len(checkpoint.spec.inputs.names), _state_size(checkpoint, plan)
         guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state)
         return Outcome(out, "planned", estimate=guess, warnings=warnings)
     return _Run(
@@ -204,6 +209,7 @@ class _Run:
             "region": self.region.name,
             "model": self.checkpoint.spec.name,
             "model_digest": self.checkpoint.digest,
+            "calibration": plan.calibration,
             "period": map_period(plan),
             "step": plan.step,
             "synthetic": self.checkpoint.spec.synthetic,
@@ -272,8 +278,31 @@ def _check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
         raise ConfigError(message)
 
 
+def _calibrated(plan: Plan, calibration: Calibration, cube: xr.Dataset | None) -> Plan:
+    """Return the plan with the weights of calibrated places; without a cube roughly, for an estimate."""
+    return replace(
+        plan,
+        layers=replace(plan.layers, calibrated_places=calibration.places.names),
+        calibration=calibration.name,
+        blend=map_blend(calibration, plan.grid, plan.origin, cube),
+    )
+
+
+def _state_size(checkpoint: Checkpoint, plan: Plan) -> int:
+    """Return the columns of the state of a cell."""
+    if plan.blend is None:
+        return checkpoint.model.state_size
+    return find_calibration(checkpoint, plan.calibration).heads.state_size(plan.blend.places.shape[1])
+
+
 def _plan(
-    config: UpscaleConfig, checkpoint: Checkpoint, region: Region, cube: xr.Dataset, source: CubeSource, device: str
+    config: UpscaleConfig,
+    checkpoint: Checkpoint,
+    region: Region,
+    cube: xr.Dataset,
+    source: CubeSource,
+    device: str,
+    dry_run: bool,
 ) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
     """Shake hands and lay out the work; also return what should be known, and what of the region is left out."""
     days = (config.start, config.end)
@@ -297,6 +326,8 @@ def _plan(
         device=device_name(device),
         layers=Layers(checkpoint.spec.map_fluxes, checkpoint.spec.map_annual),
     )
+    if config.calibration != "none":
+        plan = _calibrated(plan, find_calibration(checkpoint, config.calibration), None if dry_run else cube)
     if not plan.wanted.any():
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
         raise ConfigError(message)

@@ -1,0 +1,51 @@
+"""Which calibrated heads the cells of a map take."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.state_of import state_of
+from fluxgrid.models.calibrated import Calibration
+from fluxgrid.prediction.blend import Blend, neighbourhood_blend, state_blend
+from fluxgrid.upscaling.normals import climate_normals
+
+
+def map_blend(calibration: Calibration, grid: Grid, origin: tuple[int, int], cube: xr.Dataset | None) -> Blend:
+    """Return the weights of calibrated places in every cell of a map.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the checkpoint. ``state``: a cell takes the head of the state its centre lies in; otherwise those of places
+        near it on the ground and in climate.
+    grid : Grid
+        Of the map.
+    origin : (row, column)
+        Of the map's first cell in the cube.
+    cube : Dataset, optional
+        Covariates that climate is taken from; without it the ground alone counts, which is enough for an estimate.
+
+    Returns
+    -------
+    blend : Blend, (cells, k)
+        Cells run along rows from the upper left.
+
+    Raises
+    ------
+    UnknownName
+        If the cube lacks a variable the climate of the places was taken from.
+    CubeError
+        If a chunk of the cube cannot be read.
+    """
+    places = calibration.places
+    lon, lat = (axis.ravel() for axis in grid.lonlat())
+    if calibration.name == "state":
+        return state_blend(places.positions_of(state_of(lat, lon)))
+    if cube is None:
+        climate = np.full((len(lat), len(places.climate_names)), np.nan)
+    else:
+        rows, cols = (slice(first, first + count) for first, count in zip(origin, grid.shape, strict=True))
+        climate = climate_normals(cube, places.climate_names, rows, cols)
+    return neighbourhood_blend(lat, lon, climate, places)
