@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import shapely
 
 from fluxgrid.geo.grid import Grid
+from fluxgrid.geo.region import Region
 from fluxgrid.geo.state_of import state_of
 
 
-def border_steps(means: Mapping[str, np.ndarray], grid: Grid) -> dict[str, float]:
+def border_steps(means: Mapping[str, np.ndarray], grid: Grid, region: Region) -> dict[str, float]:
     """Return the `border_step` of each of some maps over the states of the US.
 
     Parameters
@@ -22,6 +24,8 @@ def border_steps(means: Mapping[str, np.ndarray], grid: Grid) -> dict[str, float
         Such as the mean of each flux over the period; NaN where there is no value.
     grid : Grid
         Of the maps; a cell belongs to the state of its centre.
+    region : Region
+        Cells count whose centre it holds: those on its rim are no states of their own.
 
     Returns
     -------
@@ -31,7 +35,8 @@ def border_steps(means: Mapping[str, np.ndarray], grid: Grid) -> dict[str, float
     """
     lon, lat = grid.lonlat()
     codes, index = np.unique(state_of(lat, lon), return_inverse=True)
-    state = np.where(codes[index] == "", -1, index).reshape(grid.shape)
+    inside = shapely.contains_xy(region.polygon, lon, lat)
+    state = np.where(inside & (codes[index].reshape(grid.shape) != ""), index.reshape(grid.shape), -1)
     ratios = {name: border_step(values, state) for name, values in means.items()}
     return {name: ratio for name, ratio in ratios.items() if np.isfinite(ratio)}
 

@@ -153,7 +153,7 @@ class _Run:
         result = self._predict(progress)
         self._check_missing(result)
         stores = [self.plan.store(self.folder.work, segment) for segment in self.plan.map_segments]
-        steps = border_steps(period_means(stores, self.plan.step), self.plan.grid)
+        steps = border_steps(period_means(stores, self.plan.step), self.plan.grid, self.region)
         manifest = {**self._manifest(result, started, time.perf_counter() - begun), "border_step": steps}
         published = publish(self.plan, self.folder, self.region, self._info(started), manifest)
         return Outcome(self.folder.path, "done", None, published, self.folder.manifest, self.warnings)
