@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,14 @@ from fluxgrid.evaluation.audit import GLOBAL, FieldRun, Response, audit_model
 from fluxgrid.models.calibration import ONE_PASS, Heads
 from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.models.kgml_ag import CropYear, KGMLAg
+from fluxgrid.training.kgml.audit_runs import (
+    IN_A_MINUTE,
+    AuditSettings,
+    Readout,
+    global_readout,
+    respond_fields,
+    run_fields,
+)
 from fluxgrid.training.kgml.fields import CropFields
 
 CALIBRATED = "calibrated"
@@ -69,7 +76,7 @@ def audit_network(
     fields: CropFields,
     places: Sequence[str],
     readouts: Mapping[str, Readout] | None = None,
-    settings: AuditSettings = AuditSettings(),
+    settings: AuditSettings = IN_A_MINUTE,
 ) -> pd.DataFrame:
     """Return the physics audit of a network and of heads that read its hidden states, in one pass.
 
@@ -113,7 +120,7 @@ def audit_places(
     tuned: Mapping[str, KGMLAg],
     fields: CropFields,
     places: Sequence[str],
-    settings: AuditSettings = AuditSettings(),
+    settings: AuditSettings = IN_A_MINUTE,
 ) -> pd.DataFrame:
     """Return the physics audit of a network and of fine-tuned copies of it, each on the fields of its place.
 
@@ -157,7 +164,7 @@ def audit_heads(
     names: Sequence[str],
     fields: CropFields,
     position: np.ndarray,
-    settings: AuditSettings = AuditSettings(),
+    settings: AuditSettings = IN_A_MINUTE,
 ) -> pd.DataFrame:
     """Return the physics audit of calibrated heads of any kind beside their global model.
 
@@ -210,15 +217,18 @@ def _check(fields: CropFields, places: Sequence[str], tuned: Mapping[str, KGMLAg
 
 def _join_runs(runs: Sequence[FieldRun]) -> FieldRun:
     """Return runs of the same years as one."""
-    names = ("place", "gpp", "ra", "rh", "nee", "grain")
-    return replace(runs[0], **{name: np.concatenate([getattr(run, name) for run in runs]) for name in names})
+    place, gpp, ra, rh, nee, grain = (
+        np.concatenate([getattr(run, name) for run in runs]) for name in ("place", "gpp", "ra", "rh", "nee", "grain")
+    )
+    return FieldRun(place, runs[0].years, gpp, ra, rh, nee, grain)
 
 
 def _join_responses(parts: Sequence[Mapping[str, Response]]) -> dict[str, Response]:
     """Return responses of different fields as one, by input."""
-    joined = {}
-    for feature, first in parts[0].items():
-        every = [part[feature] for part in parts]
-        curves = {n: np.concatenate([getattr(each, n) for each in every], axis=1) for n in ("ra", "rh", "grain")}
-        joined[feature] = replace(first, place=np.concatenate([each.place for each in every]), **curves)
-    return joined
+    return {feature: _join([part[feature] for part in parts]) for feature in parts[0]}
+
+
+def _join(parts: Sequence[Response]) -> Response:
+    """Return responses of different fields to one input as one."""
+    ra, rh, grain = (np.concatenate([getattr(each, name) for each in parts], axis=1) for name in ("ra", "rh", "grain"))
+    return Response(np.concatenate([each.place for each in parts]), parts[0].values, ra, rh, grain)

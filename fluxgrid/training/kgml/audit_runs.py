@@ -37,6 +37,10 @@ class AuditSettings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
+IN_A_MINUTE = AuditSettings()
+"""The default: a hundred fields of five years in less than a minute on one core."""
+
+
 class _Said(NamedTuple):
     """One year of one readout, (B, T) each and (B,); z-scores."""
 
@@ -57,7 +61,7 @@ def run_fields(
     fields: CropFields,
     places: np.ndarray,
     readouts: Mapping[str, Readout],
-    settings: AuditSettings = AuditSettings(),
+    settings: AuditSettings = IN_A_MINUTE,
 ) -> dict[str, FieldRun]:
     """Run a network once through all years and return what each readout says.
 
@@ -98,7 +102,7 @@ def respond_fields(
     fields: CropFields,
     places: np.ndarray,
     readouts: Mapping[str, Readout],
-    settings: AuditSettings = AuditSettings(),
+    settings: AuditSettings = IN_A_MINUTE,
 ) -> dict[str, dict[str, Response]]:
     """Return the response curves of some fields of each place under each readout.
 
