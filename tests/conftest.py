@@ -29,10 +29,23 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def make_spec() -> Callable[..., Any]:
-    """Return a function that gives the `ModelSpec` of a model for the towers of `fluxgrid.testing.small_sites`."""
+    """Return a function that gives the `ModelSpec` of a model for the towers of `fluxgrid.testing.small_sites`.
+
+    An architecture whose inputs are fixed gets its own.
+    """
     from fluxgrid.data.gaps import GapRule
     from fluxgrid.data.inputs import InputSpec
-    from fluxgrid.models import ModelSpec
+    from fluxgrid.models import ModelSpec, crop_mosaic
+
+    mosaic = {
+        "step": "daily",
+        "inputs": InputSpec(crop_mosaic.DYNAMIC, crop_mosaic.STATIC),
+        "spin_up_years": 2,
+        "fluxes": crop_mosaic.FLUXES,
+        "annual": crop_mosaic.ANNUAL,
+        "whole_year_from": 298,
+    }
+    own = {"kgml_ag": mosaic}
 
     def make(kind: str = "ct_gru", settings: dict[str, Any] | None = None, **changes: Any) -> ModelSpec:
         inputs = InputSpec(
@@ -41,7 +54,47 @@ def make_spec() -> Callable[..., Any]:
             ("climate_group",),
             {"temperature_2m": GapRule(2), "shortwave": GapRule(1, harmonics=1)},
         )
-        about = {"step": "monthly", "inputs": inputs, "spin_up_years": 1, "day_definition": "UTC"} | changes
+        about = {"step": "monthly", "inputs": inputs, "spin_up_years": 1, "day_definition": "UTC"}
+        about |= own.get(kind, {}) | changes
         return ModelSpec("small", kind, {"hidden": 8} if settings is None else settings, **about)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def crop_moments() -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of the inputs of ``kgml_ag``, as on cropland of the Midwest."""
+    return {
+        "temperature_2m": (9.0, 11.0),
+        "tmin": (4.0, 10.0),
+        "tmax": (15.0, 12.0),
+        "precipitation": (2.5, 6.0),
+        "shortwave": (170.0, 85.0),
+        "vpd": (6.0, 4.0),
+        "lai": (1.5, 1.5),
+        "gpp_satellite": (3.0, 4.0),
+        "corn_fraction": (0.35, 0.1),
+        "soybean_fraction": (0.3, 0.1),
+        "toa_radiation": (320.0, 110.0),
+        "day_length": (12.1, 2.0),
+        "vapour_pressure": (11.0, 7.0),
+        "vapour_pressure_range": (4.0, 2.0),
+        "wind_speed": (4.3, 1.6),
+        "calendar_year": (2009.5, 5.2),
+        "day_of_year": (183.0, 105.0),
+        "crop_fraction": (0.7, 0.15),
+        "small_grain_fraction": (0.02, 0.01),
+        "grass_fraction": (0.12, 0.05),
+        "forest_fraction": (0.08, 0.04),
+        "wetland_fraction": (0.03, 0.02),
+        "evergreen_fraction": (0.02, 0.01),
+        "soc": (17.0, 5.0),
+        "field_capacity": (0.3, 0.03),
+        "wilting_point": (0.16, 0.02),
+        "bulk_density": (1.38, 0.1),
+        "sand": (166.0, 80.0),
+        "silt": (590.0, 80.0),
+        "saturated_hydraulic_conductivity": (31.0, 15.0),
+        "ph": (6.2, 0.4),
+        "cec": (20.0, 5.0),
+    }
