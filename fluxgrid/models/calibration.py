@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fluxgrid.errors import ConfigError
 from fluxgrid.models.network import Network
 
 Kind = Literal["affine", "linear", "adapter", "lora", "full"]
@@ -43,10 +44,20 @@ class Heads(nn.Module):
         Number P.
     rank : int
         Width of the bottleneck, rank of the products.
+
+    Raises
+    ------
+    ConfigError
+        If the model is no `Network`: one that learnt from rows has no hidden states to read out.
     """
 
     def __init__(self, network: Network, kind: Kind, places: int, rank: int = 4):
         super().__init__()
+        if not isinstance(network, Network):
+            message = (
+                f"A {type(network).__name__} has no hidden states for heads of places to read. Calibrate a network."
+            )
+            raise ConfigError(message)
         self.kind, self.places, self.rank = kind, places, rank
         self._network = (network,)  # in a tuple, so that its weights are not ours
         make = self._tap_parameters if kind in ONE_PASS else self._weight_parameters
