@@ -18,6 +18,7 @@ from fluxgrid.errors import ConfigError, FluxgridError
 if TYPE_CHECKING:
     from fluxgrid.registry import Registry
     from fluxgrid.upscaling.folder import Mode
+    from fluxgrid.workflows.experiment import Kind
     from fluxgrid.workflows.upscale import Outcome
 
 app = typer.Typer(
@@ -31,6 +32,8 @@ cube_app = typer.Typer(help="Look at and check covariate cubes.", no_args_is_hel
 app.add_typer(cube_app, name="cube")
 world_app = typer.Typer(help="Build, describe and score maps on the reference world.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
+experiment_app = typer.Typer(help="Compare ways of training on the reference world.", no_args_is_help=True)
+app.add_typer(experiment_app, name="experiment")
 
 _out = Console(soft_wrap=True)
 _err = Console(stderr=True, soft_wrap=True)
@@ -300,6 +303,39 @@ def world_score(
 
     outcome = score_map(paths, out, region, json_file, force, overwrite, shown)
     _print_tables(score_tables(outcome))
+    _say(f"Tables and picture: {outcome.folder}")
+
+
+Jobs = Annotated[int, typer.Option(min=1, help="Processes, one thread each.")]
+ListRuns = Annotated[bool, typer.Option("--dry-run", help="List the runs and which of them stand; train nothing.")]
+
+
+@experiment_app.command("regimes")
+def experiment_regimes(config: Overrides = None, jobs: Jobs = 1, dry_run: ListRuns = False) -> None:
+    """Train one model for all states, one for each, and one tuned to each, and score them everywhere."""
+    _experiment("regimes", config, jobs, dry_run)
+
+
+@experiment_app.command("sensitivity")
+def experiment_sensitivity(config: Overrides = None, jobs: Jobs = 1, dry_run: ListRuns = False) -> None:
+    """Try site-only training and tuning with other hyperparameters."""
+    _experiment("sensitivity", config, jobs, dry_run)
+
+
+def _experiment(kind: Kind, words: list[str] | None, jobs: int, dry_run: bool) -> None:
+    """Run an experiment, or list its runs."""
+    from fluxgrid.config import ExperimentConfig, load_config
+    from fluxgrid.workflows.experiment import experiment, plan
+
+    path, overrides = _split(words)
+    config = load_config(ExperimentConfig, path, overrides)
+    if dry_run:
+        runs = plan(config, kind)
+        for planned in runs:
+            _say(f"{'stands' if planned.stands else 'to do ':6s}  {planned.path}")
+        _say(f"{sum(planned.stands for planned in runs)} of {len(runs)} runs stand.")
+        return
+    outcome = experiment(config, kind, jobs, _report)
     _say(f"Tables and picture: {outcome.folder}")
 
 

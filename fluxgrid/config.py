@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,10 +18,13 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
+from fluxgrid.training.kgml.regimes import RegimeSettings
+from fluxgrid.training.kgml.settings import Schedule
 from fluxgrid.training.settings import FitSettings
 
 Calibration = Literal["none", "state", "neighbourhood"]
 Device = Literal["auto", "cpu", "cuda"]
+Regime = Literal["global", "site-only", "sdsa", "ftbsc"]
 
 
 class _Strict(BaseModel):
@@ -156,6 +159,42 @@ class UpscaleConfig(_Strict):
     """Run folder; by default ``maps/<region>``."""
 
 
+class VariantConfig(_Strict):
+    """Hyperparameters that site-only training and FTBSC tuning are tried with."""
+
+    learning_rate: float = Field(gt=0)
+    """Of training from scratch and of tuning."""
+    batch: int = Field(ge=1)
+    """Fields per optimiser step."""
+    schedule: Schedule = "step"
+    """Of the learning rate."""
+
+
+class ExperimentConfig(_Strict):
+    """`fluxgrid experiment regimes` and `fluxgrid experiment sensitivity`."""
+
+    settings: RegimeSettings = RegimeSettings()
+    """States, data and training."""
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
+    """Of training places, held-out years, weights and order."""
+    regimes: tuple[Regime, ...] = ("global", "site-only", "ftbsc", "sdsa")
+    """What is trained; cross-regional skill is that of the site-only models elsewhere."""
+    groups: tuple[tuple[str, ...], ...] = (("IN", "IA"),)
+    """States trained together from scratch, for the heat map."""
+    share_state: str = "IA"
+    """State whose data are cut..."""
+    shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.25, 0.5)
+    """...to these shares; the global model that is tuned to them sees no more of the state."""
+    regions: int = Field(default=3, ge=2)
+    """Regions of SDSA, found by k-means."""
+    variants: dict[str, VariantConfig] = Field(default_factory=dict)
+    """Of the sensitivity experiment, by name."""
+    runs: str | None = None
+    """Folder of trained models, which experiments may share; by default ``<out>/runs``."""
+    out: str
+    """Folder of tables and picture."""
+
+
 C = TypeVar("C", bound=BaseModel)
 
 _NAMES = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
@@ -167,7 +206,7 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
     Parameters
     ----------
     kind : type
-        `TrainConfig` or `UpscaleConfig`.
+        `TrainConfig`, `UpscaleConfig` or `ExperimentConfig`.
     path : str, optional
         YAML file, or the name of a shipped one in ``configs/runs``; without it all is default.
     overrides : dict or list of str, optional

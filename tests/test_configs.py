@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.config import ExperimentConfig, TrainConfig, UpscaleConfig, load_config, shipped_runs
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.files import configs_folder
 from fluxgrid.geo.region import find_region, region_catalogue
 from fluxgrid.models import model_config
 from fluxgrid.sources import SOURCES
+from fluxgrid.workflows.experiment import plan
 
 FILES = sorted(configs_folder().rglob("*.y*ml"))
 
@@ -24,7 +25,11 @@ def data(monkeypatch):
 @pytest.mark.parametrize("name", sorted(shipped_runs()))
 def test_runs(name):
     file = shipped_runs()[name]
-    if "sites" not in yaml.safe_load(file.read_text()):
+    keys = yaml.safe_load(file.read_text())
+    if "seeds" in keys:
+        assert plan(load_config(ExperimentConfig, name), "sensitivity" if "variants" in keys else "regimes")
+        return
+    if "sites" not in keys:
         config = load_config(UpscaleConfig, name)
         find_region(config.region)
         assert config.mapping is None or load_mapping(config.mapping)
