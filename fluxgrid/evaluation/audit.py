@@ -249,7 +249,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     },
     **{
         f"consistency_{flux}": Diagnostic(
-            f"{flux.capitalize()}: least of these correlations", "1", f">= {min(CONSISTENCY_LIMITS.values())}"
+            f"{flux.capitalize()}: least correlation of a response with the global one",
+            "1",
+            f">= {min(CONSISTENCY_LIMITS.values())}",
         )
         for flux in ("ra", "rh")
     },
