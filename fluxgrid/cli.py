@@ -180,12 +180,35 @@ def _tell_estimate(estimate: Any) -> None:
 @app.command()
 def train(config: Overrides = None) -> None:
     """Train a model on towers and write its checkpoint."""
-    from fluxgrid.config import TrainConfig, load_config
+    from fluxgrid.config import KGMLConfig, TrainConfig, is_kgml, load_config
     from fluxgrid.workflows.train import train as run
+    from fluxgrid.workflows.train_kgml import train_kgml
 
     path, overrides = _split(config)
-    outcome = run(load_config(TrainConfig, path, overrides), _report)
+    if is_kgml(path):
+        outcome = train_kgml(load_config(KGMLConfig, path, overrides), _report)
+    else:
+        outcome = run(load_config(TrainConfig, path, overrides), _report)
     _say(f"{outcome.checkpoint}: trained on {outcome.sites} sites; area of applicability up to {outcome.threshold:.3f}")
+
+
+@app.command()
+def calibrate(config: Overrides = None) -> None:
+    """Fit heads of places to a trained model and write it with them."""
+    from fluxgrid.config import CalibrateConfig, load_config
+    from fluxgrid.workflows.calibrate import bandwidth_text, run_calibrate
+
+    path, overrides = _split(config)
+    outcome = run_calibrate(load_config(CalibrateConfig, path, overrides), _report)
+    for made in outcome.made:
+        first, last = made.loss
+        _say(
+            f"{made.calibration.name}: {made.calibration.about}; {made.calibration.heads.per_place} numbers each, error "
+            f"{first:.3f} to {last:.3f} of the variance where they were fitted, {made.seconds:.0f} s"
+        )
+    if text := bandwidth_text(outcome.made):
+        _say(text)
+    _say(f"{outcome.checkpoint}: choose with `fluxgrid upscale --calibration state` or neighbourhood")
 
 
 @app.command()

@@ -18,6 +18,8 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
+from fluxgrid.training.calibrate import CalibrationSettings
+from fluxgrid.training.kgml.recipe import Recipe
 from fluxgrid.training.kgml.regimes import RegimeSettings
 from fluxgrid.training.kgml.settings import Schedule
 from fluxgrid.training.settings import FitSettings
@@ -121,6 +123,58 @@ class TrainConfig(_Strict):
     """Scores."""
     out: str
     """Checkpoint folder; the scores of `evaluate` go into ``<out>-evaluation``."""
+
+
+class HeadsConfig(_Strict):
+    """Heads of one kind of place."""
+
+    name: Literal["state", "neighbourhood"]
+    """How cells of a map choose among them."""
+    fit: CalibrationSettings = CalibrationSettings()
+    """Their form and how they are fitted."""
+
+    @property
+    def places(self) -> Literal["state", "site"]:
+        """What a place is: all sites of a state, or each group of sites by itself."""
+        return "state" if self.name == "state" else "site"
+
+
+class CalibrateConfig(_Strict):
+    """`fluxgrid calibrate`."""
+
+    model: str = "default"
+    """Shipped checkpoint or folder: the global model."""
+    sites: SitesConfig
+    """Where its heads are fitted."""
+    heads: tuple[HeadsConfig, ...] = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
+    """What is fitted."""
+    out: str
+    """Checkpoint folder with the model and its heads."""
+
+
+class KGMLConfig(_Strict):
+    """`fluxgrid train` of KGML-ag with all other cover, in the reference world."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_\-]+$")
+    """Name of the model."""
+    description: str
+    """One sentence for people: what it is trained on."""
+    limits: str = ""
+    """What its maps are not good for in a few words."""
+    caveats: tuple[str, ...] = ()
+    """The same in sentences; written into every product."""
+    recipe: Recipe
+    """Data and settings of the training."""
+    towers: SitesConfig | None = None
+    """Towers of step 5; without them it is left out."""
+    calibration_sites: SitesConfig | None = None
+    """Where heads are fitted; without them there are none."""
+    heads: tuple[HeadsConfig, ...] = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
+    """What is fitted there."""
+    stages: str | None = None
+    """Folder that keeps finished steps, so that an interrupted training goes on."""
+    out: str
+    """Checkpoint folder."""
 
 
 class UpscaleConfig(_Strict):
@@ -234,6 +288,11 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
         return kind.model_validate(_expand(values))
     except ValidationError as error:
         raise ConfigError(itemise(f"The configuration {path or 'given'} is wrong", _problems(kind, error))) from error
+
+
+def is_kgml(path: str | None) -> bool:
+    """Return whether a training configuration is a `KGMLConfig`: it has a recipe."""
+    return path is not None and "recipe" in _read(path)
 
 
 def shipped_runs() -> dict[str, Path]:

@@ -238,7 +238,7 @@ def fit_ridge(train: Sites, inputs: Sequence[str], alphas: Sequence[float] = ALP
 
 def _checked_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
     """Return the inputs if all are known and none is what shall be predicted."""
-    wrong = [name for name in inputs if get_variable(name).role in ("flux", "quality")]
+    wrong = [name for name in inputs if get_variable(name).role in ("flux", "annual", "quality")]
     if wrong or not inputs:
         message = f"Ridge regression needs forcings, statics or classes as inputs, not {', '.join(wrong) or 'none'}."
         raise ConfigError(message)

@@ -15,9 +15,11 @@ import torch
 
 from fluxgrid.data.gaps import History
 from fluxgrid.data.inputs import Histories, Places, design, prepare
+from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import Checkpoint, zero_state
 from fluxgrid.models.calibrated import Calibration
+from fluxgrid.output.layers import whole_year
 from fluxgrid.prediction.applicability import Applicability
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.closure import close_fluxes
@@ -177,7 +179,7 @@ class Predictor:
     ) -> dict[str, np.ndarray]:
         """Return what is known of the calendar year, (B,); nothing of a part of it, or of one with a hole."""
         spec = self.checkpoint.spec
-        whole = _is_whole_year(time)
+        whole = whole_year(time, spec.step)
         total = daily["nee"].sum(axis=0, dtype=np.float64).astype(np.float32)
         known = np.isfinite(total) & whole
         values = {name: outputs[:, -1, len(spec.fluxes) + i] for i, name in enumerate(spec.annual)}
@@ -188,10 +190,11 @@ class Predictor:
     def _provisional(self, time: pd.DatetimeIndex) -> np.ndarray:
         """Return the steps whose fluxes will change when the year is complete, (T,)."""
         first = self.checkpoint.spec.whole_year_from
-        if first is None or _is_whole_year(time):
+        step = self.checkpoint.spec.step
+        if first is None or whole_year(time, step):
             return np.zeros(len(time), dtype=bool)
         last = time.year == time[-1].year
-        return np.asarray(last & (time.day_of_year > first) & ~_ends_year(time))
+        return np.asarray(last & (time.day_of_year > first) & (step_ends(time[-1:], step)[0].year == time[-1].year))
 
     def _first_state(self, blend: Blend | None) -> BlockState:
         """Return the state before any step."""
@@ -229,18 +232,6 @@ def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
         )
         raise ConfigError(message)
     return checkpoint.calibrations[name]
-
-
-def _is_whole_year(time: pd.DatetimeIndex) -> bool:
-    """Return whether steps are those of one calendar year, all of them."""
-    first = time[0]
-    return bool((first.month, first.day) == (1, 1) and time[-1].year == first.year and _ends_year(time))
-
-
-def _ends_year(time: pd.DatetimeIndex) -> bool:
-    """Return whether the last step reaches the end of its year."""
-    last, step = time[-1], time[-1] - time[-2] if len(time) > 1 else pd.Timedelta(days=1)
-    return bool((last + max(step, pd.Timedelta(days=1))).year > last.year)
 
 
 def _seen_holes(missing: np.ndarray) -> np.ndarray:

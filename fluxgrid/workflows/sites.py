@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from fluxgrid.config import TrainConfig
+from fluxgrid.config import SitesConfig, TrainConfig
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Sites
+from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
+from fluxgrid.training.kgml.world_cells import world_cells
 
 
 def read_sites(config: TrainConfig) -> Sites:
@@ -37,13 +40,17 @@ def read_sites(config: TrainConfig) -> Sites:
     TableError
         If the table cannot be used, or no site is left.
     """
-    wanted = config.sites
-    if wanted.source == "synthetic":
-        sites = _virtual(dict(wanted.options))
+    return read_site_config(config.sites, config.step)
+
+
+def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
+    """Return the sites that part of a configuration names; see `read_sites`."""
+    if wanted.source in SYNTHETIC:
+        sites = SYNTHETIC[wanted.source](wanted.source, dict(wanted.options))
     else:
         sites = _reader(wanted.source, wanted.options).read_sites(Path(wanted.path).expanduser())
-    if sites.step != config.step:
-        message = f"{wanted.path} is {sites.step}, but the configuration says step: {config.step}. Change one of them."
+    if sites.step != step:
+        message = f"{wanted.path} is {sites.step}, but the configuration says step: {step}. Change one of them."
         raise ConfigError(message)
     kept = sites.with_targets(wanted.targets, wanted.minimum)
     if not len(kept):
@@ -56,13 +63,26 @@ def read_sites(config: TrainConfig) -> Sites:
     return kept
 
 
-def _virtual(options: dict[str, Any]) -> Sites:
+def _virtual(name: str, options: dict[str, Any]) -> Sites:
     """Return the towers of the synthetic world."""
     try:
         return virtual_sites(**options)
     except (TypeError, ValueError) as error:
-        message = f"Options of the source 'synthetic' are wrong: {error}. It takes n, start, end and seed."
+        message = f"Options of the source {name!r} are wrong: {error}. It takes n, start, end and seed."
         raise ConfigError(message) from error
+
+
+def _cells(name: str, options: dict[str, Any]) -> Sites:
+    """Return cells of the synthetic world with their true fluxes."""
+    try:
+        return world_cells(**options)
+    except (TypeError, ValueError) as error:
+        message = f"Options of the source {name!r} are wrong: {error}. It takes states, n, first, last and seed."
+        raise ConfigError(message) from error
+
+
+SYNTHETIC: dict[str, Callable[[str, dict[str, Any]], Sites]] = {"synthetic": _virtual, "world_cells": _cells}
+"""Sources that make their sites up: towers with errors, and cells whose fluxes are known."""
 
 
 def _reader(name: str, options: dict[str, Any]) -> Any:

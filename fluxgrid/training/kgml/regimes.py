@@ -26,7 +26,7 @@ from fluxgrid.training.kgml.fields import CropFields, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import Budget, KGMLSettings, StepSettings
 from fluxgrid.training.kgml.steps import Anchor, emulate_ra, emulate_rest
-from fluxgrid.training.kgml.walk import emulate, fit_crop_scalers, make_track
+from fluxgrid.training.kgml.walk import Track, emulate, fit_crop_scalers, make_track, walk
 
 SCORED = ("ra", "rh", "reco", "nee", "yield")
 """What regimes are scored by."""
@@ -57,8 +57,10 @@ class RegimeSettings:
     """Of L2-SP, Eq. 2: pull to the global weights."""
     rho: Annotated[float, Field(ge=0)] = 1e-3
     """Of the head's parameters, Eq. 3."""
-    rank: Annotated[int, Field(ge=1)] = 8
-    """Width of the adapter of Eq. 3."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """As published."""
+    held_fields: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of a regime's own fields that only choose the epoch: skill elsewhere is what is asked for."""
     spin_up_years: Annotated[int, Field(ge=0)] = 2
     hidden: Annotated[int, Field(ge=2, multiple_of=2)] = 64
 
@@ -72,7 +74,7 @@ class RegimeSettings:
         step = StepSettings(epochs, epochs, rate, self.batch, "cosine", check=max(1, epochs // 8))
         return KGMLSettings(
             hidden=self.hidden,
-            dropout=0.0,
+            dropout=self.dropout,
             spin_up_years=self.spin_up_years,
             emulate_ra=step,
             emulate_rest=step,
@@ -142,7 +144,7 @@ def train_from_scratch(
     torch.manual_seed(seed)
     network = KGMLAg(own.hidden, own.dropout)
     network.set_scalers(fit_crop_scalers(scalers_of))
-    track = make_track(fields, network, own.held_years, seed)
+    track = make_track(fields, network, own.held_years, seed, settings.held_fields)
     emulate_ra(network, track, own, report)
     emulate_rest(network, track, own, report)
     return network
@@ -168,11 +170,46 @@ def tune(
     network : KGMLAg
     """
     own = settings.kgml(len(fields), seed, tune=True)
-    track = make_track(fields, network, own.held_years, seed)
+    track = make_track(fields, network, own.held_years, seed, settings.held_fields)
     anchor = l2_sp(network, settings.mu)
     emulate_ra(network, track, own, report, anchor)
     emulate_rest(network, track, own, report, anchor)
+    for name in ("ra", "rh"):
+        fit_head(network, track, name, settings.rho, settings.spin_up_years)
     return network
+
+
+@torch.no_grad()
+def fit_head(network: KGMLAg, track: Track, name: str, rho: float, spin_up: int) -> None:
+    """Give Ra or Rh the head of a place, Eq. 3: the change of its readout that minimises error + rho |phi|^2.
+
+    With the backbone at the weights of Eq. 2 this is a ridge regression of what is left of the error on the last hidden
+    states, solved exactly; the head goes into the readout's weights. Changed in place.
+
+    Parameters
+    ----------
+    network : KGMLAg
+    track : Track
+        The place's fields; all of them count, for nothing is chosen here.
+    name : {"ra", "rh"}
+    rho : float
+        On the scale of the mean squared z-score.
+    spin_up : int
+    """
+    network.eval()
+    width, column = network.hidden + 1, ("ra", "rh").index(name)
+    gram, cross, count = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64), 0
+    for _, days, result in walk(network, track, spin_up):
+        hidden = result.hidden[name].reshape(-1, network.hidden).double()
+        hidden = torch.cat([hidden, torch.ones(len(hidden), 1, dtype=torch.float64)], dim=1)
+        left = (track.targets[:, days, column] - getattr(result, name)).reshape(-1).double()
+        gram += hidden.t() @ hidden
+        cross += hidden.t() @ left
+        count += len(left)
+    change = torch.linalg.solve(gram / count + rho * torch.eye(width, dtype=torch.float64), cross / count).float()
+    head = getattr(network, f"{name}_head")
+    head.weight += change[:-1]
+    head.bias += change[-1]
 
 
 def l2_sp(network: nn.Module, mu: float) -> Anchor:

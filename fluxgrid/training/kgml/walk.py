@@ -71,8 +71,8 @@ class Track:
         return Track(self.z[index], self.targets[index], self.grain[index], self.years, self.counts[index])
 
 
-def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int) -> Track:
-    """Return fields in the scale of a network, with some years of each held back.
+def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int, held_fields: float = 0.0) -> Track:
+    """Return fields in the scale of a network, with some years of each, or some fields, held back.
 
     Parameters
     ----------
@@ -82,6 +82,8 @@ def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int) 
     held_years : int
         Years of each field drawn with replacement, so that they may coincide.
     seed : int
+    held_fields : float, 0-1
+        Instead of years: share of the fields all of whose years are held back, at least one of them if above 0.
 
     Returns
     -------
@@ -94,8 +96,12 @@ def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int) 
     targets = torch.from_numpy(((native - mean[:3]) / std[:3]).astype(np.float32))
     grain = torch.from_numpy(((fields.grain - mean[3]) / std[3]).astype(np.float32))
     counts = torch.ones(len(fields), len(fields.years), dtype=torch.bool)
-    drawn = np.random.default_rng(seed).integers(0, len(fields.years), (len(fields), held_years))
-    counts[torch.arange(len(fields))[:, None], torch.from_numpy(drawn)] = False
+    random = np.random.default_rng(seed)
+    if held_fields > 0:
+        counts[random.permutation(len(fields))[: max(1, round(held_fields * len(fields)))]] = False
+    else:
+        drawn = random.integers(0, len(fields.years), (len(fields), held_years))
+        counts[torch.arange(len(fields))[:, None], torch.from_numpy(drawn)] = False
     return Track(z, targets, grain, tuple(fields.days(year) for year in fields.years), counts)
 
 

@@ -1,0 +1,364 @@
+"""Calibrate the heads of places on a trained network: Eq. 2 and 3 of FTBSC-KGML with small parameter sets.
+
+Source: Zeng et al. 2025 (arXiv:2512.16013), which leaves the form of the heads, mu and rho open; ours stand in
+`CalibrationSettings`. All places whose heads act on last hidden states are fitted at once over one pass of the
+backbone; ``lora`` and ``full`` take a pass for each place and step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from fluxgrid.errors import ConfigError
+from fluxgrid.models.calibration import ONE_PASS, Heads, Kind
+from fluxgrid.models.network import Network, Taps
+
+Report = Callable[[str], None]
+_AT_ONCE = 64
+"""Rows run together."""
+
+
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """How heads are fitted."""
+
+    kind: Kind = "adapter"
+    """Form of phi_s; `fluxgrid.models.calibration` says what each is."""
+    rank: Annotated[int, Field(ge=1)] = 4
+    """Width of the adapter, rank of lora."""
+    penalty: Annotated[float, Field(ge=0)] = 1e-3
+    """Weight of the squared norm of a place's parameters: rho of Eq. 3; of Eq. 2, mu, for ``full`` and ``lora``."""
+    steps: Annotated[int, Field(ge=1)] = 200
+    """Optimiser steps; of each place for ``lora`` and ``full``."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
+    """Of Adam, falling by a cosine."""
+    stride: Annotated[int, Field(ge=1)] = 5
+    """Every so many days of the record are fitted; errors of neighbouring days are alike."""
+    spin_up_years: Annotated[int, Field(ge=0)] = 2
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known at places: inputs as the network reads them, fluxes, and whose each row is."""
+
+    dynamic: Tensor
+    """Scaled, (n, T, F)."""
+    static: Tensor
+    """Scaled, (n, S)."""
+    fluxes: Mapping[str, Tensor]
+    """Some of ``gpp``, ``ra``, ``rh``, ``reco``, ``nee``, (n, T), g m-2 d-1; NaN where not known."""
+    place: Tensor
+    """Position of each row's place, (n,)."""
+    years: tuple[slice, ...]
+    """Days of each calendar year."""
+
+    @property
+    def places(self) -> int:
+        """Number P of places."""
+        return int(self.place.max()) + 1
+
+    def of_places(self, place: Tensor) -> Evidence:
+        """Return the same rows given to other places."""
+        return replace(self, place=place)
+
+    def rows(self, index: Tensor) -> Evidence:
+        """Return some of the rows."""
+        fluxes = {name: values[index] for name, values in self.fluxes.items()}
+        return replace(
+            self, dynamic=self.dynamic[index], static=self.static[index], fluxes=fluxes, place=self.place[index]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """Heads and what fitting them took."""
+
+    heads: Heads
+    seconds: float
+    loss: tuple[float, float]
+    """Mean loss over places before and after, each flux over its variance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """One pass of the backbone over evidence, on some of its days."""
+
+    taps: Taps
+    fluxes: dict[str, Tensor]
+    """Known fluxes on these days, (n, days)."""
+    place: Tensor
+
+    @property
+    def days(self) -> int:
+        """Number of days kept."""
+        return next(iter(self.fluxes.values())).shape[1]
+
+    def of_places(self, place: Tensor) -> Passed:
+        """Return the same rows given to other places."""
+        return replace(self, place=place)
+
+
+def calibrate(
+    network: Network,
+    outputs: Sequence[str],
+    evidence: Sequence[Evidence],
+    settings: CalibrationSettings,
+    report: Report = lambda _: None,
+) -> Calibrated:
+    """Fit a head to each place, all others equal to the global model.
+
+    Parameters
+    ----------
+    network : Network
+        The global model; not changed.
+    outputs : sequence of str
+        Names of its outputs, such as ``("gpp", "ra", "rh")``.
+    evidence : sequence of Evidence
+        One for each set of days that records cover.
+    settings : CalibrationSettings
+    report : callable
+        Takes one line of progress.
+
+    Returns
+    -------
+    calibrated : Calibrated
+
+    Raises
+    ------
+    ConfigError
+        If none of the known fluxes is among the outputs, or follows from them.
+    """
+    begun = time.perf_counter()
+    torch.manual_seed(settings.seed)
+    network.eval()
+    network.requires_grad_(False)
+    heads = Heads(network, settings.kind, 1 + max(int(part.place.max()) for part in evidence), settings.rank)
+    if settings.kind in ONE_PASS:
+        passed = pass_all(network, evidence, settings.spin_up_years, settings.stride)
+        loss = fit_on_pass(heads, outputs, passed, settings, report)
+    else:
+        loss = _fit_each(heads, outputs, evidence, settings, report)
+    network.requires_grad_(True)
+    return Calibrated(heads.eval(), round(time.perf_counter() - begun, 2), loss)
+
+
+def pass_all(network: Network, evidence: Sequence[Evidence], spin_up: int, stride: int) -> Passed:
+    """Run the backbone over records of different days and join them; shorter ones end in days nothing is known of."""
+    return join_passes([pass_backbone(network, part, spin_up, stride) for part in evidence])
+
+
+def join_passes(parts: Sequence[Passed]) -> Passed:
+    """Return passes of different rows as one."""
+    longest = max(part.days for part in parts)
+
+    def joined(rows: Sequence[Tensor], axis: int, fill: float) -> Tensor:
+        padded = []
+        for row in rows:
+            shape = list(row.shape)
+            shape[axis] = longest - shape[axis]
+            padded.append(torch.cat([row, row.new_full(shape, fill)], dim=axis))
+        return torch.cat(padded)
+
+    first = parts[0]
+    hidden = {tap: joined([part.taps.hidden[tap] for part in parts], 2, 0.0) for tap in first.taps.hidden}
+    context = {name: joined([part.taps.context[name] for part in parts], -1, 0.0) for name in first.taps.context}
+    fluxes = {name: joined([part.fluxes[name] for part in parts], 1, torch.nan) for name in first.fluxes}
+    state, place = (torch.cat(rows) for rows in zip(*((p.taps.state, p.place) for p in parts), strict=True))
+    return Passed(Taps(hidden, context, state), fluxes, place)
+
+
+@torch.no_grad()
+def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: int, offset: int = 0) -> Passed:
+    """Run the backbone over evidence once and keep every `stride`-th day.
+
+    Parameters
+    ----------
+    network : Network
+    evidence : Evidence
+    spin_up : int
+        Years run first, from zero.
+    stride, offset : int
+        Days kept.
+
+    Returns
+    -------
+    passed : Passed
+    """
+    kept = torch.arange(offset, evidence.dynamic.shape[1], stride)
+    parts = [_pass_rows(network, evidence.rows(rows), spin_up, kept) for rows in _chunks(len(evidence.place))]
+    hidden = {tap: torch.cat([part.hidden[tap] for part in parts]) for tap in parts[0].hidden}
+    context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
+    state = torch.cat([part.state for part in parts])
+    fluxes = {name: values[:, kept] for name, values in evidence.fluxes.items()}
+    return Passed(Taps(hidden, context, state), fluxes, evidence.place)
+
+
+def _chunks(n: int) -> Sequence[Tensor]:
+    """Return positions of n rows, some at a time."""
+    return torch.arange(n).split(_AT_ONCE)
+
+
+def _pass_rows(network: Network, part: Evidence, spin_up: int, kept: Tensor) -> Taps:
+    """Run one chunk year by year."""
+    state = torch.zeros(len(part.place), network.state_size)
+    for days in part.years[:spin_up]:
+        state = network.run(part.dynamic[:, days], part.static, state).state
+    hidden: dict[str, list[Tensor]] = {}
+    context: dict[str, list[Tensor]] = {}
+    for days in part.years:
+        taps = network.run(part.dynamic[:, days], part.static, state)
+        state = taps.state
+        own = kept[(kept >= days.start) & (kept < days.stop)] - days.start
+        for name, values in taps.hidden.items():
+            hidden.setdefault(name, []).append(values[:, :, own])
+        for name, values in taps.context.items():
+            # what runs by itself has a day axis behind that of its runs
+            context.setdefault(name, []).append(values[..., own])
+    return Taps(
+        {name: torch.cat(rows, dim=2) for name, rows in hidden.items()},
+        {name: torch.cat(rows, dim=-1) for name, rows in context.items()},
+        state,
+    )
+
+
+def outputs_of(network: Network, heads: Heads | None, passed: Passed, place: Tensor | None = None) -> Tensor:
+    """Return fluxes (n, days, O) read out of a pass by heads, or by the global model."""
+    raw = network.raw(passed.taps.hidden)
+    if heads is not None:
+        raw = heads.raw(passed.taps.hidden, raw, passed.place if place is None else place)
+    return network.finish(raw, passed.taps.context)
+
+
+def named(fluxes: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
+    """Return outputs (..., O) by name, with RECO and NEE where they follow."""
+    row = {name: fluxes[..., i] for i, name in enumerate(outputs)}
+    if "reco" not in row and {"ra", "rh"} <= row.keys():
+        row["reco"] = row["ra"] + row["rh"]
+    if {"gpp", "reco"} <= row.keys():
+        row["nee"] = row["reco"] - row["gpp"]
+    return row
+
+
+def spreads(fluxes: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Return the variance of each known flux over all rows, (g m-2 d-1)2."""
+    found = {}
+    for name in fluxes[0]:
+        known = torch.cat([part[name][torch.isfinite(part[name])] for part in fluxes])
+        found[name] = max(float(known.var()) if len(known) > 1 else 0.0, 1e-6)
+    return found
+
+
+def place_losses(
+    guess: Mapping[str, Tensor], known: Mapping[str, Tensor], place: Tensor, places: int, spread: Mapping[str, float]
+) -> Tensor:
+    """Return the mean squared error of each place over all its fluxes, each over its variance, (P,)."""
+    total, count = torch.zeros(places), torch.zeros(places)
+    for name, truth in known.items():
+        if name in guess:
+            seen = torch.isfinite(truth)
+            error = torch.where(seen, guess[name] - torch.nan_to_num(truth), 0.0).square() / spread[name]
+            total = total.index_add(0, place, error.sum(dim=1))
+            count = count.index_add(0, place, seen.sum(dim=1).float())
+    if not bool((count > 0).any()):
+        message = f"The fluxes known at the places ({', '.join(known)}) do not follow from {', '.join(guess)}."
+        raise ConfigError(message)
+    return total / count.clamp_min(1.0)
+
+
+def fit_on_pass(
+    heads: Heads, outputs: Sequence[str], passed: Passed, settings: CalibrationSettings, report: Report = lambda _: None
+) -> tuple[float, float]:
+    """Fit heads that act on taps, all places together, and return the mean loss before and after."""
+    spread = spreads([passed.fluxes])
+    optimiser = torch.optim.Adam(heads.parameters(), settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    first = last = 0.0
+    for step in range(settings.steps):
+        guess = named(outputs_of(heads.network, heads, passed), outputs)
+        losses = place_losses(guess, passed.fluxes, passed.place, heads.places, spread)
+        loss = (losses + settings.penalty * heads.penalty()).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        last = float(losses.detach().mean())
+        first = last if step == 0 else first
+        if step % 50 == 0:
+            report(f"{settings.kind} step {step}/{settings.steps}: {last:.4f}")
+    return first, last
+
+
+def _fit_each(
+    heads: Heads, outputs: Sequence[str], evidence: Sequence[Evidence], settings: CalibrationSettings, report: Report
+) -> tuple[float, float]:
+    """Fit heads that change weights, place by place: a random year of a few rows at each step."""
+    spread = spreads([part.fluxes for part in evidence])
+    first, last = [], []
+    for place in range(heads.places):
+        own = [part.rows((part.place == place).nonzero().flatten()) for part in evidence]
+        own = [part.of_places(torch.zeros_like(part.place)) for part in own if len(part.place)]
+        single = Heads(heads.network, settings.kind, 1, settings.rank)
+        with torch.no_grad():  # the same random directions for all places
+            for name, value in single.phi.items():
+                value.copy_(heads.phi[name][:1])
+        losses = _fit_one(single, outputs, own, settings, spread)
+        with torch.no_grad():
+            for name, value in single.phi.items():
+                heads.phi[name][place] = value[0]
+        first.append(losses[0])
+        last.append(float(np.mean(losses[-max(1, len(losses) // 5) :])))
+        report(f"{settings.kind} place {place + 1}/{heads.places}: {first[-1]:.4f} to {last[-1]:.4f}")
+    return float(np.mean(first)), float(np.mean(last))
+
+
+def _fit_one(
+    heads: Heads,
+    outputs: Sequence[str],
+    evidence: Sequence[Evidence],
+    settings: CalibrationSettings,
+    spread: Mapping[str, float],
+) -> list[float]:
+    """Fit the one place of `heads`; states before each year are the global model's."""
+    states = [_states(heads.network, own, settings.spin_up_years) for own in evidence]
+    generator = torch.Generator().manual_seed(settings.seed)
+    optimiser = torch.optim.Adam(heads.parameters(), settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
+    found = []
+    for step in range(settings.steps):
+        own, before = evidence[step % len(evidence)], states[step % len(evidence)]
+        year = int(torch.randint(len(own.years), (1,), generator=generator))
+        rows = torch.randperm(len(own.place), generator=generator)[:8]
+        days = own.years[year]
+        fluxes, _ = heads.run_place(0, own.dynamic[rows][:, days], own.static[rows], before[year][rows])
+        known = {name: values[rows][:, days] for name, values in own.fluxes.items()}
+        loss = place_losses(named(fluxes, outputs), known, own.place[rows], 1, spread)
+        optimiser.zero_grad()
+        (loss + settings.penalty * heads.penalty()).sum().backward()
+        optimiser.step()
+        schedule.step()
+        found.append(float(loss.detach()))
+    return found
+
+
+@torch.no_grad()
+def _states(network: Network, own: Evidence, spin_up: int) -> list[Tensor]:
+    """Return the global model's state before each year, (n, K)."""
+    state = torch.zeros(len(own.place), network.state_size)
+    for days in own.years[:spin_up]:
+        state = network.run(own.dynamic[:, days], own.static, state).state
+    states = []
+    for days in own.years:
+        states.append(state)
+        state = network.run(own.dynamic[:, days], own.static, state).state
+    return states
