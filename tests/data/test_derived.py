@@ -79,3 +79,18 @@ def test_bad_input():
         derive("day_length", YEAR, np.array([420.0]), "daily")
     assert np.isnan(derive("day_length", YEAR[:1], np.array([np.nan]), "daily")[0, 0])
     assert derive("day_length", YEAR[:0], np.array([42.0]), "monthly").shape == (0, 1)
+
+
+def test_the_calendar_is_that_of_the_steps():
+    time = pd.DatetimeIndex(["2003-12-31", "2004-01-01", "2004-02-29", "2004-12-31", "2005-12-31"])
+    latitude = np.array([-35.0, 42.0, np.nan])  # the calendar does not ask where
+    year, day = (derive(name, time, latitude, "daily") for name in ("calendar_year", "day_of_year"))
+    assert year.shape == day.shape == (5, 3)
+    assert year.dtype == day.dtype == np.float32
+    assert year[:, 1].tolist() == [2003, 2004, 2004, 2004, 2005]
+    assert day[:, 2].tolist() == [365, 1, 60, 366, 365]
+
+
+def test_a_month_has_the_calendar_of_its_first_day():
+    months = pd.date_range("2004-01-01", periods=3, freq="MS")
+    assert derive("day_of_year", months, np.array([42.0]), "monthly")[:, 0].tolist() == [1, 32, 61]
