@@ -359,6 +359,7 @@ def _experiment(kind: Kind, words: list[str] | None, jobs: int, dry_run: bool) -
         _say(f"{sum(planned.stands for planned in runs)} of {len(runs)} runs stand.")
         return
     outcome = experiment(config, kind, jobs, _report)
+    _print_tables(table.rich() for table in outcome.tables)
     _say(f"Tables and picture: {outcome.folder}")
 
 

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from fluxgrid.config import ExperimentConfig, VariantConfig
 from fluxgrid.errors import ConfigError, itemise
-from fluxgrid.files import check_writable
+from fluxgrid.files import check_writable, write_text
+from fluxgrid.provenance import git_commit, now
+from fluxgrid.simulation import WORLD_VERSION, world_digest
 from fluxgrid.training.kgml.regimes import RegimeSettings, Run
+from fluxgrid.workflows.experiment_pictures import draw_regimes, draw_sensitivity
 from fluxgrid.workflows.experiment_runs import Planned, Result, ScheduledSettings, carry_out, read_result
+from fluxgrid.workflows.experiment_tables import (
+    OURS,
+    compared,
+    difference_table,
+    frame_of,
+    heat_table,
+    sensitivity_table,
+    share_differences,
+    share_table,
+    skill_table,
+)
+from fluxgrid.workflows.experiment_text import Shown, markdown_of, regime_texts, sensitivity_text
+from fluxgrid.workflows.world_truth import world_text
 
 Kind = Literal["regimes", "sensitivity"]
 Report = Callable[[str], None]
@@ -26,11 +45,12 @@ class Outcome:
     kind: Kind
     config: ExperimentConfig
     results: tuple[Result, ...]
+    frame: pd.DataFrame
+    """Scores of all runs, from `frame_of`."""
+    tables: tuple[Shown, ...]
+    """What is printed."""
     folder: Path
     """Where tables and picture stand."""
-
-
-_OURS = "baseline"  # the setting of a `Run` that no variant has changed
 
 
 def experiment(config: ExperimentConfig, kind: Kind, jobs: int = 1, report: Report = lambda _: None) -> Outcome:
@@ -62,7 +82,71 @@ def experiment(config: ExperimentConfig, kind: Kind, jobs: int = 1, report: Repo
     for target in (folder, runs[0].folder):
         check_writable(target)
     results = carry_out_all(runs, jobs, report)
-    return Outcome(kind, config, tuple(results), folder)
+    outcome = _outcome(kind, config, results, folder)
+    _write(outcome, _numbers(outcome))
+    return outcome
+
+
+def _outcome(kind: Kind, config: ExperimentConfig, results: Sequence[Result], folder: Path) -> Outcome:
+    """Return results with their tables."""
+    frame = frame_of(results)
+    if kind == "regimes":
+        shown = tuple(regime_texts(frame, config.share_state))
+    else:
+        shown = (sensitivity_text(sensitivity_table(frame)),)
+    return Outcome(kind, config, tuple(results), frame, shown, folder)
+
+
+def _numbers(outcome: Outcome) -> dict[str, pd.DataFrame]:
+    """Return the tables as numbers, by name."""
+    frame, state = outcome.frame, outcome.config.share_state
+    if outcome.kind == "sensitivity":
+        return {"sensitivity": sensitivity_table(frame)}
+    errors = compared(frame)
+    return {
+        "skill": skill_table(errors),
+        "differences": difference_table(errors),
+        "heat_map": heat_table(frame),
+        "shares": share_table(frame, state),
+        "share_differences": share_differences(frame, state),
+    }
+
+
+def about_text() -> str:
+    """Return what stands with every table and picture: that the data are synthetic, and which they are."""
+    return (
+        f"Synthetic data: fields of corn and soybean of the process model of the fluxgrid {world_text()}, not "
+        "observations; scored at places and in years that no model was trained on."
+    )
+
+
+def _write(outcome: Outcome, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables, picture and everything in JSON."""
+    folder, about = outcome.folder, about_text()
+    write_text(folder / "tables.md", markdown_of(outcome.tables, about))
+    picture = folder / f"{outcome.kind}.png"
+    if outcome.kind == "regimes":
+        draw_regimes(outcome.frame, outcome.config.share_state, about, picture)
+    else:
+        draw_sensitivity(tables["sensitivity"], about, picture)
+    row = {
+        "experiment": outcome.kind,
+        "data": about,
+        "world_version": WORLD_VERSION,
+        "world_digest": world_digest(),
+        "config": outcome.config.model_dump(mode="json"),
+        "seconds": round(sum(result.seconds for result in outcome.results), 1),
+        "commit": git_commit(),
+        "created": now(),
+        "tables": {name: _records(table) for name, table in tables.items()},
+        "runs": _records(outcome.frame),
+    }
+    write_text(folder / f"{outcome.kind}.json", json.dumps(row, indent=1) + "\n")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table for JSON; NaN becomes null."""
+    return json.loads(table.to_json(orient="records", double_precision=10))
 
 
 def plan(config: ExperimentConfig, kind: Kind) -> list[Planned]:
@@ -106,8 +190,8 @@ def _check(config: ExperimentConfig, kind: Kind) -> None:
         problems.append(f"seeds: {list(config.seeds)} repeats one")
     if kind == "sensitivity" and not config.variants:
         problems.append("variants: none is given; name at least one, such as A: {learning_rate: 1e-3, batch: 16}")
-    if _OURS in config.variants:
-        problems.append(f"variants: {_OURS!r} is what `settings` gives; choose another name")
+    if OURS in config.variants:
+        problems.append(f"variants: {OURS!r} is what `settings` gives; choose another name")
     if problems:
         raise ConfigError(itemise("The experiment cannot be planned", problems))
 
@@ -140,7 +224,7 @@ def _sensitivity_runs(config: ExperimentConfig) -> Iterator[Run]:
     for seed in config.seeds:
         whole = Run("global", states, seed)
         yield whole
-        for setting in (_OURS, *config.variants):
+        for setting in (OURS, *config.variants):
             yield from (Run("site-only", (state,), seed, setting=setting) for state in states)
             yield from (Run("ftbsc", (state,), seed, tuned_from=whole.name, setting=setting) for state in states)
 

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from torch import nn
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES
-from fluxgrid.errors import OutputError
+from fluxgrid.errors import ConfigError, OutputError
 from fluxgrid.files import atomic_path, write_text
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.provenance import digest, git_commit, now, versions
@@ -41,7 +41,8 @@ from fluxgrid.training.kgml.settings import KGMLSettings, Schedule, StepSettings
 Scores = dict[str, dict[str, dict[str, float]]]
 """By state and quantity: ``mse_z``, ``rmse``, ``r2``."""
 
-_TUNING = ("tune_steps", "tune_rate", "mu", "rho", "rank")
+_TUNING = ("tune_steps", "tune_rate", "mu", "rho")
+_FEWEST = 2
 _CLIMATE = ("RADN", "TMAX_AIR", "HMAX_AIR", "PRECN")
 
 
@@ -145,7 +146,8 @@ def carry_out(planned: Planned) -> Result:
     """
     begun = time.perf_counter()
     settings, run = planned.settings, planned.run
-    with _one_thread():
+    with _one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)  # dropout draws from here, whichever run came before
         everything = {state: training_fields(settings, state, run.seed) for state in settings.counts}
         own = _own_fields(planned, everything)
         model = _train(planned, own, join_fields(list(everything.values())))
@@ -244,7 +246,7 @@ def _train(planned: Planned, own: CropFields, everything: CropFields) -> KGMLAg 
 
 def _read_network(planned: Planned) -> KGMLAg:
     """Return the network of a run that stands."""
-    network = KGMLAg(planned.settings.hidden, 0.0)
+    network = KGMLAg(planned.settings.hidden, planned.settings.dropout)
     network.load_state_dict(load_file(planned.weights))
     return network
 
@@ -255,6 +257,12 @@ def _train_regions(fields: CropFields, settings: RegimeSettings, seed: int, coun
     mean, std = places.mean(axis=0), np.maximum(places.std(axis=0), 1e-9)
     found = KMeans(count, n_init=10, random_state=seed).fit((places - mean) / std)
     parts = [fields.select(np.flatnonzero(found.labels_ == region)) for region in range(count)]
+    if min(map(len, parts)) < _FEWEST:
+        message = (
+            f"SDSA found regions of {', '.join(str(len(part)) for part in parts)} fields, each needs {_FEWEST} to train "
+            f"and choose on. Lower `regions` ({count}) or raise `counts`."
+        )
+        raise ConfigError(message)
     networks = [train_from_scratch(part, fields, settings, seed) for part in parts]
     return Regions(networks, found.cluster_centers_, np.stack([mean, std]))
 
