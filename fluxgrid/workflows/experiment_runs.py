@@ -259,8 +259,8 @@ def _train_regions(fields: CropFields, settings: RegimeSettings, seed: int, coun
     parts = [fields.select(np.flatnonzero(found.labels_ == region)) for region in range(count)]
     if min(map(len, parts)) < _FEWEST:
         message = (
-            f"SDSA found regions of {', '.join(str(len(part)) for part in parts)} fields, each needs {_FEWEST} to train "
-            f"and choose on. Lower `regions` ({count}) or raise `counts`."
+            f"SDSA found regions of {sorted(map(len, parts))} fields, each needs {_FEWEST} to train and choose on. "
+            f"Lower `regions` ({count}) or raise `counts`."
         )
         raise ConfigError(message)
     networks = [train_from_scratch(part, fields, settings, seed) for part in parts]
