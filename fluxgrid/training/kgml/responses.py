@@ -35,7 +35,8 @@ def grid_of(feature: str, rarer: int = 1) -> Tensor:
     """
     i = CROP_FEATURES.index(feature)
     step = _STEP[i] * (1 if feature == "Crop_Type" else rarer)
-    return torch.from_numpy(np.arange(_LOW[i], _HIGH[i] + 0.5 * step, step).astype(np.float32))
+    slack = 1e-3 * step  # so that rounding does not lose the end of the range
+    return torch.from_numpy(np.arange(_LOW[i], _HIGH[i] + slack, step).astype(np.float32))
 
 
 @dataclass(frozen=True, eq=False)
