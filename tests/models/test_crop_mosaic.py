@@ -197,6 +197,19 @@ def test_a_year_cut_short_is_the_same_before_the_residue(mosaic, make_inputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("start", "step"), [("2003-10-01", 25), ("2004-10-01", 24), ("2003-10-27", 0)])
+def test_the_residue_enters_on_its_days_also_where_a_record_begins_in_a_year(mosaic, make_inputs, start, step):
+    """Day 298 from 0 is 26 October, in a leap year the 25th; another scale of the residue is first seen there."""
+    dynamic, static = make_inputs(start, 60)
+    one, _ = mosaic.predict(dynamic, static, zero_state(mosaic, BATCH))
+    mosaic.crop.residue[0] += 500.0
+    other, _ = mosaic.predict(dynamic, static, zero_state(mosaic, BATCH))
+    differ = torch.nonzero((one[..., 2] != other[..., 2]).any(dim=0)).flatten().tolist()
+    assert differ[0] == step
+    assert torch.equal(one[..., :2], other[..., :2])
+
+
+@torch.no_grad()
 def test_crops_take_up_what_the_satellite_saw(make_mosaic, make_inputs):
     mosaic = make_mosaic(gpp="satellite")
     dynamic, static = make_inputs("2003-06-01", 20)

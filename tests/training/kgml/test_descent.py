@@ -101,7 +101,8 @@ def test_gradients_are_clipped_together():
 class Scripted:
     """A training whose weight is the number of the last epoch and whose held-out losses are given."""
 
-    def __init__(self, held_out, **settings):
+    def __init__(self, held_out, untrained=math.nan, **settings):
+        self.untrained = untrained
         self.network = nn.Linear(1, 1, bias=False)
         nn.init.constant_(self.network.weight, -1.0)
         self.settings = StepSettings(epochs=len(held_out), **settings)
@@ -118,12 +119,11 @@ class Scripted:
 
     def held_out(self) -> float:
         self.modes.append(self.network.training)
-        return self.script[self.seen[-1]]
+        return self.script[self.seen[-1]] if self.seen else self.untrained
 
-    def run(self) -> StepHistory:
-        return descend(
-            self.network, self.settings, self.descent, self.epoch, self.held_out, "step x", self.lines.append
-        )
+    def run(self, **options) -> StepHistory:
+        parts = self.network, self.settings, self.descent, self.epoch, self.held_out, "step x", self.lines.append
+        return descend(*parts, **options)
 
     @property
     def weight(self) -> float:
@@ -158,6 +158,13 @@ def test_a_step_of_no_epochs_changes_nothing():
     training = Scripted([])
     assert training.run().train == ()
     assert training.weight == -1.0
+
+
+@pytest.mark.parametrize(("untrained", "kept"), [(0.5, -1.0), (1.5, 1.0)])
+def test_the_weights_it_starts_from_may_stay(untrained, kept):
+    training = Scripted([3.0, 1.0, 2.0], untrained, patience=9)
+    training.run(may_stay=True)
+    assert training.weight == kept
 
 
 def test_the_held_out_may_be_looked_at_more_rarely():
