@@ -84,6 +84,8 @@ def descend(
     held_out: Callable[[], float],
     name: str,
     report: Report = lambda _: None,
+    *,
+    may_stay: bool = False,
 ) -> StepHistory:
     """Run the epochs of a step and leave the network with the weights that did best on what was held out.
 
@@ -101,6 +103,8 @@ def descend(
         Of the step, for reports.
     report : callable
         Takes one line of progress.
+    may_stay : bool
+        Whether the weights it starts from stand for choice too, as when a model is tuned.
 
     Returns
     -------
@@ -113,6 +117,9 @@ def descend(
     """
     losses: list[tuple[float, float]] = []
     best, lowest, kept = 0, float("inf"), copy.deepcopy(network.state_dict())
+    if may_stay:
+        network.eval()
+        lowest = held_out()
     for epoch in range(settings.epochs):
         network.train()
         train = epoch_loss(epoch)

@@ -56,7 +56,11 @@ class Recipe:
     states: tuple[str, ...] = MIDWEST
     """Where cells and fields are drawn, postal codes."""
     fields: Annotated[int, Field(ge=2)] = 160
-    """Cells on whose cropland fields of both rotations grow (steps 1, 2, 4)."""
+    """Cells on whose cropland fields of both rotations grow (step 1)."""
+    more_fields: Annotated[int, Field(ge=2)] = 480
+    """Cells with a field of one rotation each (steps 2 and 4): Rh differs more from place to place than by year."""
+    more_from: int = 2009
+    """First year of these."""
     first_year: int = 2004
     last_year: int = 2018
     """Years of the process model; later ones are kept for tests."""
@@ -125,27 +129,30 @@ def train_mosaic(recipe: Recipe, towers: Sites | None, stages: Stages, last_step
     network = mosaic.crop
     places = draw_cells(recipe.states, recipe.fields, recipe.seed, recipe.least_crop)
     fields = grow_fields(*places, recipe.first_year, recipe.last_year)
-    network.set_scalers(fit_crop_scalers(fields))
     drawn = [recipe.states, recipe.fields, recipe.seed, recipe.first_year, recipe.last_year, recipe.least_crop]
     shared = [asdict(recipe.model), steps.seed, steps.held_years, steps.spin_up_years]
     cover_key = [recipe.states, recipe.cells, recipe.seed, recipe.cells_from, recipe.last_year, asdict(recipe.cover)]
     stages.run(
         "cover", mosaic, [*cover_key, *shared], lambda: train_cover(mosaic, cells, scaler, recipe.cover, 0, report)
     )
+    network.set_scalers(fit_crop_scalers(fields))
     track = make_track(fields, network, steps.held_years, steps.seed)
     pacing, rest = (
         asdict(steps.pacing),
         [steps.tolerance, steps.balance_weight, asdict(steps.budget) if steps.budget else None],
     )
+    more = draw_more_fields(recipe)
+    wide = make_track(more, network, steps.held_years, steps.seed)
+    rest += [recipe.more_fields, recipe.more_from]
     runs = {
         1: ([drawn, asdict(steps.emulate_ra), pacing], partial(emulate_ra, network, track, steps, report)),
-        2: ([asdict(steps.emulate_rest), *rest], partial(emulate_rest, network, track, steps, report)),
+        2: ([asdict(steps.emulate_rest), *rest], partial(emulate_rest, network, wide, steps, report)),
     }
     for number, (key, run) in runs.items():
         if number <= last_step:
             stages.run(f"step-{number}", network, key, run)
     if last_step >= 3:
-        _with_drivers(recipe, mosaic, scaler, fields, towers, stages, last_step)
+        _with_drivers(recipe, mosaic, scaler, more, towers, stages, last_step)
     return Trained(mosaic.eval(), scaler, mosaic_domain(mosaic, cells, scaler), stages)
 
 
@@ -173,6 +180,14 @@ def _with_drivers(
     observed = crop_towers(towers, mosaic, scaler, steps)
     key = [observed.ids, towers.source, asdict(steps.towers), steps.rh_rate, steps.tower_gpp]
     stages.run("step-5", network, key, lambda: fit_towers(network, observed, driven, steps, report))
+
+
+def draw_more_fields(recipe: Recipe) -> CropFields:
+    """Return fields at many cells, one of each rotation in turns."""
+    places = draw_cells(recipe.states, recipe.more_fields, recipe.seed + 2, recipe.least_crop)
+    both = grow_fields(*places, recipe.more_from, recipe.last_year)
+    n = recipe.more_fields
+    return both.select(np.arange(n) + np.arange(n) % 2 * n)
 
 
 def draw_survey(recipe: Recipe, mosaic: CropMosaic, scaler: Scaler) -> Survey:

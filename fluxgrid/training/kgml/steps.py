@@ -92,7 +92,7 @@ def emulate_ra(
         rows = [ra[~t.counts[:, y]] + grain[~t.counts[:, y]] for t in _parts(track) for y, ra, grain in years(t)]
         return float(torch.cat(rows).mean())
 
-    history = descend(network, step, descent, epoch_loss, held_out, "step 1", report)
+    history = descend(network, step, descent, epoch_loss, held_out, "step 1", report, may_stay=anchor is not None)
     return replace(history, seconds=time.perf_counter() - begun)
 
 
@@ -160,7 +160,7 @@ def emulate_rest(
                     total += torch.stack([loss * held.sum(), held.sum()])
         return float(total[0] / total[1] + soil_carbon(network, tested, settings, generator))
 
-    history = descend(network, step, descent, epoch_loss, held_out, name, report)
+    history = descend(network, step, descent, epoch_loss, held_out, name, report, may_stay=anchor is not None)
     return replace(history, seconds=time.perf_counter() - begun)
 
 

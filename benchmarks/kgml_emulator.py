@@ -1,0 +1,135 @@
+"""How much of the process model KGML-ag holds after step 2, beside the most that its inputs can explain.
+
+    python benchmarks/kgml_emulator.py STAGES [--fields 60] [--draws 12] [--out DIR]
+
+STAGES is the folder that `fluxgrid train train_default stages=STAGES` keeps. Scored at fields that no seed trained on,
+in 2019 to 2021. What a place has that no input shows - how fast its soil carbon turns over, how much residue is taken
+off, and how that changes from year to year - is drawn from other places of the world; the mean over draws is the best
+that anybody could say who knows weather, soil, crop and GPP, and its R2 is the ceiling. Prints Markdown, writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import load_file
+
+from fluxgrid.data.crop_inputs import GPP
+from fluxgrid.models.kgml_ag import KGMLAg
+from fluxgrid.simulation import WORLD_VERSION, process, world_digest
+from fluxgrid.training.kgml.fields import CropFields, grow_fields
+from fluxgrid.training.kgml.recipe import MIDWEST, Recipe
+from fluxgrid.training.kgml.sample import draw_cells
+from fluxgrid.training.kgml.walk import emulate
+
+SPIN_UP, YEARS = 2017, (2019, 2021)
+HIDDEN_FROM_INPUTS = ("turnover", "removal")
+"""Fields that leave no trace in GPP; decay is their like from year to year."""
+
+
+@contextmanager
+def soil_of_elsewhere(north: float, east: float) -> Iterator[None]:
+    """Give places the hidden soil and residue of others, so many degrees away; all else stays."""
+    fields, years = process.hidden_fields, process.hidden_year
+
+    def fields_elsewhere(latitude: np.ndarray, longitude: np.ndarray) -> dict[str, np.ndarray]:
+        own, other = fields(latitude, longitude), fields(latitude + north, longitude + east)
+        return own | {name: other[name] for name in HIDDEN_FROM_INPUTS}
+
+    def year_elsewhere(latitude: np.ndarray, longitude: np.ndarray, year: int) -> dict[str, np.ndarray]:
+        own, other = years(latitude, longitude, year), years(latitude + north, longitude + east, year)
+        return own | {"decay": other["decay"]}
+
+    process.hidden_fields, process.hidden_year = fields_elsewhere, year_elsewhere
+    try:
+        yield
+    finally:
+        process.hidden_fields, process.hidden_year = fields, years
+
+
+def ceiling_of(latitude: np.ndarray, longitude: np.ndarray, draws: int) -> dict[str, np.ndarray]:
+    """Return the mean Ra and Rh over draws of what the inputs do not show, (n, T)."""
+    random = np.random.default_rng(17)
+    total: dict[str, np.ndarray] = {}
+    for _ in range(draws):
+        angle, away = random.uniform(0, 2 * np.pi), random.uniform(15.0, 60.0)
+        with soil_of_elsewhere(away * np.sin(angle), away * np.cos(angle)):
+            grown = grow_fields(latitude, longitude, SPIN_UP, YEARS[1])
+        for name in ("ra", "rh"):
+            total[name] = total.get(name, 0.0) + getattr(grown, name) / draws
+    return total
+
+
+def skill(guess: dict[str, np.ndarray], fields: CropFields, days: slice) -> dict[str, np.ndarray]:
+    """Return squared errors and squared deviations of each field, (2, n), by flux; NEE = Ra + Rh - GPP."""
+    gpp = fields.features[..., GPP]
+    pairs = {
+        "ra": (guess["ra"], fields.ra),
+        "rh": (guess["rh"], fields.rh),
+        "nee": (guess["ra"] + guess["rh"] - gpp, fields.nee),
+        "nee (the network's own)": (guess.get("nee", guess["ra"] + guess["rh"] - gpp), fields.nee),
+    }
+    found = {}
+    for name, (said, true) in pairs.items():
+        said, true = said[:, days], true[:, days]
+        found[name] = np.stack([((said - true) ** 2).mean(axis=1), ((true - true.mean()) ** 2).mean(axis=1)])
+    return found
+
+
+def r2_interval(sums: np.ndarray, of: np.ndarray | None = None) -> tuple[float, float, float]:
+    """Return R2, or its share of another's, with the bootstrap interval over places."""
+    random = np.random.default_rng(0)
+
+    def one(rows: np.ndarray) -> float:
+        r2 = 1 - sums[0, rows].sum() / sums[1, rows].sum()
+        return r2 if of is None else r2 / (1 - of[0, rows].sum() / of[1, rows].sum())
+
+    n = sums.shape[1]
+    drawn = [one(random.integers(0, n, n)) for _ in range(2000)]
+    return (float(one(np.arange(n))), *(float(v) for v in np.percentile(drawn, [2.5, 97.5])))
+
+
+def main() -> None:
+    """Run everything."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", type=Path)
+    parser.add_argument("--fields", type=int, default=60)
+    parser.add_argument("--draws", type=int, default=12)
+    parser.add_argument("--step", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("out/kgml_emulator"))
+    options = parser.parse_args()
+    recipe = Recipe()
+    folder = sorted(options.stages.glob(f"step-{options.step}-*"))[-1]
+    network = KGMLAg(recipe.model.hidden, 0.0)
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    latitude, longitude = draw_cells(MIDWEST, options.fields, 777, recipe.least_crop)
+    fields = grow_fields(latitude, longitude, SPIN_UP, YEARS[1])
+    days = slice(fields.days(YEARS[0]).start, None)
+    guess = emulate(network, fields)
+    best = skill(ceiling_of(latitude, longitude, options.draws), fields, days)
+    found = skill(guess, fields, days)
+    title = (
+        f"World {WORLD_VERSION}, digest {world_digest()}: {len(fields)} fields at {options.fields} places, "
+        f"{YEARS[0]}-{YEARS[1]}; weights {folder.name}; ceiling from {options.draws} draws"
+    )
+    lines = ["| flux | R2 | ceiling | share of the ceiling [95 %] |", "|---|---|---|---|"]
+    rows = {}
+    for name, sums in found.items():
+        r2, top, share = r2_interval(sums), r2_interval(best[name]), r2_interval(sums, best[name])
+        lines.append(f"| {name} | {r2[0]:.3f} | {top[0]:.3f} | {share[0]:.3f} [{share[1]:.3f}, {share[2]:.3f}] |")
+        rows[name] = {"r2": r2, "ceiling": top, "share": share}
+    years = fields.years >= YEARS[0]
+    error, true = guess["yield"][:, years] - fields.grain[:, years], fields.grain[:, years]
+    lines.append(f"| yield | {1 - (error**2).mean() / true.var():.3f} | | RMSE {(error**2).mean() ** 0.5:.0f} g m-2 |")
+    print(f"{title}\n\n" + "\n".join(lines))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "kgml_emulator.json").write_text(json.dumps({"title": title, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
