@@ -62,6 +62,10 @@ class CropMosaicConfig:
     other: Literal["ct_gru", "none"] = "ct_gru"
     """Who speaks for other cover; with none, cells that hold more than 2 % of it have no value."""
 
+    leap_day: Literal["run", "none"] = "run"
+    """What 31 December of a leap year is: one more step, or, as published, a day without values that leaves no trace in
+    the state of KGML-ag."""
+
     differentiable: ClassVar[bool] = True
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -143,11 +147,14 @@ class CropMosaic(Network):
         """Run one rotation, calendar year by calendar year."""
         parts: dict[str, list[Tensor]] = {"ra": [], "rh": [], "grain": []}
         for steps, first_day in _years(days):
-            year = self.crop(z[:, steps], state, first_day, diagnose=False)
+            length = steps.stop - steps.start
+            # a year of 365 days is all that the published network has seen
+            run = min(length, 365 - first_day) if self.config.leap_day == "none" else length
+            year = self.crop(z[:, steps][:, :run], state, first_day, diagnose=False)
             state = year.state
-            parts["ra"].append(year.hidden["ra"])
-            parts["rh"].append(year.hidden["rh"])
-            parts["grain"].append(year.grain[:, None].expand(-1, year.ra.shape[1]))
+            for name in ("ra", "rh"):
+                parts[name].append(F.pad(year.hidden[name], (0, 0, 0, length - run), value=torch.nan))
+            parts["grain"].append(year.grain[:, None].expand(-1, length))
         return {"state": state, **{name: torch.cat(rows, dim=1) for name, rows in parts.items()}}
 
     def _features(self, days: Tensor, soil: Tensor) -> Tensor:
@@ -158,7 +165,8 @@ class CropMosaic(Network):
     def _context(self, days: Tensor, soil: Tensor) -> dict[str, Tensor]:
         """Return shares of covers, parity of the year and the satellite's GPP, (B, T) each."""
         column = {name: days[..., i] for i, name in enumerate(DYNAMIC)}
-        corn, soybean = (column[name].clamp(0.0, 1.0) for name in ("corn_fraction", "soybean_fraction"))
+        shares = [column[name].clamp(0.0, 1.0) for name in ("corn_fraction", "soybean_fraction")]
+        corn, soybean = (share / sum(shares).clamp_min(1.0) for share in shares)  # a cell has no more than all of itself
         others = torch.stack([soil[:, STATIC.index(name)] for name in OTHER_COVER]).clamp(0.0, 1.0).sum(dim=0)
         odd = torch.remainder(column["calendar_year"].round(), 2.0)
         satellite = column["gpp_satellite"].clamp_min(0.0)
@@ -178,6 +186,11 @@ class CropMosaic(Network):
     def readouts(self) -> dict[str, nn.Linear]:
         """Of the CT-GRU, and of Ra and Rh of KGML-ag."""
         return {"cover": self.cover_head, "ra": self.crop.ra_head, "rh": self.crop.rh_head}
+
+    @property
+    def tuned_names(self) -> frozenset[str]:
+        """All but those of KGML-ag's own NEE, which is a diagnostic."""
+        return frozenset(name for name in super().tuned_names if not name.startswith("crop.nee"))
 
     def components(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the fluxes of each cover per unit of its area, (B, T) each, >= 0.
@@ -200,12 +213,15 @@ class CropMosaic(Network):
         """Return `FLUXES` of the cell, g m-2 d-1, and `ANNUAL`, g m-2, (B, T, 6)."""
         part = self.components(raw, context)
         corn, soybean, other = (context[name] for name in ("corn", "soybean", "other"))
+        unknown = other > _LITTLE
+        if self.config.other == "none":
+            other = torch.zeros_like(other)
         rows = [corn * part[f"{f}_corn"] + soybean * part[f"{f}_soybean"] + other * part[f"{f}_other"] for f in FLUXES]
         rows += [part["yield_corn"], part["yield_soybean"]]
         rows.append(corn * part["yield_corn"] + soybean * part["yield_soybean"])
         fluxes = torch.stack(rows, dim=-1)
         if self.config.other == "none":
-            fluxes = torch.where((other > _LITTLE)[..., None], torch.nan, fluxes)
+            fluxes = torch.where(unknown[..., None], torch.nan, fluxes)
         return fluxes
 
 
