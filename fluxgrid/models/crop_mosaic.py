@@ -165,8 +165,8 @@ class CropMosaic(Network):
     def _context(self, days: Tensor, soil: Tensor) -> dict[str, Tensor]:
         """Return shares of covers, parity of the year and the satellite's GPP, (B, T) each."""
         column = {name: days[..., i] for i, name in enumerate(DYNAMIC)}
-        shares = [column[name].clamp(0.0, 1.0) for name in ("corn_fraction", "soybean_fraction")]
-        corn, soybean = (share / sum(shares).clamp_min(1.0) for share in shares)  # a cell has no more than all of itself
+        crops = torch.stack([column[name].clamp(0.0, 1.0) for name in ("corn_fraction", "soybean_fraction")])
+        corn, soybean = crops / crops.sum(dim=0).clamp_min(1.0)  # a cell has no more than all of itself
         others = torch.stack([soil[:, STATIC.index(name)] for name in OTHER_COVER]).clamp(0.0, 1.0).sum(dim=0)
         odd = torch.remainder(column["calendar_year"].round(), 2.0)
         satellite = column["gpp_satellite"].clamp_min(0.0)

@@ -153,6 +153,21 @@ def test_a_cell_is_the_sum_of_its_covers_by_their_shares(shares, odd, seed):
     torch.testing.assert_close(annual["harvest_removal"], harvest, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [((0.9, 0.6), (0.6, 0.4)), ((1.2, 1.0), (0.5, 0.5)), ((0.7, 0.3), (0.7, 0.3)), ((0.5, 0.2), (0.5, 0.2))],
+)
+def test_crops_that_claim_more_than_a_cell_share_it(mosaic, given, expected):
+    days, soil = torch.zeros(1, 1, len(DYNAMIC)), torch.zeros(1, len(STATIC))
+    for name, value in zip(("corn_fraction", "soybean_fraction"), given, strict=True):
+        days[..., DYNAMIC.index(name)] = value
+    soil[:, STATIC.index("grass_fraction")] = 0.4
+    context = mosaic._context(days, soil)
+    found = [float(context[name]) for name in COVERS]
+    # float32
+    assert found == pytest.approx([*expected, min(0.4, 1 - sum(expected))], abs=1e-6)
+
+
 def test_shares_beyond_0_and_1_count_as_these(mosaic):
     days, soil = torch.zeros(1, 1, len(DYNAMIC)), torch.zeros(1, len(STATIC))
     days[..., DYNAMIC.index("corn_fraction")] = 1.05
@@ -255,7 +270,23 @@ def test_without_a_model_for_other_cover_such_cells_have_no_value(make_mosaic, m
     assert torch.isfinite(fluxes[:2]).all()
     assert fluxes[2:].isnan().all()
     assert torch.isfinite(state).all()
-    assert torch.equal(fluxes[:2], plain.predict(dynamic, static, zero_state(plain, BATCH))[0][:2])
+    assert torch.equal(fluxes[0], plain.predict(dynamic, static, zero_state(plain, BATCH))[0][0])
+
+
+@torch.no_grad()
+def test_without_a_model_for_other_cover_a_cell_is_its_crops(make_mosaic, make_inputs, crop_moments):
+    mosaic, plain = make_mosaic(other="none"), make_mosaic()
+    dynamic, static = make_inputs("2003-06-01", 5)
+    static = torch.zeros_like(static)
+    for name in OTHER_COVER:
+        mean, std = crop_moments[name]
+        static[:, STATIC.index(name)] = (0.0049 - mean) / std
+    fluxes, _ = mosaic.predict(dynamic, static, zero_state(mosaic, BATCH))
+    part, context, _ = parts_of(plain, dynamic, static, zero_state(plain, BATCH))
+    assert (context["other"] > 0.01).any()
+    for i, flux in enumerate(FLUXES):
+        expected = context["corn"] * part[f"{flux}_corn"] + context["soybean"] * part[f"{flux}_soybean"]
+        torch.testing.assert_close(fluxes[..., i], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_inputs_of_another_order_are_refused():
