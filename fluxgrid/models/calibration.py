@@ -93,8 +93,10 @@ class Heads(nn.Module):
 
     def _weight_parameters(self, network: Network) -> dict[str, Tensor]:
         """Return fresh changes of weights: zero in effect."""
-        values = {}
+        values, tuned = {}, network.tuned_names
         for name, weight in network.named_parameters():
+            if name not in tuned:
+                continue
             key = name.replace(".", "/")  # a parameter's name may hold no dot
             if self.kind == "full":
                 values[key] = torch.zeros(self.places, *weight.shape)

@@ -44,6 +44,11 @@ class Network(nn.Module):
     def readouts(self) -> dict[str, nn.Linear]:
         """The linear map of each tap, H to its outputs."""
 
+    @property
+    def tuned_names(self) -> frozenset[str]:
+        """Names of the parameters that fluxes hang on: those that a place may have of its own."""
+        return frozenset(name for name, _ in self.named_parameters())
+
     @abstractmethod
     def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:
         """Return fluxes (B, T, O), g m-2 d-1, of the readouts of all taps, (B, R, T, outputs)."""

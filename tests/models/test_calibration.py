@@ -315,9 +315,21 @@ def test_numbers_of_a_place_are_few(make_case, head, expected):
 
 
 @every_model
-def test_a_whole_theta_is_as_large_as_the_backbone(make_case, kind):
+def test_a_whole_theta_has_every_weight_that_fluxes_hang_on(make_case, kind):
+    """And no other: the network's own NEE is no flux of a map."""
     case = make_case(kind, "full")
-    assert case.heads.per_place == sum(parameter.numel() for parameter in case.network.parameters())
+    case.network.zero_grad()
+    case.network(case.dynamic, case.static, zero_state(case.network, BATCH))[0].nan_to_num().sum().backward()
+    reached = {name: weight for name, weight in case.network.named_parameters() if weight.grad is not None}
+    assert case.network.tuned_names == reached.keys()
+    assert case.heads.per_place == sum(weight.numel() for weight in reached.values())
+
+
+def test_low_rank_leaves_the_diagnostic_nee_alone(make_case):
+    names = {name.partition("|")[0] for name in make_case("kgml_ag", "lora").heads.phi}
+    readouts = {"cover_head/weight", "crop/ra_head/weight", "crop/rh_head/weight"}
+    recurrent = {f"crop/{gru}/weight_hh_l0" for gru in ("basis", "ra", "rh")} | {"cover/weight_hh_l0"}
+    assert names == readouts | recurrent | {"crop/basis/weight_hh_l1", "crop/rh/weight_hh_l1"}
 
 
 @every_model
