@@ -15,7 +15,6 @@ import torch
 
 from fluxgrid.data.gaps import History
 from fluxgrid.data.inputs import Histories, Places, design, prepare
-from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import Checkpoint, zero_state
 from fluxgrid.models.calibrated import Calibration
@@ -189,12 +188,12 @@ class Predictor:
 
     def _provisional(self, time: pd.DatetimeIndex) -> np.ndarray:
         """Return the steps whose fluxes will change when the year is complete, (T,)."""
-        first = self.checkpoint.spec.whole_year_from
-        step = self.checkpoint.spec.step
-        if first is None or whole_year(time, step):
+        first, step = self.checkpoint.spec.whole_year_from, self.checkpoint.spec.step
+        if first is None:
             return np.zeros(len(time), dtype=bool)
-        last = time.year == time[-1].year
-        return np.asarray(last & (time.day_of_year > first) & (step_ends(time[-1:], step)[0].year == time[-1].year))
+        ends = {time[0].year, time[-1].year}  # no other year of a record can be a part of one
+        open_ = [year for year in ends if not whole_year(time[time.year == year], step)]
+        return np.isin(time.year, open_) & np.asarray(time.day_of_year > first)
 
     def _first_state(self, blend: Blend | None) -> BlockState:
         """Return the state before any step."""

@@ -110,6 +110,20 @@ def test_only_the_last_year_of_a_record_is_provisional(crop_predictor, make_crop
     assert np.flatnonzero(fluxes.provisional[:, 0]).tolist() == list(range(365 + 298, 365 + 319))
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2001-03-01", "2001-12-31", (239, 306)),  # 26 October to the end: what January took up is not known
+        ("2001-11-15", "2001-12-31", (0, 47)),
+        ("2001-10-20", "2002-12-31", (6, 73)),  # the whole year after it is final
+        ("2001-01-01", "2001-10-25", (0, 0)),
+    ],
+)
+def test_a_year_whose_beginning_is_missing_stays_provisional(crop_predictor, make_crop_places, start, end, expected):
+    fluxes, _ = crop_predictor.predict(make_crop_places(start, end))
+    np.testing.assert_array_equal(fluxes.provisional[:, 0], np.isin(np.arange(len(fluxes.nee)), range(*expected)))
+
+
 def test_a_stored_state_goes_on_with_the_same_bits(crop_predictor, make_crop_places, whole):
     stored = {name: array.copy() for name, array in whole[1].arrays().items()}
     rest = make_crop_places("2002-01-01", "2002-12-31")
