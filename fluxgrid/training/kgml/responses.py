@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES
 from fluxgrid.models.kgml_ag import KGMLAg
-from fluxgrid.training.kgml.settings import Budget
+from fluxgrid.training.kgml.settings import Budget, KGMLSettings
 from fluxgrid.training.kgml.walk import Track, spun_up
 
 # Range and step of each input in z-scores, as the published step 5 tests them (steps are times three there).
@@ -69,7 +69,22 @@ def fields_for_responses(track: Track, budget: Budget | None, seed: int) -> Trac
     return Track(some.z, some.targets, some.grain, some.years[: budget.years], some.counts)
 
 
-def respond(network: KGMLAg, track: Track, feature: str, values: Tensor, spin_up: int) -> Curves:
+def spin_up_of(settings: KGMLSettings) -> tuple[int, bool]:
+    """Return the years that responses run first, and whether these run again and count: without a budget they do.
+
+    Examples
+    --------
+    >>> spin_up_of(KGMLSettings()), spin_up_of(KGMLSettings(budget=Budget(years=2)))
+    ((2, True), (1, False))
+    """
+    if settings.budget is None:
+        return settings.spin_up_years, True
+    return min(1, settings.budget.years - 1), False
+
+
+def respond(
+    network: KGMLAg, track: Track, feature: str, values: Tensor, spin_up: int, *, again: bool = False
+) -> Curves:
     """Return the response curves of a network to one feature; gradients pass.
 
     Parameters
@@ -83,6 +98,8 @@ def respond(network: KGMLAg, track: Track, feature: str, values: Tensor, spin_up
         What it is set to on all days, z-scores.
     spin_up : int
         Years run first without gradient.
+    again : bool
+        Run these once more and average over all years, as published; otherwise over those after them.
 
     Returns
     -------
@@ -94,7 +111,7 @@ def respond(network: KGMLAg, track: Track, feature: str, values: Tensor, spin_up
     varied = Track(z, track.targets, track.grain, track.years, track.counts)
     state = spun_up(network, varied, spin_up)
     means: list[tuple[Tensor, Tensor, Tensor]] = []
-    for days in track.years if spin_up >= len(track.years) else track.years[spin_up:]:
+    for days in track.years if again or spin_up >= len(track.years) else track.years[spin_up:]:
         result = network(z[:, days], state)
         state = result.state
         means.append((result.ra.mean(dim=1), result.rh.mean(dim=1), result.grain))

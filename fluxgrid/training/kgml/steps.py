@@ -17,7 +17,7 @@ from fluxgrid.data.crop_inputs import GPP
 from fluxgrid.models.kgml_ag import OUTPUTS, CropYear, KGMLAg
 from fluxgrid.training.kgml.descent import Descent, Report, StepHistory, descend
 from fluxgrid.training.kgml.losses import balance, falling, paced
-from fluxgrid.training.kgml.responses import fields_for_responses, grid_of, respond, thinned
+from fluxgrid.training.kgml.responses import fields_for_responses, grid_of, respond, spin_up_of, thinned
 from fluxgrid.training.kgml.settings import KGMLSettings, StepSettings
 from fluxgrid.training.kgml.walk import Track
 
@@ -167,8 +167,8 @@ def emulate_rest(
 def soil_carbon(network: KGMLAg, tested: Track, settings: KGMLSettings, generator: torch.Generator) -> Tensor:
     """Return how far respiration of the soil falls where soil carbon rises (L_SOC), over the response grid."""
     values = thinned(grid_of("TSOC"), settings.budget, generator)
-    spin_up = settings.spin_up_years if settings.budget is None else min(1, settings.budget.years - 1)
-    return falling(-respond(network, tested, "TSOC", values, spin_up).rh, values)
+    spin_up, again = spin_up_of(settings)
+    return falling(-respond(network, tested, "TSOC", values, spin_up, again=again).rh, values)
 
 
 def _emulation_loss(

@@ -166,12 +166,13 @@ def _slopes(network: KGMLAg, tested: Track, settings: KGMLSettings, generator: t
     names: tuple[str, ...] = ("GPP", "Year", "TSOC")
     if settings.budget is not None:
         names = (names[int(torch.randint(3, (1,), generator=generator))],)
+    spin_up = settings.spin_up_years if settings.budget is None else min(1, settings.spin_up_years)
     loss = tested.z.new_zeros(())
     for name in names:
         values = thinned(grid_of(name), settings.budget, generator)
         varied = tested.z.repeat(len(values), 1, 1)
         varied[..., feature_index(name)] = values.repeat_interleave(len(tested))[:, None]
         part = Track(varied, tested.targets, tested.grain, tested.years, tested.counts)
-        grain = torch.stack([g for _, _, g in _years(network, part, min(1, settings.spin_up_years))]).mean(dim=0)
+        grain = torch.stack([g for _, _, g in _years(network, part, spin_up)]).mean(dim=0)
         loss = loss + falling(grain.view(len(values), -1).mean(dim=1), values)
     return loss

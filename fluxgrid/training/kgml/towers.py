@@ -26,7 +26,7 @@ from fluxgrid.errors import TableError
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.training.kgml.descent import Descent, Report, StepHistory, descend
 from fluxgrid.training.kgml.losses import balance, correlation, determination
-from fluxgrid.training.kgml.responses import RARER, Curves, fields_for_responses, grid_of, respond
+from fluxgrid.training.kgml.responses import RARER, Curves, fields_for_responses, grid_of, respond, spin_up_of
 from fluxgrid.training.kgml.settings import KGMLSettings
 from fluxgrid.training.kgml.walk import Track
 
@@ -251,7 +251,7 @@ class _Consistency:
 
     def __init__(self, network: KGMLAg, tested: Track, settings: KGMLSettings):
         self.network, self.tested, self.budget = network, tested, settings.budget
-        self.spin_up = settings.spin_up_years if settings.budget is None else min(1, settings.budget.years - 1)
+        self.spin_up, self.again = spin_up_of(settings)
         network.eval()
         with torch.no_grad():
             self.before = {name: self._curves(name) for name in CROP_FEATURES} if self._any() else {}
@@ -262,7 +262,7 @@ class _Consistency:
 
     def _curves(self, name: str) -> Curves:
         """Return the curves of a feature now."""
-        return respond(self.network, self.tested, name, grid_of(name, RARER), self.spin_up)
+        return respond(self.network, self.tested, name, grid_of(name, RARER), self.spin_up, again=self.again)
 
     def drawn(self, generator: torch.Generator) -> list[str]:
         """Return the features to test: all, or some within a budget."""

@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, TSOC
-from fluxgrid.training.kgml.responses import RARER, fields_for_responses, grid_of, respond, thinned
-from fluxgrid.training.kgml.settings import Budget
+from fluxgrid.training.kgml.responses import (
+    RARER,
+    fields_for_responses,
+    grid_of,
+    respond,
+    spin_up_of,
+    thinned,
+)
+from fluxgrid.training.kgml.settings import Budget, KGMLSettings
 from fluxgrid.training.kgml.walk import make_track, spun_up
 
 # Ranges and steps of methods.md, section 1.5.
@@ -78,6 +85,33 @@ def test_a_curve_is_the_mean_of_runs_with_one_input_held(grown, network):
         torch.testing.assert_close(curves.grain[i], year.grain.mean(), rtol=1e-5, atol=1e-5)
     assert torch.equal(curves.values, values)
     assert torch.equal(track.z, before)
+
+
+@torch.no_grad()
+def test_as_published_the_years_of_spin_up_run_again_and_count(grown, network):
+    """Without a budget: two years from zero, then all three from the first, averaged over every day."""
+    track, values = make_track(grown, network, 1, seed=0), torch.tensor([0.0, 2.0])
+    spin_up, again = spin_up_of(KGMLSettings())
+    assert (spin_up, again) == (2, True)
+    curves = respond(network, track, "TSOC", values, spin_up, again=again)
+    for i, value in enumerate(values):
+        z = track.z.clone()
+        z[..., TSOC] = value
+        varied = type(track)(z, track.targets, track.grain, track.years, track.counts)
+        state, years = spun_up(network, varied, 2), []
+        for days in track.years:
+            years.append(network(z[:, days], state))
+            state = years[-1].state
+        expected = network.physical("rh", torch.stack([year.rh.mean() for year in years]).mean())
+        torch.testing.assert_close(curves.rh[i], expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(curves.grain[i], torch.stack([year.grain for year in years]).mean())
+    cut = respond(network, track, "TSOC", values, 2).rh
+    assert not torch.allclose(curves.rh, cut, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("years", "expected"), [(1, (0, False)), (2, (1, False)), (5, (1, False))])
+def test_within_a_budget_the_first_year_only_spins_up(years, expected):
+    assert spin_up_of(KGMLSettings(budget=Budget(years=years))) == expected
 
 
 def test_gradients_of_a_curve_reach_the_network(grown, network):
