@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from fluxgrid.data.crop_inputs import CORN_CODE, CROP_FORCINGS, CROP_STATICS, GPP, SOYBEAN_CODE, crop_features
+from fluxgrid.data.kgml import KGML_YEAR_DAYS
 from fluxgrid.errors import ConfigError
 from fluxgrid.simulation import Places, places_at
 from fluxgrid.simulation.land import COLUMNS
 from fluxgrid.simulation.process import KIND_OF, KINDS, run_years
+from fluxgrid.sources.kgml_sets import KGMLSet
 
 ROTATIONS = ("corn_soy", "soy_corn", "corn_corn")
 """Ways corn and soybean follow each other, names of the world's soil columns."""
@@ -74,6 +76,35 @@ class CropFields:
         features = self.features.copy()
         features[..., GPP] = gpp
         return replace(self, features=features)
+
+
+def fields_of_set(synthetic: KGMLSet) -> CropFields:
+    """Return an externally made synthetic set as fields; its sites stand nowhere.
+
+    Parameters
+    ----------
+    synthetic : KGMLSet
+        From `fluxgrid.sources.kgml_sets.read_kgml_set`; years of 365 days.
+
+    Returns
+    -------
+    fields : CropFields
+        Our signs; 31 December of leap years is not among the days.
+    """
+    sites = len(synthetic.features)
+    days = [pd.date_range(f"{year}-01-01", periods=KGML_YEAR_DAYS) for year in synthetic.years]
+    flat = {name: getattr(synthetic, name).reshape(sites, -1) for name in ("ra", "rh")}
+    nowhere = np.full(sites, np.nan)
+    return CropFields(
+        pd.DatetimeIndex(np.concatenate(days), name="time"),
+        np.ascontiguousarray(synthetic.features.reshape(sites, -1, synthetic.features.shape[-1]), np.float32),
+        -flat["ra"],
+        -flat["rh"],
+        synthetic.yield_.astype(np.float32),
+        nowhere,
+        nowhere,
+        np.arange(sites),
+    )
 
 
 def grow_fields(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -30,11 +31,13 @@ from fluxgrid.models.crop_mosaic import (
 )
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
+from fluxgrid.provenance import digest_files
 from fluxgrid.simulation import county_yields
+from fluxgrid.sources.kgml_sets import read_kgml_set
 from fluxgrid.training.calibrate import Evidence
 from fluxgrid.training.kgml.cells import MOSAIC_INPUTS, Cells, fit_mosaic_scaler, observe_cells, set_mosaic_scales
 from fluxgrid.training.kgml.cover import cover_parts, train_cover, with_driver
-from fluxgrid.training.kgml.fields import CropFields, grow_fields
+from fluxgrid.training.kgml.fields import CropFields, fields_of_set, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import IN_BUDGET, KGMLSettings, StepSettings
 from fluxgrid.training.kgml.stages import Stages
@@ -55,6 +58,9 @@ class Recipe:
 
     states: tuple[str, ...] = MIDWEST
     """Where cells and fields are drawn, postal codes."""
+    synthetic_set: str | None = None
+    """An externally made synthetic set (``.npz`` or NetCDF in the layout of PyKGML) for steps 1 and 2 instead of the
+    fields below; steps 3 to 5 and the covers stay in the reference world."""
     fields: Annotated[int, Field(ge=2)] = 160
     """Cells on whose cropland fields of both rotations grow (step 1)."""
     more_fields: Annotated[int, Field(ge=2)] = 480
@@ -127,9 +133,14 @@ def train_mosaic(recipe: Recipe, towers: Sites | None, stages: Stages, last_step
     )
     mosaic, scaler = build_mosaic(recipe, cells)
     network = mosaic.crop
-    places = draw_cells(recipe.states, recipe.fields, recipe.seed, recipe.least_crop)
-    fields = grow_fields(*places, recipe.first_year, recipe.last_year)
+    if recipe.synthetic_set:
+        fields = fields_of_set(read_kgml_set(recipe.synthetic_set))
+    else:
+        places = draw_cells(recipe.states, recipe.fields, recipe.seed, recipe.least_crop)
+        fields = grow_fields(*places, recipe.first_year, recipe.last_year)
     drawn = [recipe.states, recipe.fields, recipe.seed, recipe.first_year, recipe.last_year, recipe.least_crop]
+    if recipe.synthetic_set:
+        drawn.append(digest_files([Path(recipe.synthetic_set)]))
     shared = [asdict(recipe.model), steps.seed, steps.held_years, steps.spin_up_years]
     cover_key = [recipe.states, recipe.cells, recipe.seed, recipe.cells_from, recipe.last_year, asdict(recipe.cover)]
     stages.run(
@@ -146,7 +157,10 @@ def train_mosaic(recipe: Recipe, towers: Sites | None, stages: Stages, last_step
     rest += [recipe.more_fields, recipe.more_from]
     runs = {
         1: ([drawn, asdict(steps.emulate_ra), pacing], partial(emulate_ra, network, track, steps, report)),
-        2: ([asdict(steps.emulate_rest), *rest], partial(emulate_rest, network, wide, steps, report)),
+        2: (
+            [asdict(steps.emulate_rest), *rest],
+            partial(emulate_rest, network, track if recipe.synthetic_set else wide, steps, report),
+        ),
     }
     for number, (key, run) in runs.items():
         if number <= last_step:
