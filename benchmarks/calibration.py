@@ -1,6 +1,6 @@
 """What calibrated heads are worth wall to wall: global model, state heads and neighbourhoods against the truth.
 
-    python benchmarks/calibration.py [--model default] [--resolution 0.3] [--years 2019 2020] [--seeds 5] [--kinds adapter]
+    python benchmarks/calibration.py [--model default] [--resolution 0.3] [--seeds 5] [--kinds adapter ...]
 
 Heads are fitted anew for each seed, which draws its own calibrated cells of the reference world (true fluxes of other
 years); the global model is the same, so that global, state and neighbourhood are paired cell by cell. Scored on every

@@ -266,7 +266,7 @@ def place_losses(
     total, count = torch.zeros(places), torch.zeros(places)
     for name, truth in known.items():
         if name in guess:
-            seen = torch.isfinite(truth)
+            seen = torch.isfinite(truth) & torch.isfinite(guess[name])
             error = torch.where(seen, guess[name] - torch.nan_to_num(truth), 0.0).square() / spread[name]
             total = total.index_add(0, place, error.sum(dim=1))
             count = count.index_add(0, place, seen.sum(dim=1).float())

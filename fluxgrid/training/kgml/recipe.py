@@ -262,7 +262,7 @@ def mosaic_domain(
     few = slice(0, tested)
     dynamic, static = (rows[few] for rows in cells.tensors(scaler))
     days = cells.years[-1]
-    before = mosaic.run(dynamic[:, cells.years[-2]], static, torch.zeros(len(static), mosaic.state_size)).state
+    before = mosaic.run(dynamic[:, cells.years[-2:][0]], static, torch.zeros(len(static), mosaic.state_size)).state
     truth = {name: torch.from_numpy(values[few, days]) for name, values in cells.total.items()}
 
     def error(dynamic: torch.Tensor, static: torch.Tensor) -> float:
@@ -271,7 +271,8 @@ def mosaic_domain(
             "gpp": (guess[..., 0], truth["gpp"]),
             "reco": (guess[..., 1] + guess[..., 2], truth["ra"] + truth["rh"]),
         }
-        return sum(float((g - t).square().mean() / t.var()) for g, t in rows.values())
+        # where the model has no value it has no error either
+        return sum(float((g - t).square().nanmean() / t.var()) for g, t in rows.values())
 
     base, order = error(dynamic, static), torch.randperm(len(static), generator=torch.Generator().manual_seed(0))
     growth = []
@@ -283,16 +284,16 @@ def mosaic_domain(
         wrong = static.clone()
         wrong[:, column] = static[order, column]
         growth.append(max(error(dynamic, wrong) - base, 0.0))
-    vectors = month_vectors(_last_years(cells, 4), MOSAIC_INPUTS, cells.time[cells.years[-4].start :])  # (M, n, K)
+    late = cells.years[-4:][0].start
+    vectors = month_vectors(_days_from(cells, late), MOSAIC_INPUTS, cells.time[late:])  # (M, n, K)
     cell = np.broadcast_to(np.arange(len(cells)), vectors.shape[:2]).ravel()
     rows = vectors.reshape(-1, vectors.shape[-1])
     kept = np.random.default_rng(0).permutation(len(rows))[:points]
     return fit_domain(rows[kept], np.array(growth), cell[kept] % 5)
 
 
-def _last_years(cells: Cells, years: int) -> Inputs:
-    """Return the inputs of the last years."""
-    days = slice(cells.years[-years].start, None)
-    inputs = cells.inputs
+def _days_from(cells: Cells, first: int) -> Inputs:
+    """Return the inputs of all days from one on."""
+    days, inputs = slice(first, None), cells.inputs
     dynamic = {name: values[days] for name, values in inputs.dynamic.items()}
     return Inputs(dynamic, inputs.static, inputs.missing[days], inputs.filled[days])

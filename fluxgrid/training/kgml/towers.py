@@ -126,6 +126,8 @@ def fit_towers(
     reference: Track,
     settings: KGMLSettings,
     report: Report = lambda _: None,
+    *,
+    from_scratch: bool = False,
 ) -> StepHistory:
     """Step 5: train Ra, Rh and NEE on towers, one optimiser step per epoch through all years of all of them.
 
@@ -138,6 +140,8 @@ def fit_towers(
         Fields of the process model at which responses are tested.
     settings : KGMLSettings
     report : callable
+    from_scratch : bool
+        Train all parts at one rate and hold to no earlier responses: a model of the towers alone, to compare with.
 
     Returns
     -------
@@ -152,25 +156,24 @@ def fit_towers(
     begun, step = time.perf_counter(), settings.towers
     z, seen = _scaled(network, towers)
     counts = _training_days(towers, settings)
-    trained = {
-        "fast": (network.ra, network.ra_head, network.nee, network.nee_head),
-        "slow": (network.rh, network.rh_head),
-    }
-    network.requires_grad_(False)
-    weights = {name: [p for part in parts for p in part.parameters()] for name, parts in trained.items()}
-    for parameter in (*weights["fast"], *weights["slow"]):
-        parameter.requires_grad_(True)
-    descent = Descent([(weights["fast"], 1.0), (weights["slow"], settings.rh_rate)], step)
+    fast = (network.ra, network.ra_head, network.nee, network.nee_head)
+    slow = (network.rh, network.rh_head)
+    network.requires_grad_(from_scratch)
+    for part in (*fast, *slow):
+        part.requires_grad_(True)
+    quick, careful = ([p for part in parts for p in part.parameters()] for parts in (fast, slow))
+    groups = [(list(network.parameters()), 1.0)] if from_scratch else [(quick, 1.0), (careful, settings.rh_rate)]
+    descent = Descent(groups, step)
     generator = torch.Generator().manual_seed(settings.seed)
     tested = fields_for_responses(reference, settings.budget, settings.seed)
-    curves = _Consistency(network, tested, settings)
+    curves = None if from_scratch else _Consistency(network, tested, settings)
 
     def loss_on(days: Tensor, seasonal: bool) -> Tensor:
         gpp, ra, rh, nee = _physical(network, z, towers, settings.spin_up_years)
         return _tower_loss(gpp, ra, rh, nee, seen, days, settings, seasonal)
 
     def epoch_loss(epoch: int) -> float:
-        if epoch:
+        if epoch and curves:
             for name in curves.drawn(generator):
                 descent.step(curves.loss(name))
         return descent.step(loss_on(counts, seasonal=True))
