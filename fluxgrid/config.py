@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from datetime import date
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
@@ -139,6 +140,18 @@ class HeadsConfig(_Strict):
         return "state" if self.name == "state" else "site"
 
 
+def _different(heads: tuple[HeadsConfig, ...]) -> tuple[HeadsConfig, ...]:
+    """Refuse two kinds of heads of one name: a checkpoint keeps one."""
+    names = [head.name for head in heads]
+    if len(set(names)) < len(names):
+        message = f"a name comes twice among {', '.join(names)}; a checkpoint holds one of each"
+        raise ValueError(message)
+    return heads
+
+
+AllHeads = Annotated[tuple[HeadsConfig, ...], AfterValidator(_different)]
+
+
 class CalibrateConfig(_Strict):
     """`fluxgrid calibrate`."""
 
@@ -146,7 +159,7 @@ class CalibrateConfig(_Strict):
     """Shipped checkpoint or folder: the global model."""
     sites: SitesConfig
     """Where its heads are fitted."""
-    heads: tuple[HeadsConfig, ...] = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
+    heads: AllHeads = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
     """What is fitted."""
     out: str
     """Checkpoint folder with the model and its heads."""
@@ -169,7 +182,7 @@ class KGMLConfig(_Strict):
     """Towers of step 5; without them it is left out."""
     calibration_sites: SitesConfig | None = None
     """Where heads are fitted; without them there are none."""
-    heads: tuple[HeadsConfig, ...] = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
+    heads: AllHeads = (HeadsConfig(name="state"), HeadsConfig(name="neighbourhood"))
     """What is fitted there."""
     stages: str | None = None
     """Folder that keeps finished steps, so that an interrupted training goes on."""
@@ -374,13 +387,25 @@ def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
         if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *parents, last = found["loc"]
             lines.append(f"{key}: {unknown_name('key', str(last), _keys(kind, parents))}")
+        elif found["type"] == "value_error":  # of several keys together
+            lines.append(f"{key}: {found['ctx']['error']}")
         else:
             lines.append(f"{key}: {found['msg'][0].lower()}{found['msg'][1:]} (given {found['input']!r})")
     return lines
 
 
+def _given(kind: Any) -> Any:
+    """Return the kind of a value that may be left out."""
+    return next(inner for inner in get_args(kind) if inner is not NoneType) if NoneType in get_args(kind) else kind
+
+
 def _keys(kind: Any, parents: Iterable[str | int]) -> list[str]:
     """Return the keys that may stand below `parents` in a configuration."""
     for parent in parents:
-        kind = get_args(kind)[-1] if get_origin(kind) is dict else get_type_hints(kind)[str(parent)]
+        if isinstance(parent, int):  # of a tuple of one kind
+            kind = get_args(kind)[0]
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[-1]
+        else:
+            kind = _given(get_type_hints(kind)[parent])
     return [field.name for field in fields(kind)] if is_dataclass(kind) else list(kind.model_fields)

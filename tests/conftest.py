@@ -98,3 +98,45 @@ def crop_moments() -> dict[str, tuple[float, float]]:
         "ph": (6.2, 0.4),
         "cec": (20.0, 5.0),
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_kgml_config() -> Callable[..., Any]:
+    """Return a function that gives the configuration of a KGML-ag trained in seconds, with values that win over it."""
+    from fluxgrid.config import KGMLConfig, load_config
+
+    few = {"epochs": 1, "batch": 8}
+    steps = dict.fromkeys(("emulate_ra", "emulate_rest", "yields", "emulate_again", "towers"), few)
+    budget = {"sites": 1, "years": 2, "values": 3, "features": 1, "every": 1}
+    recipe = {
+        **{"states": ["IA", "IL"], "fields": 4, "more_fields": 4, "cells": 10, "last_year": 2016, "cover": few},
+        **dict.fromkeys(("first_year", "more_from", "cells_from", "survey_from"), 2014),
+        **{"counties": 5, "survey_states": ["IA", "IL"]},
+        "model": {"hidden": 8, "cover_hidden": 8, "dropout": 0.0},
+        "steps": {"spin_up_years": 1, "held_years": 1, "budget": budget, **steps},
+    }
+    fit = {"steps": 4, "stride": 10, "rank": 2}
+    cells = {"states": ["IA", "IL"], "n": 4, "first": 2014, "last": 2016}
+    towers = {"n": 3, "start": "2014-01-01", "end": "2016-12-31"}
+    values = {
+        "name": "tiny",
+        "description": "KGML-ag made for tests",
+        "recipe": recipe,
+        "towers": {"source": "synthetic", "path": "built-in", "options": towers},
+        "calibration_sites": {"source": "world_cells", "path": "built-in", "options": cells},
+        "heads": [{"name": name, "fit": fit} for name in ("state", "neighbourhood")],
+    }
+
+    def make(out: Path, **changes: Any) -> KGMLConfig:
+        return load_config(KGMLConfig, None, {**values, "out": str(out), **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_kgml(tiny_kgml_config: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the checkpoint of a KGML-ag with heads of states and places, trained in seconds; never to be changed."""
+    from fluxgrid.workflows.train_kgml import train_kgml
+
+    folder = tmp_path_factory.mktemp("tiny-kgml")
+    return train_kgml(tiny_kgml_config(folder / "tiny", stages=str(folder / "stages"))).checkpoint

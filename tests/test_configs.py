@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fluxgrid.config import ExperimentConfig, TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.config import ExperimentConfig, KGMLConfig, TrainConfig, UpscaleConfig, load_config, shipped_runs
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.files import configs_folder
@@ -13,6 +13,7 @@ from fluxgrid.geo.region import find_region, region_catalogue
 from fluxgrid.models import model_config
 from fluxgrid.sources import SOURCES
 from fluxgrid.workflows.experiment import plan
+from fluxgrid.workflows.sites import SYNTHETIC
 
 FILES = sorted(configs_folder().rglob("*.y*ml"))
 
@@ -28,6 +29,11 @@ def test_runs(name):
     keys = yaml.safe_load(file.read_text())
     if "seeds" in keys:
         assert plan(load_config(ExperimentConfig, name), "sensitivity" if "variants" in keys else "regimes")
+        return
+    if "recipe" in keys:
+        config = load_config(KGMLConfig, name)
+        sources = [sites.source for sites in (config.towers, config.calibration_sites) if sites]
+        assert all(source in SYNTHETIC or SOURCES[source] for source in sources)
         return
     if "sites" not in keys:
         config = load_config(UpscaleConfig, name)

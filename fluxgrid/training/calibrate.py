@@ -43,6 +43,7 @@ class CalibrationSettings:
     stride: Annotated[int, Field(ge=1)] = 5
     """Every so many days of the record are fitted; errors of neighbouring days are alike."""
     spin_up_years: Annotated[int, Field(ge=0)] = 2
+    """Run from zero before the record; `fluxgrid calibrate` takes the model's own."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -271,7 +272,10 @@ def place_losses(
             total = total.index_add(0, place, error.sum(dim=1))
             count = count.index_add(0, place, seen.sum(dim=1).float())
     if not bool((count > 0).any()):
-        message = f"The fluxes known at the places ({', '.join(known)}) do not follow from {', '.join(guess)}."
+        message = (
+            f"Nothing can be fitted: the fluxes known at the places ({', '.join(known)}) do not follow from those of "
+            f"the model ({', '.join(guess)}), or the model has no value there."
+        )
         raise ConfigError(message)
     return total / count.clamp_min(1.0)
 

@@ -154,6 +154,9 @@ def make_calibration(
         raise ConfigError(message)
     used = usable_sites(sites, checkpoint.spec.inputs)
     places, owner = (_states if config.places == "state" else _groups)(used)
+    if not places:
+        message = f"None of the {len(used)} sites of {sites.source} stands in a US state, so there is no state to fit."
+        raise TableError(message)
     evidence, rows = evidence_at(used, checkpoint.spec.inputs, checkpoint.scaler, checkpoint.spec.step, owner)
     settings = replace(config.fit, spin_up_years=checkpoint.spec.spin_up_years)
     report(f"Calibrating {len(places)} places ({config.name}, {settings.kind}) on {len(used)} sites")

@@ -54,12 +54,13 @@ def train_kgml(config: KGMLConfig, report: Report = lambda _: None) -> TrainOutc
     check_writable(out)
     begun = time.perf_counter()
     towers = read_site_config(config.towers, "daily") if config.towers else None
+    # read before the training, so that what is wrong with them is not found after an hour
+    cells = read_site_config(config.calibration_sites, "daily") if config.calibration_sites else None
     stages = Stages(Path(config.stages).expanduser() if config.stages else None, report)
     trained = train_mosaic(config.recipe, towers, stages)
     checkpoint = _checkpoint(config, trained)
     made: tuple[Made, ...] = ()
-    if config.calibration_sites:
-        cells = read_site_config(config.calibration_sites, "daily")
+    if cells is not None:
         made = tuple(make_calibration(checkpoint, cells, heads, report) for heads in config.heads)
     provenance = {
         "created": now(),

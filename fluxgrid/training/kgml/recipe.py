@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -89,6 +90,14 @@ class Recipe:
     """Of places."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        """Refuse years that leave nothing to train on; the first year of the cells only spins up."""
+        first = {name: getattr(self, name) for name in ("first_year", "more_from", "survey_from")}
+        first["cells_from"] = self.cells_from + 1
+        if late := [name for name, year in first.items() if year > self.last_year]:
+            message = f"{', '.join(late)} must come before the end of last_year, {self.last_year}; cells need two years"
+            raise ValueError(message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +268,9 @@ def mosaic_domain(
     Importance is the growth of the squared error of GPP and RECO, over their variances, when an input is given to the
     wrong cells; the calendar has none, for it leaves the domain every year.
     """
-    few = slice(0, tested)
+    few, mosaic = slice(0, tested), copy.copy(mosaic)
+    # what matters to the covers does not hang on who may speak for them on a map
+    mosaic.config = replace(mosaic.config, other="ct_gru")
     dynamic, static = (rows[few] for rows in cells.tensors(scaler))
     days = cells.years[-1]
     before = mosaic.run(dynamic[:, cells.years[-2:][0]], static, torch.zeros(len(static), mosaic.state_size)).state

@@ -106,8 +106,9 @@ def learn_yields(
         parameter.requires_grad_(True)
     descent = Descent([(head, 1.0), (network.basis.parameters(), settings.basis_rate)], step)
     generator = torch.Generator().manual_seed(settings.seed)
-    counties = torch.arange(len(survey.yields))
-    used, held = counties[counties % _HELD != 0], counties[counties % _HELD == 0]
+    counties = torch.isfinite(observed).any(dim=2).any(dim=1).nonzero().flatten()  # others would teach nothing
+    order = torch.arange(len(counties)) % _HELD
+    used, held = counties[order != 0], counties[order == 0]
     tested = fields_for_responses(track, settings.budget, settings.seed)
 
     def losses(some: Tensor, threshold: float) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fluxgrid.data.sites import Site, Sites
+from fluxgrid.errors import ConfigError
 from fluxgrid.geo.sphere import great_circle_km
 from fluxgrid.simulation import FORCINGS, STATICS, WORLD_VERSION, places_at, world_digest
 from fluxgrid.simulation.covariates import simulate_places, true_fluxes_of
@@ -23,6 +24,11 @@ def spread_cells(states: Sequence[str], n: int, seed: int, resolution: float = 0
     Each is the farthest from those before it among some drawn at random (best candidate, Mitchell 1991,
     doi:10.1145/122718.122736).
 
+    Raises
+    ------
+    ConfigError
+        If there is none to choose from, or none is asked for.
+
     Examples
     --------
     >>> latitude, longitude = spread_cells(("IA",), 5, 0)
@@ -30,6 +36,12 @@ def spread_cells(states: Sequence[str], n: int, seed: int, resolution: float = 0
     (5, True)
     """
     latitude, longitude = cells_of(states, resolution)
+    if n < 1 or not len(latitude):
+        message = (
+            f"{', '.join(states) or 'No state'}: {len(latitude)} cells of the world, {n} were asked for. Name states "
+            "of the Midwest by their postal codes and ask for 1 cell or more."
+        )
+        raise ConfigError(message)
     random = np.random.default_rng(seed)
     kept = [int(random.integers(len(latitude)))]
     nearest = np.full(len(latitude), np.inf)
@@ -60,6 +72,11 @@ def world_cells(states: Sequence[str], n: int, first: int, last: int, seed: int 
     -------
     sites : Sites
         Daily; covariates of the whole cell, true ``gpp``, ``ra``, ``rh``, ``reco`` and ``nee``; each cell a group.
+
+    Raises
+    ------
+    ConfigError
+        If the states hold no cell, none is asked for, or the years are out of order or before the world begins.
     """
     places = places_at(*spread_cells(states, n, seed))
     time = pd.date_range(f"{first}-01-01", f"{last}-12-31", name="time")
