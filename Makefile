@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 .PHONY: demo test test-all check format clean
 
 demo: $(VENV)/.installed  ## set up and make the first map
-	$(BIN)/fluxgrid upscale --region midwest
+	$(BIN)/fluxgrid upscale --region midwest --calibration neighbourhood
 
 test: check  ## set up and pass lint, types, layers and the fast tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not slow"
