@@ -99,6 +99,29 @@ def _step_back(gates, inner, before, from_output, through, direct, for_input, fo
             kept[j] = kept[j] * z[j]
 
 
+_CHUNK = 16
+"""Steps whose inputs are multiplied together where no gradient is wanted: what they need stays in the cache."""
+
+
+def _forward_only(x: Tensor, start: Tensor, w_in: Tensor, w_re: Tensor, b_in: Tensor, b_re: Tensor) -> Tensor:
+    """Return the states before and after every step, (T + 1, B, H), and keep nothing for a gradient."""
+    steps, batch, _ = x.shape
+    width = w_re.shape[1]
+    states = x.new_empty(steps + 1, batch, width)
+    states[0] = start
+    product, turned, turned_in = x.new_empty(batch, 3 * width), w_re.t().contiguous(), w_in.t().contiguous()
+    gates, inner = x.new_empty(_CHUNK * batch, 3 * width), x.new_empty(batch, width)
+    p, bias, s, c = (t.detach().numpy() for t in (product, b_re, states, inner))
+    g = gates.numpy().reshape(_CHUNK, batch, 3 * width)
+    for first in range(0, steps, _CHUNK):
+        count = min(_CHUNK, steps - first)
+        torch.addmm(b_in, x[first : first + count].view(count * batch, -1), turned_in, out=gates[: count * batch])
+        for t in range(count):
+            torch.mm(states[first + t], turned, out=product)
+            _step(g[t], p, bias, s[first + t], c, s[first + t + 1])
+    return states
+
+
 class _Layer(torch.autograd.Function):
     """One layer over all steps; time first, (T, B, .)."""
 
@@ -110,13 +133,13 @@ class _Layer(torch.autograd.Function):
         gates = torch.addmm(b_in, x.reshape(steps * batch, -1), w_in.t()).view(steps, batch, 3 * width)
         states = x.new_empty(steps + 1, batch, width)
         states[0] = start
-        inner = x.new_empty(steps if ctx.needs_input_grad[0] or any(ctx.needs_input_grad) else 1, batch, width)
+        inner = x.new_empty(steps, batch, width)
         product, turned = x.new_empty(batch, 3 * width), w_re.t().contiguous()
         arrays = [t.detach().numpy() for t in (gates, product, b_re, states, inner)]
         g, p, bias, s, c = arrays
         for t in range(steps):
             torch.mm(states[t], turned, out=product)
-            _step(g[t], p, bias, s[t], c[t % len(c)], s[t + 1])
+            _step(g[t], p, bias, s[t], c[t], s[t + 1])
         ctx.save_for_backward(x, w_in, w_re, gates, inner, states)
         return states
 
@@ -179,8 +202,10 @@ class GRU(nn.GRU):
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout:
                 rows = nn.functional.dropout(rows, self.dropout)
-            weights = (getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-            states = _Layer.apply(rows, start[layer].contiguous(), *weights)
+            weights = [getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            given = rows, start[layer].contiguous(), *weights
+            wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+            states = _Layer.apply(*given) if wanted else _forward_only(*(tensor.detach() for tensor in given))
             rows = states[1:]
             last.append(rows[-1])
         return rows.transpose(0, 1), torch.stack(last)

@@ -150,7 +150,7 @@ def carry_out(planned: Planned) -> Result:
         torch.manual_seed(run.seed)  # dropout draws from here, whichever run came before
         everything = {state: training_fields(settings, state, run.seed) for state in settings.counts}
         own = _own_fields(planned, everything)
-        model = _train(planned, own, join_fields(list(everything.values())))
+        model = _train(planned, own, everything)
         scores = {state: _score(model, scored_fields(settings, state), settings) for state in settings.counts}
     result = Result(run, scores, len(own), timed(begun))
     _keep(planned, model, result)
@@ -234,14 +234,14 @@ def _climate(fields: CropFields) -> np.ndarray:
     return np.stack([fields.latitude, fields.longitude, *weather], axis=1)
 
 
-def _train(planned: Planned, own: CropFields, everything: CropFields) -> KGMLAg | Regions:
+def _train(planned: Planned, own: CropFields, everything: dict[str, CropFields]) -> KGMLAg | Regions:
     """Train the model of a run."""
     settings, seed = planned.settings, planned.run.seed
     if planned.parent is not None:
-        return tune(_read_network(planned.parent), own, settings, seed)
+        return tune(_read_network(planned.parent), own, _own_fields(planned.parent, everything), settings, seed)
     if planned.run.regime == "sdsa":
         return _train_regions(own, settings, seed, planned.regions)
-    return train_from_scratch(own, everything, settings, seed)
+    return train_from_scratch(own, join_fields(list(everything.values())), settings, seed)
 
 
 def _read_network(planned: Planned) -> KGMLAg:

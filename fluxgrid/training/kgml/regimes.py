@@ -27,7 +27,7 @@ from fluxgrid.training.kgml.fields import CropFields, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import Budget, KGMLSettings, StepSettings
 from fluxgrid.training.kgml.steps import Anchor, emulate_ra, emulate_rest
-from fluxgrid.training.kgml.walk import Track, emulate, fit_crop_scalers, make_track, walk
+from fluxgrid.training.kgml.walk import Track, draw_held, emulate, fit_crop_scalers, make_track, walk
 
 SCORED = ("ra", "rh", "reco", "nee", "yield")
 """What regimes are scored by."""
@@ -154,9 +154,17 @@ def train_from_scratch(
 
 
 def tune(
-    network: KGMLAg, fields: CropFields, settings: RegimeSettings, seed: int, report: Report = lambda _: None
+    network: KGMLAg,
+    fields: CropFields,
+    pooled: CropFields,
+    settings: RegimeSettings,
+    seed: int,
+    report: Report = lambda _: None,
 ) -> KGMLAg:
     """Tune a global model to a state, Eq. 2, and give it a head of its own, Eq. 3; changed in place.
+
+    What the global model was not trained on is not trained on now either: it chooses the epoch, and the head is fitted
+    to it alone, for at fields that a backbone has learnt by heart nothing of the error elsewhere is left.
 
     Parameters
     ----------
@@ -164,8 +172,11 @@ def tune(
         The global model.
     fields : CropFields
         The state's data.
+    pooled : CropFields
+        What the global model was trained with, this state's fields among them.
     settings : RegimeSettings
     seed : int
+        The global model's too.
     report : callable
 
     Returns
@@ -173,13 +184,25 @@ def tune(
     network : KGMLAg
     """
     own = settings.kgml(len(fields), seed, tune=True)
-    track = make_track(fields, network, own.held_years, seed, settings.held_fields)
+    track = make_track(fields, network, own.held_years, seed, held_of(fields, pooled, settings, seed))
     anchor = l2_sp(network, settings.mu)
     emulate_ra(network, track, own, report, anchor)
     emulate_rest(network, track, own, report, anchor)
+    unseen = track.rows((~track.counts.any(dim=1)).nonzero().flatten())
     for name in ("ra", "rh"):
-        fit_head(network, track, name, settings.rho, settings.spin_up_years)
+        fit_head(network, unseen, name, settings.rho, settings.spin_up_years)
     return network
+
+
+def held_of(fields: CropFields, pooled: CropFields, settings: RegimeSettings, seed: int) -> np.ndarray:
+    """Return which fields of a state a global model held back, bool (n,); one of its own draw where that is none."""
+    kept = draw_held(len(pooled), settings.held_fields, seed)
+    places = set(zip(pooled.latitude[kept], pooled.longitude[kept], strict=True))
+    held = np.array([place in places for place in zip(fields.latitude, fields.longitude, strict=True)])
+    if not held.any() or held.all():
+        held[:] = False
+        held[draw_held(len(fields), settings.held_fields, seed)] = True
+    return held
 
 
 @torch.no_grad()

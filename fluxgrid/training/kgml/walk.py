@@ -71,7 +71,9 @@ class Track:
         return Track(self.z[index], self.targets[index], self.grain[index], self.years, self.counts[index])
 
 
-def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int, held_fields: float = 0.0) -> Track:
+def make_track(
+    fields: CropFields, network: KGMLAg, held_years: int, seed: int, held_fields: float | np.ndarray = 0.0
+) -> Track:
     """Return fields in the scale of a network, with some years of each, or some fields, held back.
 
     Parameters
@@ -82,8 +84,9 @@ def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int, 
     held_years : int
         Years of each field drawn with replacement, so that they may coincide.
     seed : int
-    held_fields : float, 0-1
-        Instead of years: share of the fields all of whose years are held back, at least one of them if above 0.
+    held_fields : float, 0-1, or ndarray of bool, (n,)
+        Instead of years: share of the fields all of whose years are held back, at least one of them if above 0; or
+        which these are.
 
     Returns
     -------
@@ -97,12 +100,19 @@ def make_track(fields: CropFields, network: KGMLAg, held_years: int, seed: int, 
     grain = torch.from_numpy(((fields.grain - mean[3]) / std[3]).astype(np.float32))
     counts = torch.ones(len(fields), len(fields.years), dtype=torch.bool)
     random = np.random.default_rng(seed)
-    if held_fields > 0:
-        counts[random.permutation(len(fields))[: max(1, round(held_fields * len(fields)))]] = False
+    if isinstance(held_fields, np.ndarray):
+        counts[torch.from_numpy(held_fields)] = False
+    elif held_fields > 0:
+        counts[draw_held(len(fields), held_fields, seed)] = False
     else:
         drawn = random.integers(0, len(fields.years), (len(fields), held_years))
         counts[torch.arange(len(fields))[:, None], torch.from_numpy(drawn)] = False
     return Track(z, targets, grain, tuple(fields.days(year) for year in fields.years), counts)
+
+
+def draw_held(fields: int, share: float, seed: int) -> np.ndarray:
+    """Return the fields held back, at least one."""
+    return np.random.default_rng(seed).permutation(fields)[: max(1, round(share * fields))]
 
 
 def spun_up(network: KGMLAg, track: Track, years: int) -> Tensor:
