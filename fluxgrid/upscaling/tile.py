@@ -26,6 +26,7 @@ from fluxgrid.prediction import BlockState, Fluxes, Predictor
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import split_states
 from fluxgrid.provenance import digest
+from fluxgrid.upscaling.memory import keep_memory
 from fluxgrid.upscaling.plan import CubeSource, Plan
 from fluxgrid.upscaling.records import Record, load_state, read_record, save_state, write_record
 
@@ -138,6 +139,7 @@ def run_tile(task: TileTask, job: Job) -> TileReport:
     """
     # one thread per block: torch splits a product over threads by their number, and bits would follow it
     torch.set_num_threads(1)
+    keep_memory()
     try:
         return _TileRun(task, job).run()
     except OutputError as error:
