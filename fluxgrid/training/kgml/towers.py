@@ -156,6 +156,7 @@ def fit_towers(
     begun, step = time.perf_counter(), settings.towers
     z, seen = _scaled(network, towers)
     counts = _training_days(towers, settings)
+    held = counts if counts.all() else ~counts  # records too short to hold a year back
     fast = (network.ra, network.ra_head, network.nee, network.nee_head)
     slow = (network.rh, network.rh_head)
     network.requires_grad_(from_scratch)
@@ -180,7 +181,7 @@ def fit_towers(
 
     @torch.no_grad()
     def held_out() -> float:
-        return float(loss_on(~counts, seasonal=False))
+        return float(loss_on(held, seasonal=False))
 
     history = descend(network, step, descent, epoch_loss, held_out, "step 5", report)
     return replace(history, seconds=time.perf_counter() - begun)
