@@ -227,6 +227,8 @@ def fit_head(network: KGMLAg, track: Track, name: str, choices: Sequence[float],
     -------
     rho : float
     """
+    if len(track) < 2 or not choices:  # no field to leave out, nothing to choose by
+        return math.inf
     gram, cross = _normal_equations(network, track, name, spin_up)
     fold = torch.arange(len(track)) % min(5, len(track))
     errors = {rho: 0.0 for rho in choices}
@@ -236,8 +238,8 @@ def fit_head(network: KGMLAg, track: Track, name: str, choices: Sequence[float],
             change = _ridge(gram[own].mean(dim=0), cross[own].mean(dim=0), rho)
             # of the squared error only what depends on the change
             errors[rho] += float(change @ gram[left].sum(dim=0) @ change - 2 * change @ cross[left].sum(dim=0))
-    rho = min(errors, key=lambda value: errors[value]) if choices else math.inf
-    if not errors or errors[rho] >= 0.0:
+    rho = min(errors, key=lambda value: errors[value])
+    if errors[rho] >= 0.0:
         return math.inf
     change = _ridge(gram.mean(dim=0), cross.mean(dim=0), rho).float()
     head = getattr(network, f"{name}_head")
