@@ -315,7 +315,7 @@ def _fit_each(
         single = Heads(heads.network, settings.kind, 1, settings.rank)
         with torch.no_grad():  # the same random directions for all places
             for name, value in single.phi.items():
-                value.copy_(heads.phi[name][:1])
+                value.copy_(heads.phi[name][place : place + 1])
         losses = _fit_one(single, outputs, own, settings, spread)
         with torch.no_grad():
             for name, value in single.phi.items():
