@@ -26,7 +26,9 @@ from fluxgrid.evaluation.paired import mean_interval, paired_difference
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.simulation import WORLD_VERSION, tower_truth, virtual_sites, world_digest
 from fluxgrid.training.kgml.cover import with_driver
-from fluxgrid.training.kgml.recipe import Recipe, crop_towers, draw_more_fields, train_mosaic
+from fluxgrid.training.kgml.fields import grow_fields
+from fluxgrid.training.kgml.recipe import Recipe, crop_towers, train_mosaic
+from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import StepSettings
 from fluxgrid.training.kgml.stages import Stages
 from fluxgrid.training.kgml.towers import TowerYears, fit_towers
@@ -87,7 +89,7 @@ def main() -> None:
     mosaic, scaler = trained.mosaic, trained.scaler
     steps = replace(recipe.steps, towers=replace(recipe.steps.towers, epochs=options.epochs))
     alone = StepSettings(options.alone_epochs, options.alone_epochs, 5e-3, 1000, "cosine", check=5)
-    few = draw_more_fields(replace(recipe, more_fields=8))
+    few = grow_fields(*draw_cells(recipe.states, 4, 99, recipe.least_crop), 2015, 2018)
     reference = make_track(with_driver(few, mosaic, scaler), mosaic.crop, 2, 0)
     rows = []
     for seed in range(1, options.seeds + 1):

@@ -109,8 +109,8 @@ def tiny_kgml_config() -> Callable[..., Any]:
     steps = dict.fromkeys(("emulate_ra", "emulate_rest", "yields", "emulate_again", "towers"), few)
     budget = {"sites": 1, "years": 2, "values": 3, "features": 1, "every": 1}
     recipe = {
-        **{"states": ["IA", "IL"], "fields": 4, "more_fields": 4, "cells": 10, "last_year": 2016, "cover": few},
-        **dict.fromkeys(("first_year", "more_from", "cells_from", "survey_from"), 2014),
+        **{"states": ["IA", "IL"], "fields": 4, "cells": 10, "last_year": 2016, "cover": few},
+        **dict.fromkeys(("first_year", "cells_from", "survey_from"), 2014),
         **{"counties": 5, "survey_states": ["IA", "IL"]},
         "model": {"hidden": 8, "cover_hidden": 8, "dropout": 0.0},
         "steps": {"spin_up_years": 1, "held_years": 1, "budget": budget, **steps},

@@ -20,7 +20,16 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fluxgrid.data.crop_inputs import CORN_CODE, CROP_FORCINGS, CROP_STATICS, CROP_TYPE, GPP, SOYBEAN_CODE, conversion
+from fluxgrid.data.crop_inputs import (
+    CORN_CODE,
+    CROP_FORCINGS,
+    CROP_STATICS,
+    CROP_TYPE,
+    GPP,
+    SOYBEAN_CODE,
+    YEAR,
+    conversion,
+)
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.models.network import Network, Taps
@@ -62,6 +71,9 @@ class CropMosaicConfig:
     other: Literal["ct_gru", "none"] = "ct_gru"
     """Who speaks for other cover; with none, cells that hold more than 2 % of it have no value."""
 
+    year: Literal["calendar", "held"] = "calendar"
+    """What KGML-ag reads as the year: the calendar's, as published, or the mean of its training years at all times. It
+    learns years by heart, and a year it has not seen is far from all it knows."""
     leap_day: Literal["run", "none"] = "run"
     """What 31 December of a leap year is: one more step, or, as published, a day without values that leaves no trace in
     the state of KGML-ag."""
@@ -136,6 +148,8 @@ class CropMosaic(Network):
         for has_corn, before in zip((odd, 1.0 - odd), crop_states, strict=True):
             own = features.clone()
             own[..., CROP_TYPE] = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
+            if self.config.year == "held":
+                own[..., YEAR] = self.crop.features[0, YEAR]
             own[..., GPP] = has_corn * taken_up[0] + (1.0 - has_corn) * taken_up[1]
             runs.append(self._rotation(self.crop.scale(own), before, days))
         hidden = {name: torch.stack([run[name] for run in runs], dim=1) for name in ("ra", "rh")}

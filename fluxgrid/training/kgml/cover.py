@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE
+from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE, YEAR
 from fluxgrid.data.inputs import design
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.models.crop_mosaic import COVER_FORCINGS, COVER_STATICS, PARTS, CropMosaic
@@ -147,8 +147,17 @@ def driver_gpp(
 
 
 def with_driver(fields: CropFields, mosaic: CropMosaic, scaler: Scaler) -> CropFields:
-    """Return fields that read the GPP a map reads there, whichever crop stands on them."""
+    """Return fields that read the GPP and the year a map reads there, whichever crop stands on them."""
     _, first, owner = np.unique(fields.place, return_index=True, return_inverse=True)
     corn, soybean = driver_gpp(mosaic, scaler, fields.latitude[first], fields.longitude[first], fields.time)
     has_corn = fields.features[..., CROP_TYPE] == CORN_CODE
-    return fields.with_gpp(np.where(has_corn, corn[owner], soybean[owner]))
+    driven = fields.with_gpp(np.where(has_corn, corn[owner], soybean[owner]))
+    return replace(driven, features=hold_year(driven.features, mosaic))
+
+
+def hold_year(features: np.ndarray, mosaic: CropMosaic) -> np.ndarray:
+    """Return inputs of KGML-ag (..., 19) whose year is what a map gives it: as it is, or held at the scaler's mean."""
+    if mosaic.config.year == "held":
+        features = features.copy()
+        features[..., YEAR] = float(mosaic.crop.features[0, YEAR])
+    return features

@@ -37,7 +37,7 @@ from fluxgrid.simulation import county_yields
 from fluxgrid.sources.kgml_sets import read_kgml_set
 from fluxgrid.training.calibrate import Evidence
 from fluxgrid.training.kgml.cells import MOSAIC_INPUTS, Cells, fit_mosaic_scaler, observe_cells, set_mosaic_scales
-from fluxgrid.training.kgml.cover import cover_parts, train_cover, with_driver
+from fluxgrid.training.kgml.cover import cover_parts, hold_year, train_cover, with_driver
 from fluxgrid.training.kgml.fields import CropFields, fields_of_set, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import IN_BUDGET, KGMLSettings, StepSettings
@@ -50,7 +50,7 @@ from fluxgrid.training.kgml.walk import fit_crop_scalers, make_track
 MIDWEST = ("IA", "IL", "IN", "OH", "MI", "WI", "MN", "MO", "KS", "NE", "SD", "ND")
 
 COVER = StepSettings(30, 30, 4e-3, 32, "cosine")
-MODEL = CropMosaicConfig(dropout=0.0)
+MODEL = CropMosaicConfig(dropout=0.0, year="held")
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,7 @@ class Recipe:
     """An externally made synthetic set (``.npz`` or NetCDF in the layout of PyKGML) for steps 1 and 2 instead of the
     fields below; steps 3 to 5 and the covers stay in the reference world."""
     fields: Annotated[int, Field(ge=2)] = 160
-    """Cells on whose cropland fields of both rotations grow (step 1)."""
-    more_fields: Annotated[int, Field(ge=2)] = 480
-    """Cells with a field of one rotation each (steps 2 and 4): Rh differs more from place to place than by year."""
-    more_from: int = 2009
-    """First year of these."""
+    """Cells on whose cropland fields of both rotations grow (steps 1, 2, 4)."""
     first_year: int = 2004
     last_year: int = 2018
     """Years of the process model; later ones are kept for tests."""
@@ -93,7 +89,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse years that leave nothing to train on; the first year of the cells only spins up."""
-        first = {name: getattr(self, name) for name in ("first_year", "more_from", "survey_from")}
+        first = {name: getattr(self, name) for name in ("first_year", "survey_from")}
         first["cells_from"] = self.cells_from + 1
         if late := [name for name, year in first.items() if year > self.last_year]:
             message = f"{', '.join(late)} must come before the end of last_year, {self.last_year}; cells need two years"
@@ -161,21 +157,15 @@ def train_mosaic(recipe: Recipe, towers: Sites | None, stages: Stages, last_step
         asdict(steps.pacing),
         [steps.tolerance, steps.balance_weight, asdict(steps.budget) if steps.budget else None],
     )
-    more = draw_more_fields(recipe)
-    wide = make_track(more, network, steps.held_years, steps.seed)
-    rest += [recipe.more_fields, recipe.more_from]
     runs = {
         1: ([drawn, asdict(steps.emulate_ra), pacing], partial(emulate_ra, network, track, steps, report)),
-        2: (
-            [asdict(steps.emulate_rest), *rest],
-            partial(emulate_rest, network, track if recipe.synthetic_set else wide, steps, report),
-        ),
+        2: ([asdict(steps.emulate_rest), *rest], partial(emulate_rest, network, track, steps, report)),
     }
     for number, (key, run) in runs.items():
         if number <= last_step:
             stages.run(f"step-{number}", network, key, run)
     if last_step >= 3:
-        _with_drivers(recipe, mosaic, scaler, more, towers, stages, last_step)
+        _with_drivers(recipe, mosaic, scaler, fields, towers, stages, last_step)
     return Trained(mosaic.eval(), scaler, mosaic_domain(mosaic, cells, scaler), stages)
 
 
@@ -201,16 +191,10 @@ def _with_drivers(
     if last_step < 5 or towers is None:
         return
     observed = crop_towers(towers, mosaic, scaler, steps)
-    key = [observed.ids, towers.source, asdict(steps.towers), steps.rh_rate, steps.tower_gpp]
+    # the same towers may have run for other years
+    seen = [observed.reco.shape, *(float(np.nansum(flux, dtype=np.float64)) for flux in (observed.reco, observed.nee))]
+    key = [observed.ids, towers.source, seen, asdict(steps.towers), steps.rh_rate, steps.tower_gpp]
     stages.run("step-5", network, key, lambda: fit_towers(network, observed, driven, steps, report))
-
-
-def draw_more_fields(recipe: Recipe) -> CropFields:
-    """Return fields at many cells, one of each rotation in turns."""
-    places = draw_cells(recipe.states, recipe.more_fields, recipe.seed + 2, recipe.least_crop)
-    both = grow_fields(*places, recipe.more_from, recipe.last_year)
-    n = recipe.more_fields
-    return both.select(np.arange(n) + np.arange(n) % 2 * n)
 
 
 def draw_survey(recipe: Recipe, mosaic: CropMosaic, scaler: Scaler) -> Survey:
@@ -232,7 +216,8 @@ def crop_towers(
 ) -> TowerYears:
     """Return the towers whose footprint is mostly corn and soybean, with the GPP a map would read there."""
     on_crops = [site.id for site in towers if _crop_share(site) >= least]
-    return tower_years(towers.select(on_crops), partial(site_gpp, mosaic, scaler), tower_gpp=steps.tower_gpp)
+    found = tower_years(towers.select(on_crops), partial(site_gpp, mosaic, scaler), tower_gpp=steps.tower_gpp)
+    return replace(found, features=hold_year(found.features, mosaic))
 
 
 def _crop_share(site: Site) -> float:

@@ -118,9 +118,9 @@ IN_BUDGET = replace(
     dropout=0.0,
     tower_gpp=False,
     emulate_ra=StepSettings(24, 24, 4e-3, 32, "cosine"),
-    emulate_rest=StepSettings(20, 20, 3e-3, 32, "cosine"),
+    emulate_rest=StepSettings(24, 24, 3e-3, 32, "cosine"),
     yields=StepSettings(6, 6, 5e-4, 20, "cosine"),
-    emulate_again=StepSettings(8, 8, 1e-3, 32, "cosine"),
+    emulate_again=StepSettings(6, 6, 1e-3, 32, "cosine"),
     towers=StepSettings(30, 30, 3e-4, 1000, "cosine"),
     budget=Budget(),
 )
