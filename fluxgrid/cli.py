@@ -203,8 +203,8 @@ def calibrate(config: Overrides = None) -> None:
     for made in outcome.made:
         first, last = made.loss
         _say(
-            f"{made.calibration.name}: {made.calibration.about}; {made.calibration.heads.per_place} numbers each, error "
-            f"{first:.3f} to {last:.3f} of the variance where they were fitted, {made.seconds:.0f} s"
+            f"{made.calibration.name}: {made.calibration.about}; {made.calibration.heads.per_place} numbers each, "
+            f"error {first:.3f} to {last:.3f} of the variance where they were fitted, {made.seconds:.0f} s"
         )
     if text := bandwidth_text(outcome.made):
         _say(text)

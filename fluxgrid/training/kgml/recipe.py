@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import shapely
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from fluxgrid.data.inputs import Inputs, design
 from fluxgrid.data.records import site_inputs
@@ -33,6 +33,7 @@ from fluxgrid.models.crop_mosaic import (
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.provenance import digest_files
+from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import county_yields
 from fluxgrid.sources.kgml_sets import read_kgml_set
 from fluxgrid.training.calibrate import Evidence
@@ -40,7 +41,7 @@ from fluxgrid.training.kgml.cells import MOSAIC_INPUTS, Cells, fit_mosaic_scaler
 from fluxgrid.training.kgml.cover import cover_parts, hold_year, train_cover, with_driver
 from fluxgrid.training.kgml.fields import CropFields, fields_of_set, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
-from fluxgrid.training.kgml.settings import IN_BUDGET, KGMLSettings, StepSettings
+from fluxgrid.training.kgml.settings import IN_BUDGET, PRESETS, KGMLSettings, StepSettings
 from fluxgrid.training.kgml.stages import Stages
 from fluxgrid.training.kgml.steps import emulate_ra, emulate_rest
 from fluxgrid.training.kgml.survey import Survey, learn_yields, match_survey
@@ -51,6 +52,30 @@ MIDWEST = ("IA", "IL", "IN", "OH", "MI", "WI", "MN", "MO", "KS", "NE", "SD", "ND
 
 COVER = StepSettings(30, 30, 4e-3, 32, "cosine")
 MODEL = CropMosaicConfig(dropout=0.0, year="held")
+
+
+def _over_preset(given: Any) -> Any:
+    """Return settings of a configuration laid over a preset, so that one key changes one thing."""
+    if not isinstance(given, dict):
+        return given
+    name = given.get("preset", "budget")
+    if name not in PRESETS:
+        error = unknown_name("preset of training steps", str(name), PRESETS)
+        raise ValueError(str(error))
+    return _laid_over(asdict(PRESETS[name]), {key: value for key, value in given.items() if key != "preset"})
+
+
+def _over_model(given: Any) -> Any:
+    """Return options of the architecture laid over the default's."""
+    return _laid_over(asdict(MODEL), given) if isinstance(given, dict) else given
+
+
+def _laid_over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values with some of them replaced."""
+    for key, value in given.items():
+        inner = base.get(key)
+        base[key] = _laid_over(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return base
 
 
 @dataclass(frozen=True)
@@ -78,9 +103,9 @@ class Recipe:
     """Counties of step 3."""
     survey_states: tuple[str, ...] = ("IA", "IL", "IN", "NE", "MN")
     survey_from: int = 2009
-    steps: KGMLSettings = IN_BUDGET
-    """Settings of the five steps."""
-    model: CropMosaicConfig = MODEL
+    steps: Annotated[KGMLSettings, BeforeValidator(_over_preset)] = IN_BUDGET
+    """Settings of the five steps; what is given wins over the preset ``budget``, or over the one `preset` names."""
+    model: Annotated[CropMosaicConfig, BeforeValidator(_over_model)] = MODEL
     """Architecture."""
     seed: Annotated[int, Field(ge=0)] = 11
     """Of places."""
@@ -222,7 +247,8 @@ def crop_towers(
 
 def _crop_share(site: Site) -> float:
     """Return the mean share of corn and soybean in a footprint."""
-    return float((site.series["corn_fraction"] + site.series["soybean_fraction"]).mean())
+    crops = [site.series[name] for name in ("corn_fraction", "soybean_fraction") if name in site.series]
+    return float(np.mean(np.sum(crops, axis=0))) if len(crops) == 2 else 0.0
 
 
 @torch.no_grad()
