@@ -103,8 +103,11 @@ def crop_moments() -> dict[str, tuple[float, float]]:
 @pytest.fixture(scope="session")
 def tiny_kgml_config() -> Callable[..., Any]:
     """Return a function that gives the configuration of a KGML-ag trained in seconds, with values that win over it."""
+    import torch
+
     from fluxgrid.config import KGMLConfig, load_config
 
+    torch.set_num_threads(1)  # these products are too small to share; threads of busy cores wait for each other
     few = {"epochs": 1, "batch": 8}
     steps = dict.fromkeys(("emulate_ra", "emulate_rest", "yields", "emulate_again", "towers"), few)
     budget = {"sites": 1, "years": 2, "values": 3, "features": 1, "every": 1}
