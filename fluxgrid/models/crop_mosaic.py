@@ -164,10 +164,11 @@ class CropMosaic(Network):
             length = steps.stop - steps.start
             # a year of 365 days is all that the published network has seen
             run = min(length, 365 - first_day) if self.config.leap_day == "none" else length
-            year = self.crop(z[:, steps][:, :run], state, first_day, diagnose=False)
-            state = year.state
+            # a record may begin on the day that is left out: it runs, and no trace of it is kept
+            year = self.crop(z[:, steps][:, : max(run, 1)], state, first_day, diagnose=False)
+            state = year.state if run else state
             for name in ("ra", "rh"):
-                parts[name].append(F.pad(year.hidden[name], (0, 0, 0, length - run), value=torch.nan))
+                parts[name].append(F.pad(year.hidden[name][:, :run], (0, 0, 0, length - run)))
             parts["grain"].append(year.grain[:, None].expand(-1, length))
         return {"state": state, **{name: torch.cat(rows, dim=1) for name, rows in parts.items()}}
 
@@ -184,13 +185,16 @@ class CropMosaic(Network):
         others = torch.stack([soil[:, STATIC.index(name)] for name in OTHER_COVER]).clamp(0.0, 1.0).sum(dim=0)
         odd = torch.remainder(column["calendar_year"].round(), 2.0)
         satellite = column["gpp_satellite"].clamp_min(0.0)
-        return {
+        context = {
             "corn": corn,
             "soybean": soybean,
             "other": torch.minimum(others[:, None].expand_as(corn), 1.0 - corn - soybean).clamp_min(0.0),
             "odd": odd,
             "satellite": satellite,
         }
+        if self.config.leap_day == "none":
+            context["left_out"] = (column["day_of_year"].round() > 365).float()
+        return context
 
     def _parts(self, raw: Tensor, context: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ARG002
         """Return `PARTS`, (B, T) each, >= 0, of the readout of the CT-GRU (B, T, 5)."""
@@ -217,6 +221,8 @@ class CropMosaic(Network):
             parts |= {"gpp_corn": context["satellite"], "gpp_soybean": context["satellite"]}
         odd = context["odd"]
         daily = {name: F.relu(-self.crop.physical(name, raw[name][..., 0])) for name in ("ra", "rh")}  # (B, 2, T)
+        if self.config.leap_day == "none":  # not by hidden states, whose NaN would reach the gradients of heads
+            daily = {k: torch.where(context["left_out"][:, None] > 0, torch.nan, v) for k, v in daily.items()}
         daily["yield"] = F.relu(self.crop.physical("yield", context["grain"]))
         for name, runs in daily.items():
             parts[f"{name}_corn"] = odd * runs[:, 0] + (1.0 - odd) * runs[:, 1]

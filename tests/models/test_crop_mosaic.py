@@ -289,6 +289,40 @@ def test_without_a_model_for_other_cover_a_cell_is_its_crops(make_mosaic, make_i
         torch.testing.assert_close(fluxes[..., i], expected, rtol=1e-6, atol=1e-7)
 
 
+@torch.no_grad()
+def test_as_published_the_last_day_of_leap_years_has_no_value_and_leaves_no_trace(make_mosaic, make_inputs):
+    mosaic, plain = make_mosaic(leap_day="none"), make_mosaic()
+    dynamic, static = make_inputs("2004-01-01", 366 + 40)
+    fluxes, _ = mosaic.predict(dynamic, static, zero_state(mosaic, BATCH))
+    lost = torch.arange(406) == 365
+    assert torch.equal(fluxes[..., 1:3].isnan(), lost[None, :, None].expand(BATCH, -1, 2))
+    assert torch.isfinite(fluxes[..., [0, 3, 4, 5]]).all()
+    early, between = plain.predict(dynamic[:, :365], static, zero_state(plain, BATCH))
+    torch.testing.assert_close(fluxes[:, :365], early, rtol=1e-5, atol=1e-4)
+    _, left = mosaic.predict(dynamic[:, :366], static, zero_state(mosaic, BATCH))
+    crops = slice(mosaic.cover.hidden_size, None)  # other cover runs on
+    torch.testing.assert_close(left[:, crops], between[:, crops], rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_record_may_begin_on_the_day_left_out(make_mosaic, make_inputs):
+    mosaic = make_mosaic(leap_day="none")
+    dynamic, static = make_inputs("2004-12-31", 20)
+    fluxes, _ = mosaic.predict(dynamic, static, zero_state(mosaic, BATCH))
+    assert fluxes[:, 0, 1:3].isnan().all()
+    assert torch.isfinite(fluxes[:, 1:]).all()
+    _, one = mosaic.predict(dynamic[:, :1], static, zero_state(mosaic, BATCH))
+    assert not one[:, mosaic.cover.hidden_size :].any()
+
+
+def test_the_day_left_out_does_not_reach_gradients(make_mosaic, make_inputs):
+    mosaic = make_mosaic(leap_day="none")
+    dynamic, static = make_inputs("2004-12-28", 10)
+    mosaic(dynamic, static, zero_state(mosaic, BATCH))[0].nan_to_num().sum().backward()
+    assert all(torch.isfinite(value.grad).all() for value in mosaic.parameters() if value.grad is not None)
+    assert mosaic.crop.ra_head.weight.grad.any()
+
+
 def test_inputs_of_another_order_are_refused():
     config = model_config("kgml_ag", {})
     with pytest.raises(ValueError, match=r"kgml_ag reads dynamic temperature_2m, tmin.* and static crop_fraction"):
