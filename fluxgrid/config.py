@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
-from fluxgrid.errors import ConfigError, itemise
+from fluxgrid.errors import ConfigError, FluxgridError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
 from fluxgrid.training.calibrate import CalibrationSettings
@@ -304,8 +304,11 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
 
 
 def is_kgml(path: str | None) -> bool:
-    """Return whether a training configuration is a `KGMLConfig`: it has a recipe."""
-    return path is not None and "recipe" in _read(path)
+    """Return whether a training configuration is a `KGMLConfig`: it has a recipe; one that cannot be read is none."""
+    try:
+        return path is not None and "recipe" in _read(path)
+    except FluxgridError:
+        return False
 
 
 def shipped_runs() -> dict[str, Path]:

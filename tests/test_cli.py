@@ -97,7 +97,7 @@ def test_models(run):
     assert code == 0
     assert any(line.startswith("ct_gru ") for line in out.splitlines())
     assert any(line.startswith("lightgbm ") for line in out.splitlines())
-    assert "checkpoint default: ct_gru, daily." in out
+    assert "checkpoint default: kgml_ag, daily." in out
 
 
 @pytest.mark.parametrize(("command", "group"), [("models", "fluxgrid.models"), ("sources", "fluxgrid.sources")])

@@ -41,7 +41,7 @@ def test_wheel_knows_its_regions_runs_and_models(installed, tmp_path):
     assert regions.startswith("conus")
     assert "midwest" in regions
     models = call(installed, tmp_path, "models")
-    assert "checkpoint default: ct_gru, daily." in models
+    assert "checkpoint default: kgml_ag, daily." in models
     plan = call(installed, tmp_path, "upscale", "midwest", "--dry-run", "resolution=0.5")
     assert "pixel-days" in plan
     assert list(tmp_path.iterdir()) == []
