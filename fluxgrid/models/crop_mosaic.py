@@ -132,7 +132,8 @@ class CropMosaic(Network):
         """
         cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
         encoded = [
-            self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)]),
+            # copied: rows cut out of wider ones lie anywhere in memory, and a small product may round by where they lie
+            self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)].contiguous()),
             self.cover_static(static[:, : len(COVER_STATICS)]).unsqueeze(1).expand(-1, dynamic.shape[1], -1),
         ]
         cover, cover_last = self.cover(torch.cat(encoded, dim=-1), cover_state[None])

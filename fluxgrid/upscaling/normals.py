@@ -34,7 +34,8 @@ def normal_steps(time: pd.DatetimeIndex, step: Step, years: int = 3) -> slice:
     Returns
     -------
     steps : slice
-        The first whole calendar years, `years` of them at most; all steps where no year is whole.
+        The first whole calendar years, `years` of them at most, without the last year of the record: it may be a part
+        of one today and whole tomorrow. That year alone where no other is whole, all steps where none is.
 
     Examples
     --------
@@ -47,7 +48,8 @@ def normal_steps(time: pd.DatetimeIndex, step: Step, years: int = 3) -> slice:
     ]
     if not whole:
         return slice(0, len(time))
-    wanted = np.flatnonzero(np.isin(time.year, whole[:years]))
+    past = [year for year in whole if year < time[-1].year] or whole
+    wanted = np.flatnonzero(np.isin(time.year, past[:years]))
     return slice(int(wanted[0]), int(wanted[-1]) + 1)
 
 
@@ -85,7 +87,8 @@ def climate_normals(
 
     Notes
     -----
-    Only the start of the cube counts, so newer days change no normal (once the first `years` whole years are there).
+    Only the start of the cube counts, so newer days change no normal (once the first `years` whole years are there),
+    and a map of a year that goes on is made with the same weights each day.
     Values are rounded to 2^-20 of their unit, far below what is measured, and summed as whole numbers: the normals of a
     cell are the same bits whatever the chunks and the window. Chunks are read one after the other by the thread that
     asks, so a tile that is itself a task of dask may call this; a few chunks are held at a time.

@@ -211,6 +211,18 @@ def test_a_year_cut_short_is_the_same_before_the_residue(mosaic, make_inputs):
     torch.testing.assert_close(part[..., 0], whole[:, :330, 0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("days", [334, 320, 299, 298])
+def test_a_block_cut_short_is_the_same_bits_before_the_residue(make_mosaic, make_spec, set_calendar, days):
+    """As a map runs it: 256 rows, one thread; products of other numbers of rows must not round otherwise."""
+    mosaic = make_mosaic(cover_hidden=8 if days % 2 else 64)
+    random = torch.Generator().manual_seed(1)
+    dynamic = set_calendar(make_spec("kgml_ag"), torch.randn(256, 365, len(DYNAMIC), generator=random), "2019-01-01")
+    static, state = torch.randn(256, len(STATIC), generator=random), zero_state(mosaic, 256)
+    whole, _ = mosaic.predict(dynamic, static, state)
+    part, _ = mosaic.predict(dynamic[:, :days].contiguous(), static, state)
+    assert torch.equal(part[:, :298, : len(FLUXES)], whole[:, :298, : len(FLUXES)])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(("start", "step"), [("2003-10-01", 25), ("2004-10-01", 24), ("2003-10-27", 0)])
 def test_the_residue_enters_on_its_days_also_where_a_record_begins_in_a_year(mosaic, make_inputs, start, step):
