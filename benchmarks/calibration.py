@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fluxgrid.config import HeadsConfig
+from fluxgrid.config_kgml import HeadsConfig
 from fluxgrid.data.inputs import Places as InputPlaces
 from fluxgrid.data.inputs import design, prepare
 from fluxgrid.evaluation.borders import border_step

@@ -180,22 +180,27 @@ def _tell_estimate(estimate: Any) -> None:
 @app.command()
 def train(config: Overrides = None) -> None:
     """Train a model on towers and write its checkpoint."""
-    from fluxgrid.config import KGMLConfig, TrainConfig, is_kgml, load_config
-    from fluxgrid.workflows.train import train as run
-    from fluxgrid.workflows.train_kgml import train_kgml
+    from fluxgrid.config import TrainConfig, is_kgml, load_config
 
     path, overrides = _split(config)
     if is_kgml(path):
+        from fluxgrid.config_kgml import KGMLConfig
+        from fluxgrid.workflows.train_kgml import train_kgml
+
         outcome = train_kgml(load_config(KGMLConfig, path, overrides), _report)
     else:
-        outcome = run(load_config(TrainConfig, path, overrides), _report)
+        settings = load_config(TrainConfig, path, overrides)
+        from fluxgrid.workflows.train import train as run
+
+        outcome = run(settings, _report)
     _say(f"{outcome.checkpoint}: trained on {outcome.sites} sites; area of applicability up to {outcome.threshold:.3f}")
 
 
 @app.command()
 def calibrate(config: Overrides = None) -> None:
     """Fit heads of places to a trained model and write it with them."""
-    from fluxgrid.config import CalibrateConfig, load_config
+    from fluxgrid.config import load_config
+    from fluxgrid.config_kgml import CalibrateConfig
     from fluxgrid.workflows.calibrate import bandwidth_text, run_calibrate
 
     path, overrides = _split(config)
@@ -347,7 +352,8 @@ def experiment_sensitivity(config: Overrides = None, jobs: Jobs = 1, dry_run: Li
 
 def _experiment(kind: Kind, words: list[str] | None, jobs: int, dry_run: bool) -> None:
     """Run an experiment, or list its runs."""
-    from fluxgrid.config import ExperimentConfig, load_config
+    from fluxgrid.config import load_config
+    from fluxgrid.config_kgml import ExperimentConfig
     from fluxgrid.workflows.experiment import experiment, plan
 
     path, overrides = _split(words)

@@ -105,7 +105,8 @@ def tiny_kgml_config() -> Callable[..., Any]:
     """Return a function that gives the configuration of a KGML-ag trained in seconds, with values that win over it."""
     import torch
 
-    from fluxgrid.config import KGMLConfig, load_config
+    from fluxgrid.config import load_config
+    from fluxgrid.config_kgml import KGMLConfig
 
     torch.set_num_threads(1)  # these products are too small to share; threads of busy cores wait for each other
     few = {"epochs": 1, "batch": 8}

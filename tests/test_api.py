@@ -17,7 +17,7 @@ from fluxgrid.upscaling.folder import MANIFEST
 def test_load_model_gives_the_shipped_predictor():
     predictor = fluxgrid.load_model()
     assert isinstance(predictor, Predictor)
-    assert predictor.checkpoint.spec.name == "synthetic_daily"
+    assert predictor.checkpoint.spec.name == "synthetic_kgml"
 
 
 def test_load_model_says_what_is_wrong(tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from fluxgrid.config import ExperimentConfig, KGMLConfig, TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.config_kgml import ExperimentConfig, KGMLConfig
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.files import configs_folder

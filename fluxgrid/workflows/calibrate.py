@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 import yaml
 
-from fluxgrid.config import CalibrateConfig, HeadsConfig
+from fluxgrid.config_kgml import CalibrateConfig, HeadsConfig
 from fluxgrid.data.inputs import InputSpec, design
 from fluxgrid.data.records import site_inputs
 from fluxgrid.data.scaler import Scaler

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from fluxgrid.config import ExperimentConfig, VariantConfig
+from fluxgrid.config_kgml import ExperimentConfig, VariantConfig
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.files import check_writable, write_text
 from fluxgrid.provenance import git_commit, now

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from fluxgrid.config import KGMLConfig
+from fluxgrid.config_kgml import KGMLConfig
 from fluxgrid.errors import OutputExists
 from fluxgrid.files import check_writable
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint, save_checkpoint

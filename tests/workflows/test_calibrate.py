@@ -14,7 +14,8 @@ import torch
 import yaml
 
 from fluxgrid import cli
-from fluxgrid.config import CalibrateConfig, HeadsConfig, load_config
+from fluxgrid.config import load_config
+from fluxgrid.config_kgml import CalibrateConfig, HeadsConfig
 from fluxgrid.data.inputs import design
 from fluxgrid.data.records import site_inputs
 from fluxgrid.data.sites import Sites

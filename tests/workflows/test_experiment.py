@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from fluxgrid import cli
-from fluxgrid.config import ExperimentConfig, load_config
+from fluxgrid.config import load_config
+from fluxgrid.config_kgml import ExperimentConfig
 from fluxgrid.errors import ConfigError, OutputError
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.simulation import world_digest

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from fluxgrid import cli
-from fluxgrid.config import KGMLConfig, load_config
+from fluxgrid.config import load_config
+from fluxgrid.config_kgml import KGMLConfig
 from fluxgrid.errors import ConfigError, OutputError, OutputExists
 from fluxgrid.models import load_checkpoint
 from fluxgrid.models.crop_mosaic import ANNUAL, DYNAMIC, FLUXES, STATIC
