@@ -163,11 +163,10 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     """Return every array of a file."""
     if path.suffix in _PICKLED:
         message = (
-            f"{path} is a pickled file: opening it runs whatever code it holds, so fluxgrid does not. Convert it once, "
-            "where you trust its maker:\n"
-            f'  python -c "import torch, numpy; d = torch.load({str(path)!r}, weights_only=False); '
-            f"numpy.savez({str(path.with_suffix('.npz'))!r}, "
-            "**{k: numpy.asarray(v) for k, v in d.items() if numpy.asarray(v).dtype.kind in 'fiu'})\"\n"
+            f"{path} is a pickled file: opening it may run whatever code it holds, so fluxgrid does not. Ask its maker "
+            "for .npz or NetCDF. A file of plain tensors alone can be converted without running code:\n"
+            '  python -c "import sys, torch, numpy; d = torch.load(sys.argv[1], weights_only=True); '
+            'numpy.savez(sys.argv[2], **{k: numpy.asarray(v) for k, v in d.items()})" IN OUT.npz\n'
             "and give the .npz."
         )
         raise TableError(message)

@@ -146,8 +146,9 @@ def test_physical_sets_without_scaler_get_their_own(tmp_path):
 @pytest.mark.parametrize("suffix", [".sav", ".pt", ".pkl"])
 def test_pickles_are_refused_unopened(tmp_path, suffix):
     path = tmp_path / f"set{suffix}"  # does not even exist
-    with pytest.raises(TableError, match=r"(?s)pickled.*numpy.savez.*set.npz"):
+    with pytest.raises(TableError, match=r"(?s)pickled.*weights_only=True.*numpy.savez.*OUT.npz") as refused:
         read_kgml_set(path)
+    assert "weights_only=False" not in str(refused.value)  # what we advise must not run code either
 
 
 def test_unreadable_files(tmp_path):
