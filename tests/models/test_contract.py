@@ -68,7 +68,8 @@ def test_fluxes_but_nee_are_never_negative(spec, model, inputs, set_calendar):
 
 def test_gradients_are_finite(kind, spec, model, inputs):
     if not spec.differentiable:
-        pytest.skip("not trained by gradients")
+        assert not isinstance(model, torch.nn.Module)  # nothing here could be trained by gradients by mistake
+        return
     model.train()
     fluxes, state = model(*inputs, zero_state(model, BATCH))
     (fluxes.square().sum() + state.sum()).backward()
@@ -110,7 +111,9 @@ def test_a_run_in_two_pieces_is_one_run(spec, model, inputs):
 
 def test_memory_is_used_where_there_is_one(model, inputs):
     if not model.state_size:
-        pytest.skip("no memory")
+        _, state = model.predict(*inputs, zero_state(model, BATCH))
+        assert state.shape == (BATCH, 0)  # nothing is handed on that a next period could use
+        return
     cold, _ = model.predict(*inputs, zero_state(model, BATCH))
     warm, _ = model.predict(*inputs, torch.ones(BATCH, model.state_size))
     assert not torch.allclose(cold, warm)
