@@ -218,7 +218,9 @@ def test_no_store_is_one_clear_message(tmp_path):
         open_store(tmp_path / "none.zarr")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a limit on file size, our stand-in for a full disk, exists on POSIX only")
+@pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="a limit on file size, our stand-in for a full disk, exists on POSIX only"
+)
 def test_full_disk_is_a_clear_error(store):
     # A limit on file size is the nearest to a full disk a test can make without one.
     code = f"""
