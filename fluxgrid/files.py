@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from fluxgrid.errors import ConfigError, OutputError
+from fluxgrid.errors import ConfigError, OutputError, OutputExists
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -64,6 +64,33 @@ def check_writable(path: Path | str) -> None:
             pass
     except OSError as error:
         raise output_error(error, path) from error
+
+
+def new_folder(path: Path | str) -> Path:
+    """Return a folder that may be made: it does not exist yet and can be written.
+
+    Parameters
+    ----------
+    path : path
+        As a configuration gives it under ``out``.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    OutputExists
+        If there is something.
+    OutputError
+        If it cannot be written.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists():
+        message = f"{folder} exists. Name another folder (out=...), or remove it first."
+        raise OutputExists(message)
+    check_writable(folder)
+    return folder
 
 
 @contextmanager

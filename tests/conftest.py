@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,24 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from fluxgrid import cli
+
 # Shared continuous-integration machines are slow at random: a deadline would fail on the machine, not on the code.
 settings.register_profile("fluxgrid", deadline=None, derandomize=True)
 settings.load_profile("fluxgrid")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Return a function that runs the command line in this process: exit code, standard output, standard error."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fluxgrid", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -15,19 +15,6 @@ from fluxgrid.errors import IncompleteMap
 HEAVY = {"torch", "xarray", "pandas", "numpy", "dask", "zarr", "geopandas", "lightgbm", "matplotlib", "scipy"}
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fluxgrid", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return call
-
-
 def fresh(code: str) -> str:
     """Run Python code in a fresh process and return what it printed."""
     environment = os.environ | {"COLUMNS": "120"}

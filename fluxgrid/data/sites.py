@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from fluxgrid.data.site_checks import blank_outliers, check_site_table
 from fluxgrid.data.steps import Step, calendar
 from fluxgrid.errors import TableError, itemise
+from fluxgrid.geo.sphere import great_circle_km
 from fluxgrid.registry import unknown_name
 from fluxgrid.variables import MAP_FLUXES, VARIABLES, get_variable
 
@@ -21,7 +22,6 @@ GROUP_DISTANCE_KM = 10.0
 CAMPAIGN_DISTANCE_KM = 150.0
 """Reach of a group whose ids differ only in a final digit: the plots of one campaign, such as CA-NS1 to CA-NS7."""
 
-_EARTH_RADIUS_KM = 6371.0088
 
 # The five words of the FLUXNET monthly table, and words of other tables, for our names of the climate groups.
 _CLASS_ALIASES = {"climate_group": {"arctic": "polar", "boreal": "continental", "dry": "arid", "cold": "continental"}}
@@ -192,21 +192,13 @@ def site_groups(
     """
     if not len(ids):
         return ()
-    distance = _distances_km(np.asarray(latitude, float), np.asarray(longitude, float))
+    points = np.asarray(latitude, float), np.asarray(longitude, float)
+    distance = great_circle_km(*points, *points)
     stems = np.array([name[:-1] if name[-1].isdigit() else f"{name}!" for name in ids])
     linked = (distance <= distance_km) | ((distance <= campaign_km) & (stems[:, None] == stems[None, :]))
     _, labels = connected_components(linked, directed=False)
     first = {label: min(np.asarray(ids, object)[labels == label]) for label in set(labels)}
     return tuple(first[label] for label in labels)
-
-
-def _distances_km(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    """Return the great-circle distances (n, n) by the haversine formula."""
-    phi, lam = np.radians(latitude), np.radians(longitude)
-    half = np.sin((phi[:, None] - phi) / 2) ** 2 + np.cos(phi[:, None]) * np.cos(phi) * (
-        np.sin((lam[:, None] - lam) / 2) ** 2
-    )
-    return 2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
 
 
 def class_index(variable: str, name: object) -> float:

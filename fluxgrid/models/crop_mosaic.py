@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -131,19 +131,14 @@ class CropMosaic(Network):
         days: the calendar is read from its first row.
         """
         cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
-        encoded = [
-            # copied: rows cut out of wider ones lie anywhere in memory, and a small product may round by where they lie
-            self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)].contiguous()),
-            self.cover_static(static[:, : len(COVER_STATICS)]).unsqueeze(1).expand(-1, dynamic.shape[1], -1),
-        ]
-        cover, cover_last = self.cover(torch.cat(encoded, dim=-1), cover_state[None])
+        cover, cover_last = self.cover_states(dynamic, static, cover_state)
         days = dynamic * self.dynamic_scale[1] + self.dynamic_scale[0]
         soil = static * self.static_scale[1] + self.static_scale[0]
         context = self._context(days, soil)
         features = self._features(days, soil)
-        taken_up = self._parts(self.cover_head(cover), context)[:2]
+        taken_up = self.parts(self.cover_head(cover)).unbind(dim=-1)[:2]
         if self.config.gpp == "satellite":
-            taken_up = [context["satellite"]] * 2
+            taken_up = (context["satellite"], context["satellite"])
         odd = context["odd"]
         runs = []
         for has_corn, before in zip((odd, 1.0 - odd), crop_states, strict=True):
@@ -155,8 +150,19 @@ class CropMosaic(Network):
             runs.append(self._rotation(self.crop.scale(own), before, days))
         hidden = {name: torch.stack([run[name] for run in runs], dim=1) for name in ("ra", "rh")}
         context["grain"] = torch.stack([run["grain"] for run in runs], dim=1)  # (B, 2, T)
-        last = torch.cat([cover_last[0], *(run["state"] for run in runs)], dim=1)
+        last = torch.cat([cover_last, *(run["state"] for run in runs)], dim=1)
         return Taps({"cover": cover[:, None], **hidden}, context, last)
+
+    def cover_states(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states of the CT-GRU (B, T, Hc), and the last of them (B, Hc), from the one before (B, Hc).
+
+        `dynamic` and `static` begin with `COVER_FORCINGS` and `COVER_STATICS`, scaled; what follows is not read.
+        """
+        # copied: rows cut out of wider ones lie anywhere in memory, and a small product may round by where they lie
+        forced = self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)].contiguous())
+        place = self.cover_static(static[:, : len(COVER_STATICS)]).unsqueeze(1).expand(-1, dynamic.shape[1], -1)
+        hidden, last = self.cover(torch.cat([forced, place], dim=-1), state[None])
+        return hidden, last[0]
 
     def _rotation(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
         """Run one rotation, calendar year by calendar year."""
@@ -197,9 +203,9 @@ class CropMosaic(Network):
             context["left_out"] = (column["day_of_year"].round() > 365).float()
         return context
 
-    def _parts(self, raw: Tensor, context: Mapping[str, Tensor]) -> list[Tensor]:  # noqa: ARG002
-        """Return `PARTS`, (B, T) each, >= 0, of the readout of the CT-GRU (B, T, 5)."""
-        return list((self.cover_scale * F.softplus(raw)).unbind(dim=-1))
+    def parts(self, raw: Tensor) -> Tensor:
+        """Return `PARTS`, g m-2 d-1, >= 0, of the readout of the CT-GRU, (..., 5)."""
+        return self.cover_scale * F.softplus(raw)
 
     @property
     def readouts(self) -> dict[str, nn.Linear]:
@@ -217,7 +223,7 @@ class CropMosaic(Network):
         ``gpp``, ``ra``, ``rh`` of ``corn``, ``soybean`` and ``other``, as ``gpp_corn`` and so on, g m-2 d-1; and
         ``yield_corn``, ``yield_soybean``, g m-2 and year.
         """
-        parts = dict(zip(PARTS, self._parts(raw["cover"][:, 0], context), strict=True))
+        parts = dict(zip(PARTS, self.parts(raw["cover"][:, 0]).unbind(dim=-1), strict=True))
         if self.config.gpp == "satellite":
             parts |= {"gpp_corn": context["satellite"], "gpp_soybean": context["satellite"]}
         odd = context["odd"]
@@ -252,8 +258,3 @@ def _years(days: Tensor) -> list[tuple[slice, int]]:
     day = days[0, :, DYNAMIC.index("day_of_year")].round()
     cuts = [0, *(torch.nonzero(year.diff()).flatten() + 1).tolist(), len(year)]
     return [(slice(a, b), int(day[a]) - 1) for a, b in pairwise(cuts)]
-
-
-def crop_mosaic_inputs() -> dict[str, Any]:
-    """Return the inputs of the model, as `InputSpec` wants them."""
-    return {"dynamic": DYNAMIC, "static": STATIC}

@@ -18,8 +18,8 @@ from fluxgrid.data.records import site_inputs
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.steps import Step
-from fluxgrid.errors import ConfigError, OutputExists, TableError
-from fluxgrid.files import check_writable
+from fluxgrid.errors import ConfigError, TableError
+from fluxgrid.files import new_folder
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import Checkpoint, load_checkpoint, save_checkpoint
 from fluxgrid.models.calibrated import Calibration
@@ -80,11 +80,7 @@ def run_calibrate(config: CalibrateConfig, report: Report = lambda _: None) -> C
     TableError
         If no site can be used.
     """
-    out = Path(config.out).expanduser()
-    if out.exists():
-        message = f"{out} exists. Name another folder (out=...), or remove it first."
-        raise OutputExists(message)
-    check_writable(out)
+    out = new_folder(config.out)
     checkpoint = load_checkpoint(config.model)
     sites = read_site_config(config.sites, checkpoint.spec.step)
     made = tuple(make_calibration(checkpoint, sites, heads, report) for heads in config.heads)

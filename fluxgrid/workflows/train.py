@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 
 from fluxgrid.config import TrainConfig
-from fluxgrid.errors import OutputExists
-from fluxgrid.files import check_writable
+from fluxgrid.files import new_folder
 from fluxgrid.models import load_checkpoint, save_checkpoint
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.training.train import Trained, train_model, training_domain
@@ -51,11 +50,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     FluxgridError
         If configuration or table are wrong.
     """
-    out = Path(config.out).expanduser()
-    if out.exists():
-        message = f"{out} exists. Name another folder (out=...), or remove it first."
-        raise OutputExists(message)
-    check_writable(out)
+    out = new_folder(config.out)
     sites = read_sites(config)
     spec = model_spec(config, sites)
     for note in sites.notes:

@@ -10,8 +10,7 @@ from pathlib import Path
 import yaml
 
 from fluxgrid.config_kgml import KGMLConfig
-from fluxgrid.errors import OutputExists
-from fluxgrid.files import check_writable
+from fluxgrid.files import new_folder
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint, save_checkpoint
 from fluxgrid.models.crop_mosaic import ANNUAL, FLUXES
 from fluxgrid.models.kgml_ag import RESIDUE_DAYS
@@ -47,11 +46,7 @@ def train_kgml(config: KGMLConfig, report: Report = lambda _: None) -> TrainOutc
     OutputError
         If it cannot be written.
     """
-    out = Path(config.out).expanduser()
-    if out.exists():
-        message = f"{out} exists. Name another folder (out=...), or remove it first."
-        raise OutputExists(message)
-    check_writable(out)
+    out = new_folder(config.out)
     begun = time.perf_counter()
     towers = read_site_config(config.towers, "daily") if config.towers else None
     # read before the training, so that what is wrong with them is not found after an hour

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from fluxgrid import cli
 from fluxgrid.config import load_config
 from fluxgrid.config_kgml import CalibrateConfig, HeadsConfig
 from fluxgrid.data.inputs import design
@@ -56,19 +54,6 @@ def make_config(tiny_kgml, tmp_path):
         return load_config(CalibrateConfig, None, values | changes)
 
     return make
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fluxgrid", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 def changed(sites: Sites, *changes: dict) -> Sites:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 import yaml
 
-from fluxgrid import cli
 from fluxgrid.config import load_config
 from fluxgrid.config_kgml import KGMLConfig
 from fluxgrid.errors import ConfigError, OutputError, OutputExists
@@ -20,19 +18,6 @@ from fluxgrid.models.crop_mosaic import ANNUAL, DYNAMIC, FLUXES, STATIC
 from fluxgrid.simulation import world_digest
 from fluxgrid.workflows import train_kgml as module
 from fluxgrid.workflows.train_kgml import kgml_spec, train_kgml
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Return a function that runs the command line in this process: exit code, standard output, standard error."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fluxgrid", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return int(ended.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture

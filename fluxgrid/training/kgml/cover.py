@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE, YEAR
-from fluxgrid.data.inputs import design
+from fluxgrid.data.inputs import Inputs, design
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.models.crop_mosaic import COVER_FORCINGS, COVER_STATICS, PARTS, CropMosaic
 from fluxgrid.simulation import places_at
@@ -70,11 +69,12 @@ def train_cover(
 
     def losses(rows: Tensor):
         """Yield the loss of each year after the first, which is spin-up."""
-        state = None
+        state = torch.zeros(len(rows), mosaic.cover.hidden_size)
         for number, days in enumerate(cells.years):
-            guess, state = cover_parts(mosaic, dynamic[rows][:, days], static[rows], state)
+            hidden, state = mosaic.cover_states(dynamic[rows][:, days], static[rows], state)
             state = state.detach()
             if number:
+                guess = mosaic.parts(mosaic.cover_head(hidden))
                 yield _loss(guess, targets[rows][:, days], weights[rows][:, days], spread)
 
     def epoch_loss(_: int) -> float:
@@ -92,13 +92,6 @@ def train_cover(
     return replace(history, seconds=time.perf_counter() - begun)
 
 
-def cover_parts(mosaic: CropMosaic, dynamic: Tensor, static: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return `PARTS` (B, T, 5), g m-2 d-1, of the CT-GRU alone, and its state (1, B, H)."""
-    place = mosaic.cover_static(static).unsqueeze(1).expand(-1, dynamic.shape[1], -1)
-    hidden, state = mosaic.cover(torch.cat([mosaic.cover_forcing(dynamic), place], dim=-1), state)
-    return mosaic.cover_scale * F.softplus(mosaic.cover_head(hidden)), state
-
-
 def _weight(cells: Cells, part: str) -> np.ndarray:
     """Return how much a part counts: as the square root of its share, and where there is none not at all."""
     share = cells.shares[part.rpartition("_")[2]]
@@ -111,7 +104,6 @@ def _loss(guess: Tensor, target: Tensor, weight: Tensor, spread: Tensor) -> Tens
     return (weight * error.square()).sum() / weight.sum().clamp_min(1e-9)
 
 
-@torch.no_grad()
 def driver_gpp(
     mosaic: CropMosaic, scaler: Scaler, latitude: np.ndarray, longitude: np.ndarray, days: pd.DatetimeIndex
 ) -> np.ndarray:
@@ -135,15 +127,33 @@ def driver_gpp(
     parts = []
     for first in range(0, len(latitude), 128):
         rows = slice(first, first + 128)
-        inputs = cell_inputs(places_at(latitude[rows], longitude[rows]), days)
-        if mosaic.config.gpp == "satellite":
-            parts.append(np.stack([inputs.dynamic["gpp_satellite"].T] * 2))
-            continue
-        dynamic, static = (torch.from_numpy(a) for a in design(inputs, MOSAIC_INPUTS, scaler))
-        dynamic, static = dynamic[..., : len(COVER_FORCINGS)], static[:, : len(COVER_STATICS)]
-        state = cover_parts(mosaic, dynamic[:, :365], static, None)[1]
-        parts.append(cover_parts(mosaic, dynamic, static, state)[0][..., :2].permute(2, 0, 1).numpy())
+        parts.append(crop_gpp(mosaic, scaler, cell_inputs(places_at(latitude[rows], longitude[rows]), days)))
     return np.concatenate(parts, axis=1)
+
+
+@torch.no_grad()
+def crop_gpp(mosaic: CropMosaic, scaler: Scaler, inputs: Inputs) -> np.ndarray:
+    """Return the GPP of corn and of soybean that KGML-ag reads, (2, n, T), g m-2 d-1; the first year runs twice.
+
+    Parameters
+    ----------
+    mosaic : CropMosaic
+    scaler : Scaler
+        Of its inputs.
+    inputs : Inputs
+        (T, n) and (n,), whole years.
+
+    Returns
+    -------
+    gpp : ndarray, (2, n, T), float32
+    """
+    if mosaic.config.gpp == "satellite":
+        return np.stack([inputs.dynamic["gpp_satellite"].T] * 2)
+    dynamic, static = (torch.from_numpy(array) for array in design(inputs, MOSAIC_INPUTS, scaler))
+    state = torch.zeros(len(static), mosaic.cover.hidden_size)
+    state = mosaic.cover_states(dynamic[:, :365], static, state)[1]
+    hidden, _ = mosaic.cover_states(dynamic, static, state)
+    return mosaic.parts(mosaic.cover_head(hidden))[..., :2].permute(2, 0, 1).numpy()
 
 
 def with_driver(fields: CropFields, mosaic: CropMosaic, scaler: Scaler) -> CropFields:

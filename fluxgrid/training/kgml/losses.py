@@ -49,8 +49,8 @@ def balance(gpp: Tensor, ra: Tensor, rh: Tensor, nee: Tensor, tolerance: float, 
     --------
     >>> import torch
     >>> one = torch.ones(1)
-    >>> float(balance(3 * one, -one, -one, -one, 0.01)), float(balance(2 * one, -one, -one, -one, 0.01))
-    (0.0, 0.98)
+    >>> [round(float(balance(gpp * one, -one, -one, -one, 0.01)), 4) for gpp in (3, 2)]
+    [0.0, 0.98]
     """
     reco = ra + rh
     open_ = F.relu((gpp + reco + nee).abs() - tolerance * reco.abs())

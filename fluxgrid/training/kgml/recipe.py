@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ import shapely
 import torch
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from fluxgrid.data.inputs import Inputs, design
+from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.records import site_inputs
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.sites import Site, Sites
@@ -22,8 +21,6 @@ from fluxgrid.geo import boundaries
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.crop_mosaic import (
     ANNUAL,
-    COVER_FORCINGS,
-    COVER_STATICS,
     DYNAMIC,
     FLUXES,
     STATIC,
@@ -36,9 +33,8 @@ from fluxgrid.provenance import digest_files
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import county_yields
 from fluxgrid.sources.kgml_sets import read_kgml_set
-from fluxgrid.training.calibrate import Evidence
 from fluxgrid.training.kgml.cells import MOSAIC_INPUTS, Cells, fit_mosaic_scaler, observe_cells, set_mosaic_scales
-from fluxgrid.training.kgml.cover import cover_parts, hold_year, train_cover, with_driver
+from fluxgrid.training.kgml.cover import crop_gpp, hold_year, train_cover, with_driver
 from fluxgrid.training.kgml.fields import CropFields, fields_of_set, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 from fluxgrid.training.kgml.settings import IN_BUDGET, PRESETS, KGMLSettings, StepSettings
@@ -251,23 +247,9 @@ def _crop_share(site: Site) -> float:
     return float(np.mean(np.sum(crops, axis=0))) if len(crops) == 2 else 0.0
 
 
-@torch.no_grad()
 def site_gpp(mosaic: CropMosaic, scaler: Scaler, site: Site) -> np.ndarray:
     """Return the GPP of corn and soybean that a map would read at a site, (2, T), g m-2 d-1."""
-    inputs = site_inputs(site, "daily", MOSAIC_INPUTS)
-    if mosaic.config.gpp == "satellite":
-        return np.stack([inputs.dynamic["gpp_satellite"][:, 0]] * 2)
-    dynamic, static = (torch.from_numpy(array) for array in design(inputs, MOSAIC_INPUTS, scaler))
-    dynamic, static = dynamic[..., : len(COVER_FORCINGS)], static[:, : len(COVER_STATICS)]
-    state = cover_parts(mosaic, dynamic[:, :365], static, None)[1]
-    return cover_parts(mosaic, dynamic, static, state)[0][0, :, :2].t().numpy()
-
-
-def evidence_of(cells: Cells, scaler: Scaler, place: Sequence[int]) -> Evidence:
-    """Return cells as evidence for calibration: GPP, RA and RH of the whole cell."""
-    dynamic, static = cells.tensors(scaler)
-    fluxes = {name: torch.from_numpy(values) for name, values in cells.total.items()}
-    return Evidence(dynamic, static, fluxes, torch.tensor(list(place)), cells.years)
+    return crop_gpp(mosaic, scaler, site_inputs(site, "daily", MOSAIC_INPUTS))[:, 0]
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fluxgrid.data.crop_inputs import GPP
 from fluxgrid.models.kgml_ag import OUTPUTS, KGMLAg
 from fluxgrid.training.kgml.descent import Report
 from fluxgrid.training.kgml.fields import CropFields, grow_fields
@@ -296,7 +297,7 @@ def score(network: KGMLAg, fields: CropFields, settings: RegimeSettings) -> dict
         "ra": (ra, true_ra),
         "rh": (rh, true_rh),
         "reco": (ra + rh, true_ra + true_rh),
-        "nee": (ra + rh - fields.features[:, days, 8], fields.nee[:, days]),
+        "nee": (ra + rh - fields.features[:, days, GPP], fields.nee[:, days]),
         "yield": (guess["yield"][:, years], fields.grain[:, years]),
     }
     spread = dict(zip(OUTPUTS, network.outputs[1].tolist(), strict=True))

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fluxgrid.data.crop_inputs import GPP
 from fluxgrid.models.kgml_ag import OUTPUTS, CropScalers, CropYear, KGMLAg
 from fluxgrid.training.kgml.fields import CropFields
-
-STATE = tuple[int, ...]
 
 
 def fit_crop_scalers(fields: CropFields) -> CropScalers:
@@ -28,7 +27,7 @@ def fit_crop_scalers(fields: CropFields) -> CropScalers:
         Native signs: Ra, Rh <= 0.
     """
     flat = fields.features.reshape(-1, fields.features.shape[-1])
-    residue = np.maximum(_by_year(fields, fields.features[..., 8] - fields.ra) - fields.grain, 0.0)
+    residue = np.maximum(_by_year(fields, fields.features[..., GPP] - fields.ra) - fields.grain, 0.0)
     columns = [-fields.ra, -fields.rh, fields.nee, fields.grain]
     return CropScalers(
         _moments(flat),

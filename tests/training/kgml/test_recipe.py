@@ -22,7 +22,6 @@ from fluxgrid.training.kgml.recipe import (
     build_mosaic,
     crop_towers,
     draw_survey,
-    evidence_of,
     mosaic_domain,
     site_gpp,
     train_mosaic,
@@ -98,15 +97,6 @@ def test_the_towers_own_gpp_is_a_switch(recipe, built, towers):
     np.testing.assert_allclose(
         published.features[..., GPP][known], (published.reco - published.nee)[known], rtol=1e-5, atol=1e-5
     )
-
-
-def test_cells_as_evidence(cells, built):
-    evidence = evidence_of(cells, built[1], [3] * 10)
-    assert evidence.places == 4
-    assert evidence.years == cells.years
-    assert evidence.dynamic.shape == (10, 1096, len(DYNAMIC))
-    for name, values in evidence.fluxes.items():
-        np.testing.assert_array_equal(values, cells.total[name])
 
 
 @pytest.mark.parametrize("options", [{}, {"other": "none"}, {"leap_day": "none"}])
