@@ -24,6 +24,8 @@ from fluxgrid.models.network import Network, Taps
 Report = Callable[[str], None]
 _AT_ONCE = 64
 """Rows run together."""
+_TINY = 1e-9
+"""Least variance that is divided by."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class CalibrationSettings:
     """Form of phi_s; `fluxgrid.models.calibration` says what each is."""
     rank: Annotated[int, Field(ge=1)] = 4
     """Width of the adapter, rank of lora."""
-    penalty: Annotated[float, Field(ge=0)] = 1e-3
+    penalty: Annotated[float, Field(ge=0)] = 1e-2
     """Weight of the squared norm of a place's parameters: rho of Eq. 3; of Eq. 2, mu, for ``full`` and ``lora``."""
+    consistency: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of `reshaped`: what a head changes other than in proportion to the global model, our L_phys of a head."""
     steps: Annotated[int, Field(ge=1)] = 200
     """Optimiser steps; of each place for ``lora`` and ``full``."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-2
@@ -99,6 +103,8 @@ class Passed:
     fluxes: dict[str, Tensor]
     """Known fluxes on these days, (n, days)."""
     place: Tensor
+    ran: Tensor
+    """Whether a row has the day, (n, days) of bool: shorter records end earlier."""
 
     @property
     def days(self) -> int:
@@ -163,7 +169,7 @@ def join_passes(parts: Sequence[Passed]) -> Passed:
     """Return passes of different rows as one."""
     longest = max(part.days for part in parts)
 
-    def joined(rows: Sequence[Tensor], axis: int, fill: float) -> Tensor:
+    def joined(rows: Sequence[Tensor], axis: int, fill: float | bool) -> Tensor:
         padded = []
         for row in rows:
             shape = list(row.shape)
@@ -176,7 +182,8 @@ def join_passes(parts: Sequence[Passed]) -> Passed:
     context = {name: joined([part.taps.context[name] for part in parts], -1, 0.0) for name in first.taps.context}
     fluxes = {name: joined([part.fluxes[name] for part in parts], 1, torch.nan) for name in first.fluxes}
     state, place = (torch.cat(rows) for rows in zip(*((p.taps.state, p.place) for p in parts), strict=True))
-    return Passed(Taps(hidden, context, state), fluxes, place)
+    ran = joined([part.ran for part in parts], 1, False)
+    return Passed(Taps(hidden, context, state), fluxes, place, ran)
 
 
 @torch.no_grad()
@@ -202,7 +209,8 @@ def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: in
     context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
     state = torch.cat([part.state for part in parts])
     fluxes = {name: values[:, kept] for name, values in evidence.fluxes.items()}
-    return Passed(Taps(hidden, context, state), fluxes, evidence.place)
+    ran = torch.ones(len(evidence.place), len(kept), dtype=torch.bool)
+    return Passed(Taps(hidden, context, state), fluxes, evidence.place, ran)
 
 
 def _chunks(n: int) -> Sequence[Tensor]:
@@ -280,6 +288,49 @@ def place_losses(
     return total / count.clamp_min(1.0)
 
 
+def reshaped(changed: Tensor, plain: Tensor, ran: Tensor | None = None) -> Tensor:
+    """Return how much of a change is not in proportion to what was there before.
+
+    Parameters
+    ----------
+    changed, plain : Tensor, (..., T, O)
+        What a head and the global model say.
+    ran : Tensor of bool, broadcast to (..., T), optional
+        Days that count, of those that `plain` has a value for; all by default.
+
+    Returns
+    -------
+    share : Tensor, (...)
+        Summed over outputs: the variance, over days, of what a + b `plain` leaves of the change, over the variance of
+        `plain` over all rows and days. Zero for every ``affine`` head.
+
+    Notes
+    -----
+    Step 5 of KGML-ag punishes response curves that part from the global model's; a head that rescales the global
+    readout keeps every one of them. Held per run of the backbone, it also binds a head where the crop is scarce and
+    data say little.
+    """
+    seen = torch.isfinite(plain).all(dim=-1, keepdim=True)
+    counts = (seen if ran is None else seen & ran[..., None]).to(plain.dtype)
+    changed, plain = (torch.where(counts > 0, values, 0.0) for values in (changed, plain))
+    days = counts.sum(dim=-2, keepdim=True).clamp_min(1.0)
+
+    def centred(values: Tensor) -> Tensor:
+        return counts * (values - values.sum(dim=-2, keepdim=True) / days)
+
+    before, change = centred(plain), centred(changed - plain)
+    slope = (change * before).sum(dim=-2, keepdim=True) / before.square().sum(dim=-2, keepdim=True).clamp_min(_TINY)
+    size = _variance(plain, counts)
+    return ((change - slope * before).square() / size).sum(dim=-2).div(days.squeeze(-2)).sum(dim=-1)
+
+
+def _variance(values: Tensor, counts: Tensor) -> Tensor:
+    """Return the variance of each output (..., T, O) over the days that count, (O,)."""
+    flat, weight = values.reshape(-1, values.shape[-1]), counts.reshape(-1, 1)
+    mean = (weight * flat).sum(dim=0) / weight.sum().clamp_min(1.0)
+    return ((weight * (flat - mean).square()).sum(dim=0) / weight.sum().clamp_min(1.0)).clamp_min(_TINY)
+
+
 def fit_on_pass(
     heads: Heads, outputs: Sequence[str], passed: Passed, settings: CalibrationSettings, report: Report = lambda _: None
 ) -> tuple[float, float]:
@@ -288,10 +339,18 @@ def fit_on_pass(
     optimiser = torch.optim.Adam(heads.parameters(), settings.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     first = last = 0.0
+    network, hidden = heads.network, passed.taps.hidden
+    plain = {tap: values.detach() for tap, values in network.raw(hidden).items()}
+    rows = torch.zeros(heads.places).index_add(0, passed.place, torch.ones(len(passed.place))).clamp_min(1.0)
     for step in range(settings.steps):
-        guess = named(outputs_of(heads.network, heads, passed), outputs)
+        raw = heads.raw(hidden, plain, passed.place)
+        guess = named(network.finish(raw, passed.taps.context), outputs)
         losses = place_losses(guess, passed.fluxes, passed.place, heads.places, spread)
-        loss = (losses + settings.penalty * heads.penalty()).sum()
+        loss = losses + settings.penalty * heads.penalty()
+        if settings.consistency:
+            shape = torch.stack([reshaped(raw[t], plain[t], passed.ran[:, None]).mean(dim=1) for t in raw]).sum(dim=0)
+            loss = loss + settings.consistency * torch.zeros_like(losses).index_add(0, passed.place, shape) / rows
+        loss = loss.sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -344,11 +403,15 @@ def _fit_one(
         year = int(torch.randint(len(own.years), (1,), generator=generator))
         rows = torch.randperm(len(own.place), generator=generator)[:8]
         days = own.years[year]
-        fluxes, _ = heads.run_place(0, own.dynamic[rows][:, days], own.static[rows], before[year][rows])
+        given = own.dynamic[rows][:, days], own.static[rows], before[year][rows]
+        fluxes, _ = heads.run_place(0, *given)
         known = {name: values[rows][:, days] for name, values in own.fluxes.items()}
         loss = place_losses(named(fluxes, outputs), known, own.place[rows], 1, spread)
+        total = loss + settings.penalty * heads.penalty()
+        if settings.consistency:
+            total = total + settings.consistency * reshaped(fluxes, heads.network.predict(*given)[0].clone()).mean()
         optimiser.zero_grad()
-        (loss + settings.penalty * heads.penalty()).sum().backward()
+        total.sum().backward()
         optimiser.step()
         schedule.step()
         found.append(float(loss.detach()))

@@ -22,6 +22,7 @@ from fluxgrid.training.calibrate import (
     pass_all,
     pass_backbone,
     place_losses,
+    reshaped,
     spreads,
 )
 
@@ -118,6 +119,53 @@ def test_a_place_learns_from_itself_alone(network, made, kind, monkeypatch):
     for name, value in one.items():
         torch.testing.assert_close(value[1], other[name][1], rtol=1e-4, atol=1e-6)
     assert not all(torch.allclose(value[0], other[name][0], atol=1e-3) for name, value in one.items())
+
+
+def test_a_change_in_proportion_costs_nothing():
+    """Affine heads keep the shape of every response; all else is measured by what a regression leaves."""
+    random = torch.Generator().manual_seed(3)
+    plain = torch.randn(4, 2, 30, 3, generator=random)
+    ran = torch.arange(30) < torch.tensor([30, 30, 12, 7])[:, None]
+    shares = reshaped(1.7 * plain - 2.0, plain, ran[:, None])
+    assert shares.shape == (4, 2)
+    assert float(shares.max()) < 1e-6
+
+    changed = plain + torch.randn(plain.shape, generator=random)
+    found = reshaped(changed, plain, ran[:, None]).numpy()
+    every, size = ran.numpy(), np.empty(3)
+    for output in range(3):
+        known = np.concatenate([plain[i, :, every[i], output].numpy().ravel() for i in range(4)])
+        size[output] = known.var()
+    for i, run in np.ndindex(4, 2):
+        wanted = 0.0
+        for output in range(3):
+            before, after = (values[i, run, every[i], output].numpy() for values in (plain, changed))
+            line = np.polynomial.Polynomial.fit(before, after - before, 1)
+            wanted += (after - before - line(before)).var() / size[output]
+        assert found[i, run] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_days_without_a_value_do_not_count_as_reshaped():
+    plain = torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(0))
+    changed = plain.square()
+    gap = torch.where(torch.arange(20)[:, None] < 5, torch.nan, 1.0)
+    torch.testing.assert_close(reshaped(changed * gap, plain * gap), reshaped(changed[:, 5:], plain[:, 5:]))
+
+
+@pytest.mark.parametrize("kind", ["linear", "adapter", "full"])
+def test_consistency_binds_a_head_to_the_shape_of_the_global_model(network, made, kind):
+    settings = replace(SETTINGS, kind=kind, steps=60, rank=2)
+
+    def parted(weight: float) -> float:
+        heads = calibrate(network, OUTPUTS, [made[1]], replace(settings, consistency=weight)).heads
+        with torch.no_grad():
+            dynamic, static = inputs(3)
+            slots, all_of_it = torch.arange(3)[:, None], torch.ones(3, 1)
+            state = torch.zeros(3, heads.state_size(1))
+            said, _ = heads.blend(dynamic, static, state, slots, all_of_it)
+            return float(reshaped(said, network.predict(dynamic, static, state[:, : network.state_size])[0]).mean())
+
+    assert parted(10.0) < 0.5 * parted(0.0)
 
 
 def test_a_heavy_penalty_keeps_the_global_model(network, made):
