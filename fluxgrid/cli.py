@@ -217,6 +217,27 @@ def calibrate(config: Overrides = None) -> None:
 
 
 @app.command()
+def audit(
+    model: Annotated[str, typer.Argument(help="Shipped checkpoint or folder.")] = "default",
+    calibration: Annotated[str, typer.Option(help="Which of its heads: state or neighbourhood.")] = "state",
+    out: Annotated[str | None, typer.Option(help="Folder of tables and picture [MODEL-audit].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier audit.")] = False,
+) -> None:
+    """Audit the physics of a KGML-ag model and of its heads, place by place, on the reference world."""
+    from pathlib import Path
+
+    from fluxgrid.evaluation.audit_tables import audit_summary
+    from fluxgrid.models import load_checkpoint
+    from fluxgrid.training.kgml.audit import CALIBRATED
+    from fluxgrid.workflows.audit import audit as run
+
+    folder = Path(out).expanduser() if out else Path(f"{Path(model).name}-audit")
+    outcome = run(load_checkpoint(model), calibration, folder, report=_report, overwrite=overwrite)
+    _say(audit_summary(outcome.table, CALIBRATED))
+    _say(f"Tables and picture: {folder}")
+
+
+@app.command()
 def evaluate(
     config: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tables that stand there.")] = False,

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,37 @@ def new_folder(path: Path | str) -> Path:
         raise OutputExists(message)
     check_writable(folder)
     return folder
+
+
+def check_replaceable(folder: Path, names: Iterable[str], what: str, overwrite: bool = False) -> None:
+    """Refuse, before the work, a folder that holds files of an earlier run or cannot be written.
+
+    Parameters
+    ----------
+    folder : Path
+        Where results go.
+    names : iterable of str
+        Files of the results.
+    what : str
+        What they are, such as ``"an earlier score"``.
+    overwrite : bool
+        Whether they may be replaced.
+
+    Raises
+    ------
+    OutputExists
+        If one of the files stands and may not be replaced.
+    OutputError
+        If the folder cannot be written.
+    """
+    standing = [name for name in names if (folder / name).exists()]
+    if standing and not overwrite:
+        message = (
+            f"{folder} holds {what} ({', '.join(standing[:4])}). Choose another folder (out), or say --overwrite to "
+            "replace it when the new one is ready."
+        )
+        raise OutputExists(message)
+    check_writable(folder)
 
 
 @contextmanager

@@ -57,15 +57,23 @@ def test_every_public_name_can_be_imported():
 def test_help_lists_the_commands(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("upscale", "train", "evaluate", "cube", "regions", "models", "sources"):
+    for command in ("upscale", "train", "calibrate", "audit", "evaluate", "cube", "regions", "models", "sources"):
         assert f"\n  {command} " in out
 
 
-@pytest.mark.parametrize("command", [["upscale"], ["train"], ["evaluate"], ["cube", "check"], ["cube", "info"]])
+@pytest.mark.parametrize(
+    "command", [["upscale"], ["train"], ["audit"], ["evaluate"], ["cube", "check"], ["cube", "info"]]
+)
 def test_every_command_has_help(run, command):
     code, out, _ = run(*command, "--help")
     assert code == 0
     assert "Usage: fluxgrid" in out
+
+
+def test_an_audit_is_of_kgml_ag_alone(run):
+    code, _, err = run("audit", "ct_gru")
+    assert code == 2
+    assert "Give a checkpoint of kind 'kgml_ag'" in err
 
 
 def test_version(run):

@@ -52,7 +52,7 @@ HEADLINES = (
 
 
 def audit_table(table: pd.DataFrame, headlines: Sequence[str] = HEADLINES) -> str:
-    """Return the audit as Markdown: every diagnostic over all places with its drift, then some of them by place.
+    """Return the audit as Markdown: places in short, every diagnostic over all with its drift, some by place.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def audit_table(table: pd.DataFrame, headlines: Sequence[str] = HEADLINES) -> st
     Returns
     -------
     text : str
-        For each calibrated model two tables; one without drift where there is the global model alone.
+        For each calibrated model three tables; one without drift where there is the global model alone.
     """
     models = [model for model in table["model"].unique() if model != GLOBAL]
     if not models:
@@ -75,8 +75,44 @@ def audit_table(table: pd.DataFrame, headlines: Sequence[str] = HEADLINES) -> st
     parts = []
     for model in models:
         own = drifts[drifts["model"] == model]
-        parts += [_overall(own, model), _by_place(own, headlines)]
+        parts += [audit_summary(table, model), _overall(own, model), _by_place(own, headlines)]
     return "\n".join(parts)
+
+
+SUMMARY = (
+    *("written_balance_error", "written_ra_minimum", "written_rh_minimum", "ra_negative_share", "rh_negative_share"),
+    *("yield_outside_share", "residue_short_share", "balance_residual", "consistency_ra", "consistency_rh"),
+    "rh_slope_TSOC",
+)
+"""What the table in short shows."""
+
+
+def audit_summary(table: pd.DataFrame, model: str, diagnostics: Sequence[str] = SUMMARY) -> str:
+    """Return what the places have in common: the median, and the tenth and the ninetieth percentile.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns `COLUMNS` of `fluxgrid.evaluation.audit`.
+    model : str
+        Which calibrated model stands beside the global one.
+    diagnostics : sequence of str
+        Which rows.
+
+    Returns
+    -------
+    text : str
+        A Markdown table.
+    """
+    by_place = table[table["place"] != ALL]
+
+    def spread(name: str, of: str) -> str:
+        values = by_place.loc[(by_place["diagnostic"] == name) & (by_place["model"] == of), "value"]
+        low, middle, high = (float(values.quantile(q)) for q in (0.1, 0.5, 0.9))
+        return f"{_number(middle)} [{_number(low)}, {_number(high)}]"
+
+    heads = ["diagnostic", "unit", "wanted", f"{GLOBAL}, median of places [10 %, 90 %]", model]
+    return _markdown(heads, ([*_label(name), spread(name, GLOBAL), spread(name, model)] for name in diagnostics))
 
 
 def _values(rows: pd.DataFrame, column: str) -> dict[tuple[str, str], float]:

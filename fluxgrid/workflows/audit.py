@@ -15,7 +15,7 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.audit_picture import draw_audit
 from fluxgrid.evaluation.audit_tables import audit_table, drift
 from fluxgrid.evaluation.tables import write_table
-from fluxgrid.files import write_text
+from fluxgrid.files import check_replaceable, write_text
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.models.places import CalibratedPlaces
@@ -46,6 +46,9 @@ HUNDRED = AuditFields()
 """The default: about a hundred fields of three states."""
 
 
+FILES = ("audit.csv", "audit-drift.csv", "audit.md", "audit.png")
+
+
 @dataclass(frozen=True, eq=False)
 class AuditOutcome:
     """What an audit found."""
@@ -65,6 +68,7 @@ def audit(
     wanted: AuditFields = HUNDRED,
     settings: AuditSettings = IN_A_MINUTE,
     report: Callable[[str], None] = lambda _: None,
+    overwrite: bool = False,
 ) -> AuditOutcome:
     """Audit the physics of a calibration of a checkpoint and write table, text and picture.
 
@@ -75,11 +79,13 @@ def audit(
     calibration : str
         Which of its calibrations.
     folder : path
-        Where the files go; those of an earlier audit are replaced.
+        Where the files go.
     wanted : AuditFields
     settings : AuditSettings
     report : callable
         Takes one line of progress.
+    overwrite : bool
+        Whether the files of an earlier audit may be replaced.
 
     Returns
     -------
@@ -87,6 +93,8 @@ def audit(
 
     Raises
     ------
+    OutputExists
+        If there are some and they may not.
     ConfigError
         If the checkpoint is of another architecture or has no such calibration, or the fields cannot be had.
     OutputError
@@ -99,6 +107,7 @@ def audit(
         )
         raise ConfigError(message)
     chosen = find_calibration(checkpoint, calibration)
+    check_replaceable(Path(folder), FILES, "an earlier audit", overwrite)
     fields, position = fields_of_places(chosen.places, wanted)
     report(f"{len(fields)} fields of {len(chosen.places)} places, {wanted.first} to {wanted.last}")
     table = audit_heads(chosen.heads, chosen.places.names, fields, position, settings)
@@ -157,9 +166,7 @@ def write_audit(table: pd.DataFrame, folder: Path | str) -> AuditOutcome:
     OutputError
         If they cannot be written.
     """
-    csv, drifts, text, picture = (
-        Path(folder) / name for name in ("audit.csv", "audit-drift.csv", "audit.md", "audit.png")
-    )
+    csv, drifts, text, picture = (Path(folder) / name for name in FILES)
     words, change = audit_table(table), drift(table)
     write_table(table, csv)
     write_table(change, drifts)

@@ -12,10 +12,9 @@ import pandas as pd
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
-from fluxgrid.errors import OutputExists
 from fluxgrid.evaluation.baselines import BASELINES
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
-from fluxgrid.files import check_writable
+from fluxgrid.files import check_replaceable
 from fluxgrid.models import Checkpoint, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
@@ -73,7 +72,8 @@ def evaluate(
         If configuration or table are wrong.
     """
     folder = Path(f"{config.out}-evaluation").expanduser()
-    _check_door(folder, overwrite)
+    names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
+    check_replaceable(folder, names, "the tables of an evaluation", overwrite)
     sites = read_sites(config)
     spec = model_spec(config, sites)
     predictions: dict[str, Predictions] = {name: {} for name in (spec.kind, *BASELINES)}
@@ -92,18 +92,6 @@ def evaluate(
     outcome = EvaluateOutcome(scores, summarise(scores), by_class, folder)
     _write(outcome)
     return outcome
-
-
-def _check_door(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds tables or cannot be written, before hours of training."""
-    names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
-    if not overwrite and (standing := [name for name in names if (folder / name).exists()]):
-        message = (
-            f"{folder} holds the tables of an evaluation ({', '.join(standing[:4])}). Name another folder (out=...), "
-            "or say --overwrite to replace them; they stay until the new ones are ready."
-        )
-        raise OutputExists(message)
-    check_writable(folder)
 
 
 def _predict_fold(config: TrainConfig, spec: ModelSpec, sites: Sites, fold: Fold) -> dict[str, Predictions]:

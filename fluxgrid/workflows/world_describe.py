@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fluxgrid.errors import ConfigError, OutputExists
+from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.map_places import COVERS, MapPlaces, map_places
 from fluxgrid.evaluation.map_score import Cells, MapScore
 from fluxgrid.evaluation.map_tables import border_table, totals_table
-from fluxgrid.files import check_writable, write_text
+from fluxgrid.files import check_replaceable, write_text
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region, find_region
 from fluxgrid.output.panels import Sheet
@@ -89,7 +89,7 @@ def describe(
     """
     area = find_region(region)
     folder = Path(out or f"world/{area.name}_{year}").expanduser()
-    _check_door(folder, overwrite)
+    check_replaceable(folder, _FILES, "an earlier description", overwrite)
     grid = Grid.from_bounds(area.bounds, resolution)
     time = _days_of(year)
     check_world(grid, time[0], time[-1], TRUTH)
@@ -111,18 +111,6 @@ def describe(
     draw_world_land(maps, sheet, year, folder / "land.png")
     draw_world_seasons(outcome.seasons, sheet, year, folder / "seasons.png")
     return outcome
-
-
-def _check_door(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds a description or cannot be written."""
-    standing = [name for name in _FILES if (folder / name).exists()]
-    if standing and not overwrite:
-        message = (
-            f"{folder} holds an earlier description ({', '.join(standing[:3])}). Choose another folder (--out), or say "
-            "--overwrite to replace it."
-        )
-        raise OutputExists(message)
-    check_writable(folder)
 
 
 def _days_of(year: int) -> pd.DatetimeIndex:

@@ -16,7 +16,7 @@ from fluxgrid.errors import IncompatibleCube, OutputExists, itemise
 from fluxgrid.evaluation.map_places import COVERS, MapPlaces, map_places
 from fluxgrid.evaluation.map_score import Cells, MapScore
 from fluxgrid.evaluation.map_tables import border_table, coverage, score_table, seasonal_course, totals_table
-from fluxgrid.files import check_writable, write_text
+from fluxgrid.files import check_replaceable, check_writable, write_text
 from fluxgrid.geo.region import Region
 from fluxgrid.output.panels import Sheet
 from fluxgrid.output.stream import blocks, read_block
@@ -118,18 +118,12 @@ def _default_folder(path: Path) -> Path:
 
 def _check_door(folder: Path, json_file: str | Path | None, overwrite: bool) -> None:
     """Refuse what cannot be written, before the work."""
-    standing = [name for name in _FILES if (folder / name).exists()]
-    if standing and not overwrite:
-        message = (
-            f"{folder} holds an earlier score ({', '.join(standing)}). Choose another folder (--out), or say "
-            "--overwrite to replace it."
-        )
-        raise OutputExists(message)
+    check_replaceable(folder, _FILES, "an earlier score", overwrite)
     if json_file is not None and Path(json_file).exists() and not overwrite:
         message = f"{json_file} exists. Choose another file (--json), or say --overwrite to replace it."
         raise OutputExists(message)
-    for target in (folder, *([Path(json_file).absolute().parent] if json_file is not None else [])):
-        check_writable(target)
+    if json_file is not None:
+        check_writable(Path(json_file).absolute().parent)
 
 
 def _check_world(scored: ScoredMap, force: bool) -> bool:

@@ -24,7 +24,7 @@ from fluxgrid.evaluation.audit import (
     audit_run,
 )
 from fluxgrid.evaluation.audit_picture import draw_audit
-from fluxgrid.evaluation.audit_tables import audit_table, drift
+from fluxgrid.evaluation.audit_tables import SUMMARY, audit_table, drift
 
 PLACES = np.array(["IA", "IA", "IN"])
 YEARS = (slice(0, 4), slice(4, 9))
@@ -209,7 +209,10 @@ def test_a_place_may_not_be_called_all():
 
 def test_markdown_names_every_diagnostic_and_the_place_that_drifts_most(table):
     text = audit_table(table)
-    overall, by_place = text.split("\n\n")
+    short, overall, by_place = text.split("\n\n")
+    assert len(short.splitlines()) == 2 + len(SUMMARY)
+    line = next(line for line in short.splitlines() if "of the network's NEE" in line)
+    assert line.endswith("| 0.5 [0.1, 0.9] |"), "places between 0 (IA) and 1 (IN)"
     assert len(overall.splitlines()) == 2 + len(DIAGNOSTICS)
     assert [line.split(" | ")[0] for line in by_place.splitlines()[2:]] == ["| IA", "| IN", "| all"]
     line = next(line for line in overall.splitlines() if "of the network's NEE" in line)
@@ -228,6 +231,9 @@ def test_a_diagnostic_that_is_not_a_number_is_a_dash(table):
     table.loc[table["diagnostic"] == "consistency_ra_Year", "value"] = np.nan
     line = next(line for line in audit_table(table).splitlines() if line.startswith("| Ra over Year"))
     assert line.endswith("| - | - | - | - |")
+    table.loc[table["diagnostic"] == "consistency_ra", "value"] = np.nan
+    line = next(line for line in audit_table(table).splitlines() if line.startswith("| Ra: least"))
+    assert line.endswith("| - [-, -] | - [-, -] |")
 
 
 def test_the_picture_is_a_png(table, tmp_path):

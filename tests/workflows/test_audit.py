@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from fluxgrid.data.scaler import Scaler
-from fluxgrid.errors import ConfigError
+from fluxgrid.errors import ConfigError, OutputExists
 from fluxgrid.evaluation.audit_tables import drift
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import Checkpoint
@@ -70,6 +71,23 @@ def test_an_audit_leaves_table_drift_text_and_picture(checkpoint, tmp_path):
     found = drift(outcome.table)
     assert set(found.loc[found["drift"].abs() > 1e-9, "place"]) == {"US-X", "all"}
     assert lines == ["6 fields of 2 places, 2015 to 2015"]
+    with pytest.raises(OutputExists, match=r"holds an earlier audit \(audit\.csv.*--overwrite"):
+        audit(checkpoint, "state", tmp_path, WANTED, FEW)
+    again = audit(checkpoint, "state", tmp_path, WANTED, FEW, overwrite=True)
+    pd.testing.assert_frame_equal(again.table, outcome.table)
+
+
+def test_a_held_year_is_held_in_the_audit_and_has_no_response(checkpoint, tmp_path):
+    held = copy.deepcopy(checkpoint.model)
+    held.config = replace(held.config, year="held")
+    heads = Heads(held, "linear", 2)
+    heads.phi = checkpoint.calibrations["state"].heads.phi
+    model = replace(checkpoint, model=held)
+    model.calibrations["state"] = replace(checkpoint.calibrations["state"], heads=heads)
+    table = audit(model, "state", tmp_path, WANTED, FEW).table.set_index(["model", "place", "diagnostic"])["value"]
+    assert np.isnan(table["calibrated", "US-X", "consistency_rh_Year"])
+    assert np.isfinite(table["calibrated", "US-X", "consistency_rh_TSOC"])
+    assert table["global", "all", "yield_slope_Year"] == 0.0
 
 
 def test_other_models_have_no_audit(checkpoint, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from fluxgrid.training.kgml.audit_runs import (
     respond_fields,
     run_fields,
 )
+from fluxgrid.training.kgml.cover import hold_year
 from fluxgrid.training.kgml.fields import CropFields
 
 CALIBRATED = "calibrated"
@@ -189,7 +191,8 @@ def audit_heads(
     ConfigError
         If positions do not fit fields and places, or the heads belong to another model.
     """
-    network, position = _mosaic(heads).crop, np.asarray(position)
+    mosaic, position = _mosaic(heads), np.asarray(position)
+    network = mosaic.crop
     if len(names) != heads.places or ((position < 0) | (position >= heads.places)).any():
         message = (
             f"There are heads of {heads.places} places; got {len(names)} names and fields of the places "
@@ -197,6 +200,9 @@ def audit_heads(
         )
         raise ConfigError(message)
     places = [names[i] for i in position]
+    fields = replace(fields, features=hold_year(fields.features, mosaic))
+    if mosaic.config.year == "held":
+        settings = replace(settings, unread=("Year",))
     if heads.kind in ONE_PASS:
         return audit_network(network, fields, places, {CALIBRATED: head_readout(heads, position)}, settings)
     tuned = {names[i]: place_network(heads, i) for i in np.unique(position).tolist()}

@@ -33,6 +33,8 @@ class AuditSettings:
     """Fields of each place whose inputs are varied."""
     response_years: Annotated[int, Field(ge=1)] = 2
     """Years run of each, the first of them as spin-up if there are two or more."""
+    unread: tuple[str, ...] = ()
+    """Inputs that never change where the network is used: the response to them is flat."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -128,7 +130,7 @@ def respond_fields(
     found: dict[str, dict[str, Response]] = {name: {} for name in readouts}
     for feature in CONSISTENCY_LIMITS:
         values = grid_of(feature, RARER)
-        means = _respond(network, z, torch.from_numpy(chosen), (feature, values), plan, readouts, settings.batch)
+        means = _respond(network, z, torch.from_numpy(chosen), (feature, values), plan, readouts, settings)
         for name, (ra, rh, grain) in means.items():
             native = (network.physical("ra", ra).numpy(), network.physical("rh", rh).numpy())
             found[name][feature] = Response(places[chosen], values.numpy(), *native, grain.numpy())
@@ -152,17 +154,18 @@ def _respond(
     setting: tuple[str, Tensor],
     plan: Plan,
     readouts: Mapping[str, Readout],
-    batch: int,
+    settings: AuditSettings,
 ) -> dict[str, tuple[Tensor, ...]]:
     """Return means over days of Ra, Rh and yield by readout, (V, n) each, with an input of z (n, T, 19) varied."""
     feature, values = setting
     n, column = len(z), CROP_FEATURES.index(feature)
     pairs = torch.cartesian_prod(torch.arange(len(values)), torch.arange(n))
     parts: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in readouts}
-    for which in pairs.split(batch):
+    for which in pairs.split(settings.batch):
         value, field = which.unbind(dim=1)
         varied = z[field]
-        varied[..., column] = values[value][:, None]
+        if feature not in settings.unread:
+            varied[..., column] = values[value][:, None]
         for name, years in _listen(network, varied, plan, rows[field], readouts, diagnose=False).items():
             means = [(year.ra.mean(dim=1), year.rh.mean(dim=1), year.grain) for year in years]
             parts[name].append(tuple(torch.stack(each).mean(dim=0) for each in zip(*means, strict=True)))
