@@ -1,11 +1,13 @@
 """What calibrated heads are worth wall to wall: global model, state heads and neighbourhoods against the truth.
 
     python benchmarks/calibration.py [--model default] [--resolution 0.3] [--seeds 5] [--kinds adapter ...]
+        [--places state neighbourhood]
 
 Heads are fitted anew for each seed, which draws its own calibrated cells of the reference world (true fluxes of other
 years); the global model is the same, so that global, state and neighbourhood are paired cell by cell. Scored on every
 cell of a coarse grid over the twelve Midwest states, in years that no part of the model has seen. Intervals are 95 %
-t intervals over the seeds. Prints Markdown and writes JSON; every table carries the digest of the world.
+t intervals over the seeds. ``lora`` and ``full`` take a pass of the backbone for each place, to fit and to score: ask
+for them with ``--places state``. Prints Markdown and writes JSON; every table carries the digest of the world.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import load_checkpoint
-from fluxgrid.models.calibration import Heads
+from fluxgrid.models.calibration import KINDS, ONE_PASS, Heads
 from fluxgrid.models.network import Taps
 from fluxgrid.prediction.blend import Blend, global_blend, neighbourhood_blend, state_blend
 from fluxgrid.simulation import WORLD_VERSION, places_at, world_digest
@@ -82,15 +84,15 @@ def climate_of(latitude: np.ndarray, longitude: np.ndarray, names: tuple[str, ..
     return np.stack([known[name].mean(axis=0, dtype=np.float64) for name in names], axis=1)
 
 
-def arms_of(checkpoint, kinds: list[str], seeds: int, cells: int, where, settings: CalibrationSettings, first: int):
-    """Yield all arms: the global model once, then state and neighbourhood heads of every kind and seed."""
+def arms_of(checkpoint, options: argparse.Namespace, where, settings: CalibrationSettings, first: int):
+    """Yield all arms: the global model once, then heads of every kind of place, kind of phi_s and seed."""
     latitude, longitude = where
     yield Arm("global", "none", 0, None, global_blend(len(latitude)))
     climate = None
-    for seed in range(seeds):
-        sites = world_cells(MIDWEST, cells, *CALIBRATED_YEARS, seed=100 + seed)
-        for kind in kinds:
-            for name in ("state", "neighbourhood"):
+    for seed in range(options.seeds):
+        sites = world_cells(MIDWEST, options.cells, *CALIBRATED_YEARS, seed=100 + seed)
+        for kind in options.kinds:
+            for name in options.places:
                 config = HeadsConfig(name=name, fit=replace(settings, kind=kind, seed=seed))
                 made = make_calibration(checkpoint, sites, config, lambda line: print("  " + line, flush=True))
                 places = made.calibration.places
@@ -105,7 +107,7 @@ def arms_of(checkpoint, kinds: list[str], seeds: int, cells: int, where, setting
 
 
 def years_of(checkpoint, latitude: np.ndarray, longitude: np.ndarray, first: int, last: int) -> Iterator[tuple]:
-    """Yield the passes of the backbone over a chunk of cells and the truth, year by year; two years of spin-up."""
+    """Yield what goes into the backbone, what comes out and the truth, year by year; no truth while it spins up."""
     spec, network = checkpoint.spec, checkpoint.model
     places = places_at(latitude, longitude)
     time_ = pd.date_range(f"{first - spec.spin_up_years}-01-01", f"{last}-12-31", name="time")
@@ -118,11 +120,11 @@ def years_of(checkpoint, latitude: np.ndarray, longitude: np.ndarray, first: int
         statics = {name: known[name] for name in spec.inputs.static}
         block = InputPlaces(time_[days], "daily", places.latitude, forcings, statics)
         dynamic, static = design(prepare(block, spec.inputs, {})[0], spec.inputs, checkpoint.scaler)
-        taps = network.run(torch.from_numpy(dynamic), torch.from_numpy(static), state)
+        given = torch.from_numpy(dynamic), torch.from_numpy(static)
+        taps = network.run(*given, state)
         state = taps.state
-        if year >= first:
-            rows = time_[time_.year >= first].year == year
-            yield year - first, taps, {name: truth[name][rows].T for name in FLUXES}
+        rows = time_[time_.year >= first].year == year
+        yield year - first, given, taps, {name: truth[name][rows].T for name in FLUXES if year >= first}
 
 
 def said(arm: Arm, network, taps: Taps, rows: slice) -> torch.Tensor:
@@ -138,6 +140,20 @@ def said(arm: Arm, network, taps: Taps, rows: slice) -> torch.Tensor:
     return fluxes
 
 
+def said_by_passes(arm: Arm, network, given, taps: Taps, rows: slice, states: torch.Tensor) -> torch.Tensor:
+    """Return what an arm says that has weights of its own in each place; its states (n, k, K) move on."""
+    blend = arm.blend.select(np.arange(rows.start, rows.stop))
+    fluxes = torch.from_numpy(blend.global_weight)[:, None, None] * network.finish(
+        network.raw(taps.hidden), taps.context
+    )
+    for k in range(blend.places.shape[1]):
+        for place in np.unique(blend.places[blend.weights[:, k] > 0, k]):
+            own = torch.from_numpy(np.flatnonzero((blend.places[:, k] == place) & (blend.weights[:, k] > 0)))
+            said, states[own, k] = arm.heads.run_place(int(place), *(part[own] for part in given), states[own, k])
+            fluxes[own] += torch.from_numpy(blend.weights[:, k])[own, None, None] * said
+    return fluxes
+
+
 @torch.no_grad()
 def score(checkpoint, arms: list[Arm], where, years: tuple[int, int], chunk: int = 128):
     """Return the sums of every arm and the true sums of years."""
@@ -148,11 +164,19 @@ def score(checkpoint, arms: list[Arm], where, years: tuple[int, int], chunk: int
     for start in range(0, len(latitude), chunk):
         rows = slice(start, min(start + chunk, len(latitude)))
         weight = np.cos(np.radians(latitude[rows]))[:, None]
-        for year, taps, truth in years_of(checkpoint, latitude[rows], longitude[rows], *years):
-            for name in FLUXES:
-                true[name][rows, year] = truth[name].sum(axis=1, dtype=np.float64)
-            for arm, total in zip(arms, sums, strict=True):
-                guess = named(said(arm, checkpoint.model, taps, rows), checkpoint.spec.fluxes)
+        by_pass = [arm.heads is not None and arm.kind not in ONE_PASS for arm in arms]
+        states = [torch.zeros(len(weight), arm.blend.places.shape[1], checkpoint.model.state_size) for arm in arms]
+        for year, given, taps, truth in years_of(checkpoint, latitude[rows], longitude[rows], *years):
+            for name, values in truth.items():
+                true[name][rows, year] = values.sum(axis=1, dtype=np.float64)
+            for arm, total, passes, state in zip(arms, sums, by_pass, states, strict=True):
+                if passes:
+                    fluxes = said_by_passes(arm, checkpoint.model, given, taps, rows, state)
+                elif truth:
+                    fluxes = said(arm, checkpoint.model, taps, rows)
+                if not truth:
+                    continue
+                guess = named(fluxes, checkpoint.spec.fluxes)
                 for name in FLUXES:
                     values = guess[name].numpy()
                     total.squares[name] += float((weight * (values - truth[name]) ** 2).sum())
@@ -226,16 +250,18 @@ def main() -> None:
     parser.add_argument("--years", type=int, nargs=2, default=(2019, 2020))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cells", type=int, default=160)
-    parser.add_argument("--kinds", nargs="+", default=["adapter"])
+    parser.add_argument("--kinds", nargs="+", default=["adapter"], choices=KINDS)
+    parser.add_argument("--places", nargs="+", default=["state", "neighbourhood"], choices=["state", "neighbourhood"])
+    parser.add_argument("--steps", type=int, default=CalibrationSettings().steps)
     parser.add_argument("--penalty", type=float, default=CalibrationSettings().penalty)
     parser.add_argument("--out", type=Path, default=Path("out/calibration"))
     options = parser.parse_args()
     begun = time.perf_counter()
     checkpoint = load_checkpoint(options.model)
     grid, inside, *where = map_cells(options.resolution)
-    settings = CalibrationSettings(penalty=options.penalty, spin_up_years=checkpoint.spec.spin_up_years)
-    first = options.years[0] - checkpoint.spec.spin_up_years
-    arms = list(arms_of(checkpoint, options.kinds, options.seeds, options.cells, where, settings, first))
+    spin_up = checkpoint.spec.spin_up_years
+    settings = CalibrationSettings(penalty=options.penalty, steps=options.steps, spin_up_years=spin_up)
+    arms = list(arms_of(checkpoint, options, where, settings, options.years[0] - spin_up))
     sums, true = score(checkpoint, arms, where, tuple(options.years))
     table = table_of(arms, sums, true, where, grid, inside)
     title = (

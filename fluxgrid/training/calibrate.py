@@ -28,6 +28,10 @@ _TINY = 1e-9
 """Least variance that is divided by."""
 
 
+RATES: Mapping[Kind, float] = {"affine": 1e-2, "linear": 1e-2, "adapter": 1e-2, "lora": 1e-2, "full": 1e-3}
+"""Learning rates: what changes trained weights must step more softly."""
+
+
 @dataclass(frozen=True)
 class CalibrationSettings:
     """How heads are fitted."""
@@ -42,8 +46,8 @@ class CalibrationSettings:
     """Weight of `reshaped`: what a head changes other than in proportion to the global model, our L_phys of a head."""
     steps: Annotated[int, Field(ge=1)] = 200
     """Optimiser steps; of each place for ``lora`` and ``full``."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-2
-    """Of Adam, falling by a cosine."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Of Adam, falling by a cosine; by default `RATES` of the kind."""
     stride: Annotated[int, Field(ge=1)] = 5
     """Every so many days of the record are fitted; errors of neighbouring days are alike."""
     spin_up_years: Annotated[int, Field(ge=0)] = 2
@@ -51,6 +55,11 @@ class CalibrationSettings:
     seed: Annotated[int, Field(ge=0)] = 0
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return RATES[self.kind] if self.learning_rate is None else self.learning_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +345,7 @@ def fit_on_pass(
 ) -> tuple[float, float]:
     """Fit heads that act on taps, all places together, and return the mean loss before and after."""
     spread = spreads([passed.fluxes])
-    optimiser = torch.optim.Adam(heads.parameters(), settings.learning_rate)
+    optimiser = torch.optim.Adam(heads.parameters(), settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     first = last = 0.0
     network, hidden = heads.network, passed.taps.hidden
@@ -379,8 +388,9 @@ def _fit_each(
         with torch.no_grad():
             for name, value in single.phi.items():
                 heads.phi[name][place] = value[0]
-        first.append(losses[0])
-        last.append(float(np.mean(losses[-max(1, len(losses) // 5) :])))
+        before, after = np.mean(losses[-max(1, len(losses) // 5) :], axis=0)
+        first.append(float(before))
+        last.append(float(after))
         report(f"{settings.kind} place {place + 1}/{heads.places}: {first[-1]:.4f} to {last[-1]:.4f}")
     return float(np.mean(first)), float(np.mean(last))
 
@@ -391,11 +401,14 @@ def _fit_one(
     evidence: Sequence[Evidence],
     settings: CalibrationSettings,
     spread: Mapping[str, float],
-) -> list[float]:
-    """Fit the one place of `heads`; states before each year are the global model's."""
+) -> list[tuple[float, float]]:
+    """Fit the one place of `heads` and return the loss of the global model and its own at each step's draw.
+
+    States before each year are the global model's.
+    """
     states = [_states(heads.network, own, settings.spin_up_years) for own in evidence]
     generator = torch.Generator().manual_seed(settings.seed)
-    optimiser = torch.optim.Adam(heads.parameters(), settings.learning_rate)
+    optimiser = torch.optim.Adam(heads.parameters(), settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     found = []
     for step in range(settings.steps):
@@ -404,17 +417,16 @@ def _fit_one(
         rows = torch.randperm(len(own.place), generator=generator)[:8]
         days = own.years[year]
         given = own.dynamic[rows][:, days], own.static[rows], before[year][rows]
+        plain = heads.network.predict(*given)[0].clone()
         fluxes, _ = heads.run_place(0, *given)
         known = {name: values[rows][:, days] for name, values in own.fluxes.items()}
-        loss = place_losses(named(fluxes, outputs), known, own.place[rows], 1, spread)
-        total = loss + settings.penalty * heads.penalty()
-        if settings.consistency:
-            total = total + settings.consistency * reshaped(fluxes, heads.network.predict(*given)[0].clone()).mean()
+        base, loss = (place_losses(named(f, outputs), known, own.place[rows], 1, spread) for f in (plain, fluxes))
+        total = loss + settings.penalty * heads.penalty() + settings.consistency * reshaped(fluxes, plain).mean()
         optimiser.zero_grad()
         total.sum().backward()
         optimiser.step()
         schedule.step()
-        found.append(float(loss.detach()))
+        found.append((float(base), float(loss.detach())))
     return found
 
 
