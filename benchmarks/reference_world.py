@@ -1,11 +1,11 @@
-"""How hard the reference world is: the shipped model, simple rivals, and the best that its covariates allow.
+"""How hard the reference world is: the shipped models, simple rivals, and the best that its covariates allow.
 
     python benchmarks/reference_world.py [--resolution 0.5] [--years 2019 2020] [--ceiling-towers 400] [--out DIR]
 
 All are scored against the truth of the same cells (every cell centre of a coarse grid over the twelve Midwest states;
 the world is a function of place, so a coarse grid is a sample) in years after those of the towers. "Ceiling" is the
-shipped architecture with the shipped inputs, trained on many cells without any error of observation: what is left is
-what the covariates do not show. Prints Markdown and writes JSON; every table carries the digest of the world.
+CT-GRU with its shipped inputs, trained on many cells without any error of observation: what is left is what the
+covariates do not show. Prints Markdown and writes JSON; every table carries the digest of the world.
 """
 
 from __future__ import annotations
@@ -165,16 +165,17 @@ def main() -> None:
     parser.add_argument("--ceiling-epochs", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("out/reference_world"))
     options = parser.parse_args()
-    config = load_config(TrainConfig, "train_default", {})
-    checkpoint = load_checkpoint("default")
-    spec, region = checkpoint.spec, find_region("midwest")
+    config = load_config(TrainConfig, "train_ct_gru", {})
+    shipped = [load_checkpoint(name) for name in ("ct_gru", "default")]
+    spec, region = shipped[0].spec, find_region("midwest")
     places = map_places(region, Grid.from_bounds(region.bounds, options.resolution))
     inside = np.flatnonzero(places.weight > 0)
     longitude, latitude = (axis.ravel()[inside] for axis in places.grid.lonlat())
     first, last = options.years
     time = pd.date_range(f"{first}-01-01", f"{last}-12-31", name="time")
-    whole = pd.date_range(f"{first - spec.spin_up_years}-01-01", time[-1], name="time")
-    names = {*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes, "igbp"}
+    spin_up = max(each.spec.spin_up_years for each in shipped)
+    whole = pd.date_range(f"{first - spin_up}-01-01", time[-1], name="time")
+    names = {"igbp"}.union(*((*s.dynamic, *s.static, *s.classes) for s in (each.spec.inputs for each in shipped)))
     cells, truth = cells_as_sites(latitude, longitude, whole, names), truth_at(latitude, longitude, time)
     cover = main_cover(places_at(latitude, longitude).shares)
     towers = virtual_sites(**config.sites.options)
@@ -188,7 +189,7 @@ def main() -> None:
         "nearest tower of the class": fit_nearest(towers).predict,
         "ridge": BASELINES["ridge"](towers, usable).predict,
         "LightGBM": network(trees, towers, config.fit),
-        f"{spec.kind} (shipped)": Predictor(checkpoint),
+        **{f"{each.spec.kind} (shipped)": Predictor(each) for each in shipped},
         "ceiling": network(spec, ceiling, replace(config.fit, epochs=options.ceiling_epochs)),
     }
     tables = {}
