@@ -72,6 +72,12 @@ class Network(nn.Module):
         with torch.inference_mode():
             return self(dynamic, static, state)
 
+    def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
+        """Return the state (B, K) that `predict` returns, without its fluxes."""
+        self.eval()
+        with torch.inference_mode():
+            return self.run(dynamic, static, state).state
+
     def save_weights(self, folder: Path) -> list[Path]:
         """Write ``weights.safetensors``."""
         path = folder / WEIGHTS

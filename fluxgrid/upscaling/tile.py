@@ -234,7 +234,7 @@ class _TileRun:
         return list(split_states(arrays, [len(np.ravel(self.task.wanted[b])) for b in self.blocks]))
 
     def _predict(self, index: int, states: list[BlockState | None]) -> tuple[list[Fluxes], list[BlockState]]:
-        """Read a unit's inputs once and predict its blocks."""
+        """Read a unit's inputs once and predict its blocks; years of spin-up give states alone."""
         segment = self.job.segments[index]
         spec = self._predictor.checkpoint.spec.inputs
         steps, rows, cols = window(self.job, self.task.tile, index, spec.halo)
@@ -253,8 +253,12 @@ class _TileRun:
                 before,
                 after,
             )
-            result, after_state = self._predictor.predict(places, state, self._blend_of(block))
-            fluxes.append(result)
+            blend = self._blend_of(block)
+            if segment.scored:
+                result, after_state = self._predictor.predict(places, state, blend)
+                fluxes.append(result)
+            else:
+                after_state = self._predictor.advance(places, state, blend)
             handed.append(after_state)
         return fluxes, handed
 

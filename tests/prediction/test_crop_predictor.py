@@ -232,6 +232,15 @@ def test_calibrated_years_one_after_the_other_are_one_run(calibrated, make_crop_
     np.testing.assert_allclose(last.hidden, end.hidden, **ROUNDING)
 
 
+def test_years_of_spin_up_hand_on_the_same_bits(calibrated, make_crop_places):
+    predictor = Predictor(calibrated, calibration="state")
+    blend = Blend(np.array([[0, -1], [-1, -1], [1, 0]]), np.array([[0.8, 0.0], [0.0, 0.0], [0.5, 0.25]]))
+    places = make_crop_places("2001-10-01", "2001-12-31")
+    for given in (blend, None):
+        expected = predictor.predict(places, blend=given)[1]
+        np.testing.assert_array_equal(predictor.advance(places, blend=given).hidden, expected.hidden)
+
+
 def test_without_weights_or_without_blend_it_is_the_global_model(calibrated, make_crop_places, crop_predictor):
     places = make_crop_places("2001-05-01", "2001-05-20")
     expected, _ = crop_predictor.predict(places)

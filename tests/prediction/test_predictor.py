@@ -143,6 +143,13 @@ def test_the_state_carries_over(predictor, make_places):
     assert not np.allclose(cold.nee, late.nee, atol=1e-4)
 
 
+def test_a_period_nobody_wants_hands_on_the_same_bits(predictor, make_places):
+    places = spoil(make_places(), "shortwave", 3, 1)
+    one, other = predictor.predict(places)[1].arrays(), predictor.advance(places).arrays()
+    assert one.keys() == other.keys()
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
 def test_a_stored_state_goes_on_with_the_same_bits(predictor, make_places):
     halo = predictor.checkpoint.spec.inputs.halo
     places = make_places(end="2002-12-01")
