@@ -328,3 +328,25 @@ def test_names_of_runs_tell_them_apart():
     assert runs[0].name == "global-IA+IL-seed3"
     assert runs[2].name == "site-only-IA-25pc-seed3"
     assert len({run.name for run in runs}) == 5
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("count", [4, 41, 90])
+def test_every_sample_counts_in_the_second_half_of_the_epochs(count, tuned):
+    """Else a regime with few data never sees the yields of a crop far from the mean: they start beyond the gate."""
+    settings = RegimeSettings().kgml(count, 0, tuned)
+    epochs = settings.emulate_ra.epochs
+    assert all(math.isinf(settings.pacing.threshold(epoch)) for epoch in range(epochs // 2, epochs))
+    assert not math.isinf(settings.pacing.threshold(0)) or epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("years", "text"),
+    [
+        ({"train_years": (2018, 2013)}, "train_years is 2018 to 2013; give the first year first"),
+        ({"test_years": (2018, 2021)}, "test_years 2018 to 2021 share years with train_years 2013 to 2018"),
+    ],
+)
+def test_years_out_of_order_or_scored_and_trained_are_refused(years, text):
+    with pytest.raises(ValueError, match=text):
+        RegimeSettings(**years)
