@@ -157,7 +157,12 @@ def crop_gpp(mosaic: CropMosaic, scaler: Scaler, inputs: Inputs) -> np.ndarray:
 
 
 def with_driver(fields: CropFields, mosaic: CropMosaic, scaler: Scaler) -> CropFields:
-    """Return fields that read the GPP and the year a map reads there, whichever crop stands on them."""
+    """Return fields that read the GPP and the year a map reads there, whichever crop stands on them.
+
+    Fields of an external set, which stand nowhere, keep their own GPP.
+    """
+    if not np.isfinite(fields.latitude).all():
+        return replace(fields, features=hold_year(fields.features, mosaic))
     _, first, owner = np.unique(fields.place, return_index=True, return_inverse=True)
     corn, soybean = driver_gpp(mosaic, scaler, fields.latitude[first], fields.longitude[first], fields.time)
     has_corn = fields.features[..., CROP_TYPE] == CORN_CODE

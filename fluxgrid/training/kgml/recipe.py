@@ -203,6 +203,7 @@ def _with_drivers(
     network, steps, report = mosaic.crop, recipe.steps, stages.report
     survey = draw_survey(recipe, mosaic, scaler)
     key = [recipe.counties, recipe.survey_states, recipe.survey_from, asdict(steps.yields), steps.basis_rate]
+    key.append(asdict(steps.yield_pacing))
     stages.run("step-3", network, key, lambda: learn_yields(network, survey, steps, report))
     if last_step < 4:
         return
@@ -212,6 +213,7 @@ def _with_drivers(
     if last_step < 5 or towers is None:
         return
     observed = crop_towers(towers, mosaic, scaler, steps)
+    report(f"step 5: {len(observed)} of {len(towers)} towers stand on corn and soybean with a whole year")
     # the same towers may have run for other years
     seen = [observed.reco.shape, *(float(np.nansum(flux, dtype=np.float64)) for flux in (observed.reco, observed.nee))]
     key = [observed.ids, towers.source, seen, asdict(steps.towers), steps.rh_rate, steps.tower_gpp]
@@ -244,7 +246,7 @@ def crop_towers(
 def _crop_share(site: Site) -> float:
     """Return the mean share of corn and soybean in a footprint."""
     crops = [site.series[name] for name in ("corn_fraction", "soybean_fraction") if name in site.series]
-    return float(np.mean(np.sum(crops, axis=0))) if len(crops) == 2 else 0.0
+    return float(np.nanmean(crops[0] + crops[1])) if len(crops) == 2 and crops[0].notna().any() else 0.0
 
 
 def site_gpp(mosaic: CropMosaic, scaler: Scaler, site: Site) -> np.ndarray:

@@ -64,7 +64,7 @@ class RegimeSettings:
     held_fields: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of a regime's own fields that only choose the epoch: skill elsewhere is what is asked for."""
     paced: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the epochs after which all samples count. The published gate opens over 500 epochs; in the few epochs here
+    """Share of the epochs after which all samples count. The published gate opens over 500 epochs; in the few here
     it would keep the yields of a crop far from the scalers' mean, such as corn's, shut out to the end."""
     spin_up_years: Annotated[int, Field(ge=0)] = 2
     hidden: Annotated[int, Field(ge=2, multiple_of=2)] = 64

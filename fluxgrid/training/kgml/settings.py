@@ -90,7 +90,9 @@ class KGMLSettings:
     towers: StepSettings = StepSettings(120, 30, 5e-4, 1000, "step", 30, 0.6)
     """Step 5: Ra, Rh and NEE at towers."""
     pacing: Pacing = Pacing()
-    """Of steps 1 and 3."""
+    """Of step 1."""
+    yield_pacing: Pacing = Pacing(growth=1.3)
+    """Of step 3."""
     tolerance: Annotated[float, Field(ge=0)] = 0.01
     """Share of Ra + Rh by which the mass balance may be open."""
     balance_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fluxgrid.files import atomic_folder
+from fluxgrid.models.spec import NUMERICS_VERSION
 from fluxgrid.provenance import digest
+from fluxgrid.simulation import world_digest
 from fluxgrid.training.kgml.descent import Report, StepHistory
 
 
@@ -30,7 +32,8 @@ class Stages:
     def __init__(self, folder: Path | None = None, report: Report = lambda _: None):
         self.folder, self.report = folder, report
         self.histories: list[StepHistory] = []
-        self._before = ""
+        # weights of another world, or of other arithmetic, are other weights
+        self._before = digest(world_digest(), str(NUMERICS_VERSION))
 
     def run(self, name: str, module: nn.Module, key: object, train: Callable[[], StepHistory]) -> StepHistory:
         """Train a module, or give it the weights it was trained to before.

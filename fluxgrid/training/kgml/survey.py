@@ -92,9 +92,10 @@ def learn_yields(
 
     Notes
     -----
-    Three terms of equal weight: half the self-paced squared errors of corn and of soybean (z-scores of the synthetic
-    set), the slopes by which the yield falls where GPP, year or soil carbon rise, and yields outside 0 to half the
-    year's GPP (g m-2). Without a budget the slopes are tested before each batch over their whole grids.
+    Three terms, none weighed: the self-paced squared errors, mean over both crops (z-scores of the synthetic set), and
+    yields outside 0 to half the year's GPP (g m-2), at every year of a batch; and by an optimiser step of its own
+    before a batch the slopes by which the yield falls where GPP, year or soil carbon rise. Without a budget these are
+    tested before each batch over their whole grids.
     """
     begun, step = time.perf_counter(), settings.yields
     track = make_track(survey.fields, network, settings.held_years, settings.seed)
@@ -120,14 +121,14 @@ def learn_yields(
             errors = _county_errors(grain, corn, owner, observed[some][:, year])
             if len(errors):
                 gpp = (part.z[:, days, GPP] * network.features[1, GPP] + network.features[0, GPP]).sum(dim=1)
-                yield 0.5 * paced(errors, threshold) + yield_bounds(network.physical("yield", grain), gpp)
+                yield paced(errors, threshold) + yield_bounds(network.physical("yield", grain), gpp)
 
     def epoch_loss(epoch: int) -> float:
         found = []
         for number, some in enumerate(used[torch.randperm(len(used), generator=generator)].split(step.batch)):
             if settings.budget is None or number % settings.budget.every == 0:
                 descent.step(_slopes(network, tested, settings, generator))
-            for loss in losses(some.sort().values, settings.pacing.threshold(epoch)):
+            for loss in losses(some.sort().values, settings.yield_pacing.threshold(epoch)):
                 found.append(descent.step(loss))
         return float(np.mean(found))
 

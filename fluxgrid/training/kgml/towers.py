@@ -21,9 +21,11 @@ from fluxgrid.data.crop_inputs import (
     crop_features,
 )
 from fluxgrid.data.kgml import KGML_YEAR_DAYS
+from fluxgrid.data.records import site_inputs
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.errors import TableError
 from fluxgrid.models.kgml_ag import KGMLAg
+from fluxgrid.training.kgml.cells import MOSAIC_INPUTS
 from fluxgrid.training.kgml.descent import Descent, Report, StepHistory, descend
 from fluxgrid.training.kgml.losses import balance, correlation, determination
 from fluxgrid.training.kgml.responses import RARER, Curves, fields_for_responses, grid_of, respond, spin_up_of
@@ -39,11 +41,11 @@ _LEAST_SOC = 0.99
 
 @dataclass(frozen=True, eq=False)
 class TowerYears:
-    """Towers on cropland, whole years of 365 days; shorter records end in years without observations."""
+    """Towers on cropland, whole years of 365 days; shorter records go on in years without observations."""
 
     ids: tuple[str, ...]
     features: np.ndarray
-    """Inputs of KGML-ag, (n, Y * 365, 19), float32, physical units; NaN after the record's end."""
+    """Inputs of KGML-ag, (n, Y * 365, 19), float32, physical units; after the record's end its years once more."""
     reco: np.ndarray
     """Observed, (n, Y * 365), g m-2 d-1; NaN where it is not."""
     nee: np.ndarray
@@ -91,11 +93,12 @@ def tower_years(sites: Sites, gpp_of: Callable[[Site], np.ndarray], *, tower_gpp
     longest = max(len(row[1]) for row in rows)
 
     def padded(values: np.ndarray) -> np.ndarray:
-        extra = [(0, longest - len(values)), *[(0, 0)] * (values.ndim - 1)]
-        return np.pad(values.astype(np.float32), extra, constant_values=np.nan)
+        return np.pad(values.astype(np.float32), (0, longest - len(values)), constant_values=np.nan)
 
-    ids, *columns = zip(*rows, strict=True)
-    features, reco, nee = (np.stack([padded(values) for values in column]) for column in columns)
+    ids, inputs, *fluxes = zip(*rows, strict=True)
+    # years of its own, not of nothing: the spin-up may be longer than the record
+    features = np.stack([np.resize(each.astype(np.float32), (longest, each.shape[1])) for each in inputs])
+    reco, nee = (np.stack([padded(values) for values in flux]) for flux in fluxes)
     return TowerYears(tuple(ids), features, reco, nee)
 
 
@@ -113,7 +116,8 @@ def _tower(
     reco, nee = (series[name].to_numpy(np.float64) for name in ("reco", "nee"))
     if tower_gpp:
         gpp = np.where(np.isfinite(reco - nee), reco - nee, gpp)
-    forcings = {name: series[name].to_numpy(np.float64)[None] for name in CROP_FORCINGS[:-1]}
+    filled = site_inputs(site, "daily", MOSAIC_INPUTS).dynamic  # by the rule of maps
+    forcings = {name: filled[name].T.astype(np.float64) for name in CROP_FORCINGS[:-1]}
     forcings["calendar_year"] = days.year.to_numpy(np.float64)[None]
     statics = {name: np.array([site.statics[name]]) for name in CROP_STATICS}
     features = crop_features(forcings, statics, np.where(corn, CORN_CODE, SOYBEAN_CODE)[None], gpp[None])[0]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE, GPP
+from fluxgrid.data.crop_inputs import CORN_CODE, CROP_TYPE, GPP, YEAR
 from fluxgrid.models import Sizes
 from fluxgrid.models.crop_mosaic import ANNUAL, DYNAMIC, FLUXES, PARTS, STATIC, CropMosaic, CropMosaicConfig
 from fluxgrid.training.kgml.cells import fit_mosaic_scaler, observe_cells, set_mosaic_scales
@@ -110,6 +110,14 @@ def test_a_satellite_is_read_as_it_is(make_mosaic, cells, scaler):
     found = driver_gpp(make_mosaic(gpp="satellite"), scaler, LATITUDE, LONGITUDE, cells.time)
     for gpp in found:
         np.testing.assert_array_equal(gpp, cells.inputs.dynamic["gpp_satellite"].T)
+
+
+def test_fields_that_stand_nowhere_keep_their_own_gpp(scaler, make_mosaic, grown):
+    nowhere = np.full(len(grown), np.nan)
+    fields = replace(grown, latitude=nowhere, longitude=nowhere)
+    driven = with_driver(fields, make_mosaic(year="held"), scaler)
+    np.testing.assert_array_equal(driven.features[..., GPP], grown.features[..., GPP])
+    assert np.unique(driven.features[..., YEAR]).size == 1
 
 
 def test_fields_read_the_gpp_of_the_crop_that_stands_on_them(make_mosaic, scaler, monkeypatch):

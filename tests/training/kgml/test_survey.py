@@ -83,7 +83,7 @@ def held_out(network, survey: Survey, counties: list[int]) -> float:
             grains += network.physical("yield", result.grain[rows]).tolist()
             limits += (0.5 * survey.fields.features[rows][:, days, GPP].sum(axis=1)).tolist()
         bounds = [max(g - top, 0) for g, top in zip(grains, limits, strict=True)], [max(-g, 0) for g in grains]
-        losses.append(0.5 * np.mean(errors) + np.mean(bounds[0]) + np.mean(bounds[1]))
+        losses.append(np.mean(errors) + np.mean(bounds[0]) + np.mean(bounds[1]))
     return float(np.mean(losses))
 
 
@@ -131,7 +131,7 @@ def test_counties_that_publish_nothing_neither_teach_nor_choose(network, survey)
 def test_hard_counties_wait(network, survey):
     """With a threshold below all errors nothing is learnt from yields; bounds and slopes hold already."""
     before = deepcopy(network)
-    waiting = replace(SETTINGS, pacing=Pacing(1e-9), yields=replace(FEW, epochs=1))
+    waiting = replace(SETTINGS, yield_pacing=Pacing(1e-9), yields=replace(FEW, epochs=1))
     history = learn_yields(network, survey, waiting)
     assert history.train == pytest.approx((0.0,), abs=1e-6)
     learn_yields(before, survey, replace(SETTINGS, yields=replace(FEW, epochs=1)))

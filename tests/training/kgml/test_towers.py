@@ -59,8 +59,9 @@ def test_whole_years_count_without_the_last_day_of_leap_years(sites):
     np.testing.assert_array_equal(towers.reco[0], one.loc[days, "reco"])
     np.testing.assert_array_equal(towers.nee[0], one.loc[days, "nee"])
     np.testing.assert_array_equal(towers.reco[1, :365], two.loc["2016-01-01":"2016-12-30", "reco"])
-    for values in (towers.reco, towers.nee, towers.features[..., 0]):
+    for values in (towers.reco, towers.nee):
         assert np.isnan(values[1, 365:]).all()
+    np.testing.assert_array_equal(towers.features[1, 365:], towers.features[1, :365])
     tmax = CROP_FEATURES.index("TMAX_AIR")
     np.testing.assert_allclose(towers.features[0, :, tmax], one.loc[days, "tmax"], rtol=1e-6)
     assert (towers.features[0, 365:, CROP_FEATURES.index("Year")] == 2016).all()
