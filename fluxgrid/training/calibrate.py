@@ -24,6 +24,8 @@ from fluxgrid.models.network import Network, Taps
 Report = Callable[[str], None]
 _AT_ONCE = 64
 """Rows run together."""
+_WHOLE = 0.95
+"""Least part of the record's longest year that is a whole one."""
 _TINY = 1e-9
 """Least variance that is divided by."""
 
@@ -114,6 +116,8 @@ class Passed:
     place: Tensor
     ran: Tensor
     """Whether a row has the day, (n, days) of bool: shorter records end earlier."""
+    year: Tensor
+    """Running number of the calendar year within the record, (n, days); below 0 outside of whole years."""
 
     @property
     def days(self) -> int:
@@ -178,7 +182,7 @@ def join_passes(parts: Sequence[Passed]) -> Passed:
     """Return passes of different rows as one."""
     longest = max(part.days for part in parts)
 
-    def joined(rows: Sequence[Tensor], axis: int, fill: float | bool) -> Tensor:
+    def joined(rows: Sequence[Tensor], axis: int, fill: float) -> Tensor:
         padded = []
         for row in rows:
             shape = list(row.shape)
@@ -189,10 +193,16 @@ def join_passes(parts: Sequence[Passed]) -> Passed:
     first = parts[0]
     hidden = {tap: joined([part.taps.hidden[tap] for part in parts], 2, 0.0) for tap in first.taps.hidden}
     context = {name: joined([part.taps.context[name] for part in parts], -1, 0.0) for name in first.taps.context}
-    fluxes = {name: joined([part.fluxes[name] for part in parts], 1, torch.nan) for name in first.fluxes}
+    names = list(dict.fromkeys(name for part in parts for name in part.fluxes))
+    unknown = [torch.full(part.ran.shape, torch.nan) for part in parts]
+    fluxes = {
+        name: joined([part.fluxes.get(name, none) for part, none in zip(parts, unknown, strict=True)], 1, torch.nan)
+        for name in names
+    }
     state, place = (torch.cat(rows) for rows in zip(*((p.taps.state, p.place) for p in parts), strict=True))
     ran = joined([part.ran for part in parts], 1, False)
-    return Passed(Taps(hidden, context, state), fluxes, place, ran)
+    year = joined([part.year for part in parts], 1, -1)
+    return Passed(Taps(hidden, context, state), fluxes, place, ran, year)
 
 
 @torch.no_grad()
@@ -219,7 +229,15 @@ def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: in
     state = torch.cat([part.state for part in parts])
     fluxes = {name: values[:, kept] for name, values in evidence.fluxes.items()}
     ran = torch.ones(len(evidence.place), len(kept), dtype=torch.bool)
-    return Passed(Taps(hidden, context, state), fluxes, evidence.place, ran)
+    year = _whole_years(evidence.years)[kept].expand(len(evidence.place), -1)
+    return Passed(Taps(hidden, context, state), fluxes, evidence.place, ran, year)
+
+
+def _whole_years(years: Sequence[slice]) -> Tensor:
+    """Return the running number of each day's year, (T,); -1 in years cut short at an end of the record."""
+    lengths = [days.stop - days.start for days in years]
+    whole = [number if length >= _WHOLE * max(lengths) else -1 for number, length in enumerate(lengths)]
+    return torch.tensor(whole).repeat_interleave(torch.tensor(lengths))
 
 
 def _chunks(n: int) -> Sequence[Tensor]:

@@ -23,7 +23,6 @@ def bandwidth_of(
     heads: Heads,
     outputs: Sequence[str],
     passed: Passed,
-    years: np.ndarray,
     places: CalibratedPlaces,
     grid: BandwidthGrid = DEFAULT_GRID,
     groups: Sequence[str] | None = None,
@@ -37,8 +36,7 @@ def bandwidth_of(
     outputs : sequence of str
         Names of the network's outputs.
     passed : Passed
-    years : ndarray, (days,)
-        Calendar year of each day kept, or any label of the periods whose means count.
+        Whose whole calendar years count.
     places : CalibratedPlaces
         Of the heads.
     grid : BandwidthGrid
@@ -52,11 +50,11 @@ def bandwidth_of(
     table : DataFrame
         Every combination with its error relative to the global model.
     """
-    truth = _means(_compared(named_known(passed.fluxes)), years)
+    truth = _means(_compared(named_known(passed.fluxes)), passed.year)
     scale = {name: value**0.5 for name, value in spreads([truth]).items()}
-    said = [_stack(_said(heads, None, outputs, passed, years), scale)]
+    said = [_stack(_said(heads, None, outputs, passed), scale)]
     for place in range(heads.places):
-        said.append(_stack(_said(heads, place, outputs, passed, years), scale))
+        said.append(_stack(_said(heads, place, outputs, passed), scale))
     known = _stack(truth, scale)
     rows = [passed.place == place for place in range(heads.places)]
     errors = PlaceErrors.from_outputs(
@@ -78,22 +76,23 @@ def _compared(fluxes: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: fluxes[name] for name in COMPARED if name in fluxes}
 
 
-def _said(
-    heads: Heads, place: int | None, outputs: Sequence[str], passed: Passed, years: np.ndarray
-) -> dict[str, Tensor]:
+def _said(heads: Heads, place: int | None, outputs: Sequence[str], passed: Passed) -> dict[str, Tensor]:
     """Return the means that one head, or the global model, gives at all rows."""
     who = None if place is None else torch.full_like(passed.place, place)
     guess = named(outputs_of(heads.network, None if place is None else heads, passed, who), outputs)
     known = named_known(passed.fluxes)
     # days that nobody observed do not count in either mean
     seen = {n: torch.where(torch.isfinite(known[n]), guess[n], torch.nan) for n in COMPARED if n in known}
-    return _means(seen, years)
+    return _means(seen, passed.year)
 
 
-def _means(fluxes: dict[str, Tensor], years: np.ndarray) -> dict[str, Tensor]:
+def _means(fluxes: dict[str, Tensor], year: Tensor) -> dict[str, Tensor]:
     """Return means over each year, (n, Y); NaN where no day is known."""
-    labels = [torch.from_numpy(years == year) for year in np.unique(years)]
-    return {name: torch.stack([v[:, own].nanmean(dim=1) for own in labels], dim=1) for name, v in fluxes.items()}
+    own = [year == number for number in range(int(year.max()) + 1)]
+    return {
+        name: torch.stack([torch.where(days, values, torch.nan).nanmean(dim=1) for days in own], dim=1)
+        for name, values in fluxes.items()
+    }
 
 
 def _stack(means: dict[str, Tensor], scale: dict[str, float]) -> np.ndarray:

@@ -153,17 +153,17 @@ def make_calibration(
     if not places:
         message = f"None of the {len(used)} sites of {sites.source} stands in a US state, so there is no state to fit."
         raise TableError(message)
-    evidence, rows = evidence_at(used, checkpoint.spec.inputs, checkpoint.scaler, checkpoint.spec.step, owner)
+    evidence = evidence_at(used, checkpoint.spec.inputs, checkpoint.scaler, checkpoint.spec.step, owner)
     settings = replace(config.fit, spin_up_years=checkpoint.spec.spin_up_years)
     report(f"Calibrating {len(places)} places ({config.name}, {settings.kind}) on {len(used)} sites")
     outputs = checkpoint.spec.fluxes
     fitted = calibrate(network, outputs, evidence, settings, report)
-    placed = _placed(places, owner, used, checkpoint.spec.inputs)
+    placed = _placed(places, owner, used, checkpoint.spec.inputs, config.places == "state")
     table = None
     if config.places == "site":
         if settings.kind in ONE_PASS and len(places) > 2:
             passed = pass_all(network, evidence, settings.spin_up_years, settings.stride)
-            bandwidth, table = bandwidth_of(fitted.heads, outputs, passed, rows(settings.stride), placed)
+            bandwidth, table = bandwidth_of(fitted.heads, outputs, passed, placed)
             best = table[table["chosen"]].iloc[0]
             report(f"bandwidth {bandwidth}: error {best['relative']:.3f} of the global model's at places left out")
         else:
@@ -192,13 +192,16 @@ def _usable(site: Site, spec: InputSpec) -> bool:
     """Return whether a site can be used."""
     forced = all(name in site.series and site.series[name].notna().any() for name in spec.forcings)
     known = all(np.isfinite(site.statics.get(name, np.nan)) for name in (*spec.static, *spec.classes))
-    return forced and known and any(site.series[name].notna().any() for name in _known(site))
+    return forced and known and bool(_known(site))
 
 
 def _known(site: Site) -> tuple[str, ...]:
     """Return the fluxes of a site that others do not follow from."""
-    names = ("gpp", "ra", "rh") if {"ra", "rh"} <= set(site.series) else ("gpp", "reco", "nee")
-    return tuple(name for name in names if name in site.series)
+    seen = {
+        name for name in ("gpp", "ra", "rh", "reco", "nee") if name in site.series and site.series[name].notna().any()
+    }
+    names = ("gpp", "ra", "rh") if {"ra", "rh"} <= seen else ("gpp", "reco", "nee")
+    return tuple(name for name in names if name in seen)
 
 
 def _states(sites: Sites) -> tuple[list[str], np.ndarray]:
@@ -216,13 +219,15 @@ def _groups(sites: Sites) -> tuple[list[str], np.ndarray]:
     return [labels[group] for group in names], np.array([names.index(group) for group in groups])
 
 
-def _placed(names: Sequence[str], owner: np.ndarray, sites: Sites, spec: InputSpec) -> CalibratedPlaces:
+def _placed(
+    names: Sequence[str], owner: np.ndarray, sites: Sites, spec: InputSpec, are_states: bool
+) -> CalibratedPlaces:
     """Return where places stand, on the ground and in climate: means over their sites."""
     climate = [name for name in CLIMATE if name in spec.forcings]
     where = np.array([(site.latitude, site.longitude) for site in sites])
     normals = np.array([[_normal(site, name) for name in climate] for site in sites]).reshape(len(where), -1)
     mean = np.stack([np.column_stack([where, normals])[owner == place].mean(axis=0) for place in range(len(names))])
-    codes = tuple(names) if all(len(name) == 2 for name in names) else ("",) * len(names)
+    codes = tuple(names) if are_states else ("",) * len(names)
     return CalibratedPlaces(
         tuple(names), mean[:, 0], mean[:, 1], mean[:, 2:], tuple(climate), climate_scale(mean[:, 2:]), codes
     )
@@ -237,10 +242,8 @@ def _normal(site: Site, name: str) -> float:
     return float(series[whole].mean())
 
 
-def evidence_at(
-    sites: Sites, spec: InputSpec, scaler: Scaler, step: Step, owner: np.ndarray
-) -> tuple[list[Evidence], Callable[[int], np.ndarray]]:
-    """Return sites as evidence, those of the same days together, and a function that gives the years of kept days.
+def evidence_at(sites: Sites, spec: InputSpec, scaler: Scaler, step: Step, owner: np.ndarray) -> list[Evidence]:
+    """Return sites as evidence, those of the same days together, the longest records first.
 
     Parameters
     ----------
@@ -254,18 +257,14 @@ def evidence_at(
     Returns
     -------
     evidence : list of Evidence
-    years : callable
-        Takes the stride and returns the running number of the year, within the record, of each kept day.
     """
     spans: dict[tuple, list[int]] = {}
     for number, site in enumerate(sites):
         if owner[number] >= 0:
             spans.setdefault((site.series.index[0], len(site.series)), []).append(number)
     listed = list(sites)
-    # records of one length are laid side by side; the longest says how days are numbered
     order = sorted(spans, key=lambda span: -span[1])
-    evidence = [_evidence([listed[i] for i in spans[span]], owner[spans[span]], spec, scaler, step) for span in order]
-    return evidence, lambda stride: (np.arange(order[0][1]) // (365 if step == "daily" else 12))[::stride]
+    return [_evidence([listed[i] for i in spans[span]], owner[spans[span]], spec, scaler, step) for span in order]
 
 
 def _evidence(sites: Sequence[Site], owner: np.ndarray, spec: InputSpec, scaler: Scaler, step: Step) -> Evidence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from fluxgrid.training import calibrate as module
 from fluxgrid.training.calibrate import (
     CalibrationSettings,
     Evidence,
+    _whole_years,
     calibrate,
     named,
     outputs_of,
@@ -231,6 +233,15 @@ def test_records_of_other_lengths_are_one_pass_and_end_in_days_nothing_is_known_
     expected = run_years(network, *short, YEARS[:1])[:, ::2]
     with torch.no_grad():
         torch.testing.assert_close(outputs_of(network, None, passed)[2:, :10], expected)
+    assert passed.ran.sum(dim=1).tolist() == [21, 21, 10]
+    assert passed.year.tolist() == [[0] * 10 + [1] * 11] * 2 + [[0] * 10 + [-1] * 11]
+
+
+def test_years_cut_short_are_none():
+    lengths = [100, 365, 366, 365, 30]
+    cuts = np.cumsum([0, *lengths])
+    years = _whole_years([slice(int(a), int(b)) for a, b in pairwise(cuts)])
+    assert years.tolist() == [-1] * 100 + [1] * 365 + [2] * 366 + [3] * 365 + [-1] * 30
 
 
 def test_reco_and_nee_follow_where_they_can():

@@ -53,7 +53,7 @@ def caught(monkeypatch, heads, passed, groups=None) -> dict:
 
     monkeypatch.setattr(carry, "choose_bandwidth", choose)
     where = places(np.linspace(38, 46, PLACES))
-    carry.bandwidth_of(heads, OUTPUTS, passed, YEARS, where, GRID, groups)
+    carry.bandwidth_of(heads, OUTPUTS, passed, where, GRID, groups)
     return seen
 
 
@@ -105,7 +105,7 @@ def test_heads_of_like_neighbours_carry_and_those_of_unlike_ones_do_not(case, al
         value.copy_(0.3 * sign[:, None] if name.endswith("_c") else torch.zeros_like(value))
     truth = outputs_of(heads.network, heads, passed)
     passed.fluxes.update({name: truth[..., i] for i, name in enumerate(OUTPUTS)})
-    bandwidth, table = carry.bandwidth_of(heads, OUTPUTS, passed, YEARS, where, GRID)
+    bandwidth, table = carry.bandwidth_of(heads, OUTPUTS, passed, where, GRID)
     assert len(table) == 6
     best = table[table["chosen"]]
     assert len(best) == 1

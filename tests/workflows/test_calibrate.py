@@ -147,7 +147,7 @@ def test_evidence_is_what_the_network_reads_and_the_sites_saw(checkpoint, sites)
     holes.loc["2015-05-03", "shortwave"] = np.nan
     holes.loc["2016-08-01":"2016-08-04", "rh"] = np.nan
     mixed = changed(sites, {"series": holes}, {"series": sites.sites[1].series.loc["2016":]}, {})
-    evidence, years = evidence_at(mixed, spec, scaler, "daily", np.array([1, 0, -1]))
+    evidence = evidence_at(mixed, spec, scaler, "daily", np.array([1, 0, -1]))
     assert [part.place.tolist() for part in evidence] == [[1], [0]]
     long, short = evidence
     assert long.years == (slice(0, 365), slice(365, 731))
@@ -164,17 +164,32 @@ def test_evidence_is_what_the_network_reads_and_the_sites_saw(checkpoint, sites)
     np.testing.assert_array_equal(short.dynamic, dynamic)
     np.testing.assert_array_equal(short.static, static)
     assert torch.isfinite(long.dynamic).all()
-    # labels of years on the days kept, of the longest record
-    assert np.bincount(years(10)).tolist() == [37, 36, 1]
-    assert len(years(7)) == len(range(0, 731, 7))
 
 
 def test_towers_without_ra_and_rh_bring_what_they_have(checkpoint, sites):
     towers = changed(sites, *({"series": site.series.drop(columns=["ra", "rh"])} for site in sites))
-    evidence, _ = evidence_at(towers, checkpoint.spec.inputs, checkpoint.scaler, "daily", np.arange(3))
+    evidence = evidence_at(towers, checkpoint.spec.inputs, checkpoint.scaler, "daily", np.arange(3))
     assert set(evidence[0].fluxes) == {"gpp", "reco", "nee"}
     made = make_calibration(checkpoint, towers, HeadsConfig(name="neighbourhood", fit=FEW))
     assert made.loss[1] <= made.loss[0] * 1.1
+
+
+def test_records_that_know_other_fluxes_are_fitted_together(checkpoint, sites):
+    """One site brings Ra and Rh, one empty columns of them, and one of another length RECO and NEE alone."""
+    empty = sites.sites[1].series.assign(ra=np.nan, rh=np.nan)
+    short = sites.sites[2].series.loc["2016":].drop(columns=["ra", "rh", "gpp"])
+    mixed = changed(sites, {}, {"series": empty}, {"series": short})
+    evidence = evidence_at(mixed, checkpoint.spec.inputs, checkpoint.scaler, "daily", np.arange(3))
+    assert [set(part.fluxes) for part in evidence] == [{"gpp", "ra", "rh", "reco", "nee"}, {"reco", "nee"}]
+    made = make_calibration(checkpoint, mixed, HeadsConfig(name="neighbourhood", fit=FEW))
+    moved = sum(value.detach().abs().flatten(1).sum(dim=1) for value in made.calibration.heads.phi.values())
+    assert (moved > 0).all(), "every place has learnt from what it knows"
+
+
+def test_sites_with_names_of_two_letters_are_no_states(checkpoint, sites):
+    named = changed(sites, *({"id": name, "group": name} for name in ("IA", "ZZ", "QQ")))
+    made = make_calibration(checkpoint, named, HeadsConfig(name="neighbourhood", fit=FEW))
+    assert made.calibration.places.states == ("", "", "")
 
 
 def test_sites_that_lack_an_input_or_every_flux_cannot_be_used(checkpoint, sites):
