@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from fluxgrid.config_kgml import ExperimentConfig, VariantConfig
-from fluxgrid.errors import ConfigError, itemise
+from fluxgrid.errors import ConfigError, OutputExists, itemise
 from fluxgrid.files import check_writable, write_text
 from fluxgrid.provenance import git_commit, now
 from fluxgrid.simulation import WORLD_VERSION, world_digest
@@ -74,6 +74,8 @@ def experiment(config: ExperimentConfig, kind: Kind, jobs: int = 1, report: Repo
     ------
     ConfigError
         If the configuration does not fit, or a run diverges.
+    OutputExists
+        If the folder holds the tables of other settings; more seeds, shares or regimes of the same replace them.
     OutputError
         If results cannot be written.
     """
@@ -81,10 +83,24 @@ def experiment(config: ExperimentConfig, kind: Kind, jobs: int = 1, report: Repo
     folder = Path(config.out).expanduser()
     for target in (folder, runs[0].folder):
         check_writable(target)
+    _check_door(folder / f"{kind}.json", config)
     results = carry_out_all(runs, jobs, report)
     outcome = _outcome(kind, config, results, folder)
     _write(outcome, _numbers(outcome))
     return outcome
+
+
+def _check_door(path: Path, config: ExperimentConfig) -> None:
+    """Refuse a folder whose tables are of other settings: they would be lost."""
+    if not path.is_file():
+        return
+    stored, own = json.loads(path.read_text(encoding="utf-8"))["config"], config.model_dump(mode="json")
+    if changed := [key for key in ("settings", "variants", "groups", "share_state") if stored.get(key) != own[key]]:
+        message = (
+            f"{path} holds an experiment with other {', '.join(changed)}. Choose another folder (out=...), or remove "
+            "the file first; the runs may stay and are used again where they fit."
+        )
+        raise OutputExists(message)
 
 
 def _outcome(kind: Kind, config: ExperimentConfig, results: Sequence[Result], folder: Path) -> Outcome:

@@ -130,8 +130,6 @@ def fit_towers(
     reference: Track,
     settings: KGMLSettings,
     report: Report = lambda _: None,
-    *,
-    from_scratch: bool = False,
 ) -> StepHistory:
     """Step 5: train Ra, Rh and NEE on towers, one optimiser step per epoch through all years of all of them.
 
@@ -144,8 +142,6 @@ def fit_towers(
         Fields of the process model at which responses are tested.
     settings : KGMLSettings
     report : callable
-    from_scratch : bool
-        Train all parts at one rate and hold to no earlier responses: a model of the towers alone, to compare with.
 
     Returns
     -------
@@ -163,22 +159,21 @@ def fit_towers(
     held = counts if counts.all() else ~counts  # records too short to hold a year back
     fast = (network.ra, network.ra_head, network.nee, network.nee_head)
     slow = (network.rh, network.rh_head)
-    network.requires_grad_(from_scratch)
+    network.requires_grad_(False)
     for part in (*fast, *slow):
         part.requires_grad_(True)
     quick, careful = ([p for part in parts for p in part.parameters()] for parts in (fast, slow))
-    groups = [(list(network.parameters()), 1.0)] if from_scratch else [(quick, 1.0), (careful, settings.rh_rate)]
-    descent = Descent(groups, step)
+    descent = Descent([(quick, 1.0), (careful, settings.rh_rate)], step)
     generator = torch.Generator().manual_seed(settings.seed)
     tested = fields_for_responses(reference, settings.budget, settings.seed)
-    curves = None if from_scratch else _Consistency(network, tested, settings)
+    curves = _Consistency(network, tested, settings)
 
     def loss_on(days: Tensor, seasonal: bool) -> Tensor:
         gpp, ra, rh, nee = _physical(network, z, towers, settings.spin_up_years)
         return _tower_loss(gpp, ra, rh, nee, seen, days, settings, seasonal)
 
     def epoch_loss(epoch: int) -> float:
-        if epoch and curves:
+        if epoch:
             for name in curves.drawn(generator):
                 descent.step(curves.loss(name))
         return descent.step(loss_on(counts, seasonal=True))

@@ -169,13 +169,6 @@ def test_ra_rh_and_nee_learn_and_rh_more_slowly(network, towers, reference):
     assert moved["rh_head.weight"] == pytest.approx(SETTINGS.rh_rate * moved["ra_head.weight"], rel=0.1)
 
 
-def test_from_scratch_everything_learns(network, towers, reference):
-    before = dict(deepcopy(network).named_parameters())
-    fit_towers(network, towers, reference, replace(SETTINGS, towers=replace(FEW, epochs=1)), from_scratch=True)
-    moved = {name for name, value in network.named_parameters() if not torch.equal(value, before[name])}
-    assert {name.split(".")[0] for name in moved} > {"basis", "attention", "grain", "rh", "nee"}
-
-
 def test_a_day_before_which_nothing_is_known_teaches_through_the_state(network, towers, reference):
     """Only the last year of the first tower is known: its loss reaches the first year's inputs."""
     late = replace(towers, reco=towers.reco.copy(), nee=towers.nee.copy())
