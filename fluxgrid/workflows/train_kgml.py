@@ -60,7 +60,7 @@ def train_kgml(config: KGMLConfig, report: Report = lambda _: None) -> TrainOutc
         "commit": git_commit(),
         "versions": versions(),
         "world": {"version": WORLD_VERSION, "digest": world_digest()},
-        "seconds": round(sum(each.seconds for each in (*stages.histories, *made)), 1),
+        "seconds": round(sum(h.seconds for h in stages.histories) + sum(m.seconds for m in made), 1),
         "steps": [asdict(history) for history in stages.histories],
         "towers": describe(towers) if towers else None,
         "calibrations": [made_row(row) for row in made],
