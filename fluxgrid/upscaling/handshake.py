@@ -72,7 +72,7 @@ def shake_hands(
         raise IncompatibleCube(itemise(f"The cube and the model {spec.name!r} do not fit", problems))
     segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years)
     rows, cols = grid_of(cube).window(grid)
-    warnings = _warnings(cube, spec, segments)
+    warnings = _warnings(cube, spec, segments, time[wanted[0]])
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
 
 
@@ -121,7 +121,7 @@ def _cut(cube: xr.Dataset, region: Region, problems: list[str]) -> Grid | None:
         return None
 
 
-def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...]) -> tuple[str, ...]:
+def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], first: pd.Timestamp) -> tuple[str, ...]:
     """Return what is allowed but should be known."""
     warnings = []
     day = cube.attrs.get("day_definition")
@@ -132,5 +132,12 @@ def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...]) 
         warnings.append(
             f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: the first "
             f"{recycled[0]} steps of the period are run once more, and its first year carries the flag 'filled'."
+        )
+    if spec.whole_year_from is not None and first.day_of_year != 1:
+        warnings.append(
+            f"The period begins on {first:%Y-%m-%d}, inside a year. What the model takes from whole years (residue after "
+            f"the harvest, yield) knows this year from that day on only: its RH stays provisional from day "
+            f"{spec.whole_year_from + 1} on, and that of the year after starts from it (a few per cent). Begin on 1 January "
+            "(--start) to avoid it."
         )
     return tuple(warnings)

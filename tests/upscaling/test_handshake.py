@@ -86,3 +86,11 @@ def test_days_that_begin_elsewhere_are_told(cube):
     assert agreed.warnings == (
         "A day of the cube is in UTC, of the model in local standard time: days differ by hours.",
     )
+
+
+def test_a_model_of_whole_years_tells_of_a_period_that_begins_inside_one(cube):
+    spec = replace(SPEC, whole_year_from=298)
+    assert shake_hands(cube, spec, REGION, day("2019-01-01"), None).warnings == ()
+    (warning,) = shake_hands(cube, spec, REGION, day("2019-06-01"), None).warnings
+    assert "begins on 2019-06-01, inside a year" in warning
+    assert "from day 299 on" in warning
