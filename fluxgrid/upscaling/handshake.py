@@ -135,9 +135,9 @@ def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], 
         )
     if spec.whole_year_from is not None and first.day_of_year != 1:
         warnings.append(
-            f"The period begins on {first:%Y-%m-%d}, inside a year. What the model takes from whole years (residue after "
-            f"the harvest, yield) knows this year from that day on only: its RH stays provisional from day "
-            f"{spec.whole_year_from + 1} on, and that of the year after starts from it (a few per cent). Begin on 1 January "
-            "(--start) to avoid it."
+            f"The period begins on {first:%Y-%m-%d}, inside a year. What the model takes from whole years (residue "
+            "after the harvest, yield) knows this year from that day on only: its RH stays provisional from day "
+            f"{spec.whole_year_from + 1} on, and that of the year after starts from it (a few per cent). Begin on "
+            "1 January (--start) to avoid it."
         )
     return tuple(warnings)
