@@ -11,6 +11,7 @@ import torch
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import load_checkpoint
 from fluxgrid.models.crop_mosaic import CropMosaic
+from fluxgrid.training.kgml.cover import hold_year
 
 Runner = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
@@ -29,7 +30,7 @@ def native_runner(checkpoint: str) -> Runner:
         Takes features (n, T, 19), float32, physical units in the order of `fluxgrid.data.kgml.KGML_FEATURES`, and the
         calendar year of each day (T,). Returns ``ra``, ``rh``, ``nee`` (n, T), g m-2 d-1 with Ra, Rh <= 0 (not
         clipped), and ``yield`` (n, runs of equal years), g m-2. Years follow each other from a state of zero; put those
-        of a spin-up in front.
+        of a spin-up in front. A model that holds the year reads its own, as on maps.
 
     Raises
     ------
@@ -40,12 +41,13 @@ def native_runner(checkpoint: str) -> Runner:
     if not isinstance(loaded.model, CropMosaic):
         message = f"{checkpoint!r} is {loaded.spec.kind}, not kgml_ag. Train one with `fluxgrid train train_default`."
         raise ConfigError(message)
-    network = loaded.model.crop
+    mosaic, network = loaded.model, loaded.model.crop
 
     @torch.inference_mode()
     def run(features: np.ndarray, years: np.ndarray) -> dict[str, np.ndarray]:
         """Run year after year."""
-        z = network.scale(torch.from_numpy(np.ascontiguousarray(features, np.float32)))
+        given = hold_year(np.ascontiguousarray(features, np.float32), mosaic)
+        z = network.scale(torch.from_numpy(given))
         state = z.new_zeros(len(z), network.state_size)
         cuts = [0, *(np.flatnonzero(np.diff(years)) + 1).tolist(), len(years)]
         rows: dict[str, list[torch.Tensor]] = {"ra": [], "rh": [], "nee": [], "yield": []}

@@ -42,6 +42,9 @@ def run(features, years):
     starts = np.flatnonzero(np.diff(years, prepend=0))
     assert years[starts].tolist() == [2000, 2001, 2000, 2001, 2002, 2003]
     gpp = features[:, :, 8]
+    corn = features[:, :, 7] == 1  # each rotation turns with the year
+    assert (corn[0] == (years % 2 == 0)).all()
+    assert (corn[1] == (years % 2 == 1)).all()
     counts = np.tile(np.arange(len(starts)), (len(features), 1))
     return {"ra": -0.5 * gpp, "rh": np.full_like(gpp, -1.0), "nee": 1.5 - 0.5 * gpp, "yield": counts}
 
