@@ -19,9 +19,6 @@ from fluxgrid.errors import TableError, itemise
 from fluxgrid.files import atomic_path
 from fluxgrid.sources.kgml_layout import OUTPUTS, Layout, known_names, layout_problems, to_layout
 
-MOST_MISSING = 0.1
-"""Largest share of NaN an output may have; inputs may have none."""
-
 _NETCDF = (".nc", ".nc4", ".cdf")
 _PICKLED = (".sav", ".pt", ".pth", ".pkl", ".pickle")
 _WHOLE = tuple(feature_index(name) for name in ("Crop_Type", "Year"))
@@ -214,9 +211,8 @@ def _output_problems(layout: Layout) -> Iterator[str]:
     """Yield what cannot be true of outputs."""
     values = (*(layout.daily[:, :, i] for i in range(3)), layout.grain)
     for name, each in zip(OUTPUTS, values, strict=True):
-        share = np.isnan(each).mean()
-        if share > MOST_MISSING:
-            yield f"{name}: {share:.1%} of the values are NaN; at most {MOST_MISSING:.0%} may be"
+        if (share := np.isnan(each).mean()) > 0:
+            yield f"{name}: {share:.2%} of the values are NaN; what a process model says must be complete"
     ra, rh, nee, grain = values
     for name, mean in (("ra", _mean(ra)), ("rh", _mean(rh))):
         if mean > 0:

@@ -93,8 +93,6 @@ class RegimeSettings:
         rate = self.tune_rate if tune else self.learning_rate
         step = StepSettings(epochs, epochs, rate, self.batch, "cosine", check=max(1, epochs // 8))
         return KGMLSettings(
-            hidden=self.hidden,
-            dropout=self.dropout,
             spin_up_years=self.spin_up_years,
             emulate_ra=step,
             emulate_rest=step,
@@ -163,7 +161,7 @@ def train_from_scratch(
     """
     own = settings.kgml(len(fields), seed, tune=False)
     torch.manual_seed(seed)
-    network = KGMLAg(own.hidden, own.dropout)
+    network = KGMLAg(settings.hidden, settings.dropout)
     network.set_scalers(fit_crop_scalers(scalers_of))
     track = make_track(fields, network, own.held_years, seed, settings.held_fields)
     emulate_ra(network, track, own, report)

@@ -61,12 +61,11 @@ def thinned(values: Tensor, budget: Budget | None, generator: torch.Generator) -
 
 
 def fields_for_responses(track: Track, budget: Budget | None, seed: int) -> Track:
-    """Return the fixed few fields and years that responses are tested on."""
-    if budget is None:
-        return track
-    rows = torch.randperm(len(track), generator=torch.Generator().manual_seed(seed))[: budget.sites]
-    some = track.rows(rows)
-    return Track(some.z, some.targets, some.grain, some.years[: budget.years], some.counts)
+    """Return the fixed few fields that responses are tested on, with some of their years or, without a budget, all."""
+    count = Budget().sites if budget is None else budget.sites
+    some = track.rows(torch.randperm(len(track), generator=torch.Generator().manual_seed(seed))[:count])
+    years = some.years if budget is None else some.years[: budget.years]
+    return Track(some.z, some.targets, some.grain, years, some.counts)
 
 
 def spin_up_of(settings: KGMLSettings) -> tuple[int, bool]:

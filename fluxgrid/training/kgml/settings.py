@@ -75,8 +75,6 @@ class Budget:
 class KGMLSettings:
     """Settings of all steps."""
 
-    hidden: Annotated[int, Field(ge=2, multiple_of=2)] = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     spin_up_years: Annotated[int, Field(ge=0)] = 2
     """Years run from zero before the first, which is then run again."""
     emulate_ra: StepSettings = StepSettings(1000, 100, 1e-3, 50, "step", 100, 0.5)
@@ -106,7 +104,7 @@ class KGMLSettings:
     tower_gpp: bool = False
     """Step 5 reads the tower's own GPP (RECO - NEE) where it is observed, as published; a map never can."""
     budget: Budget | None = None
-    """Cuts the response tests; none runs them whole."""
+    """Cuts the response tests; none runs them on all years and values of a few fields."""
     seed: Annotated[int, Field(ge=0)] = 0
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -117,7 +115,6 @@ AS_PUBLISHED = KGMLSettings(tower_gpp=True)
 
 IN_BUDGET = replace(
     AS_PUBLISHED,
-    dropout=0.0,
     tower_gpp=False,
     emulate_ra=StepSettings(24, 24, 4e-3, 32, "cosine"),
     emulate_rest=StepSettings(24, 24, 3e-3, 32, "cosine"),

@@ -62,6 +62,7 @@ class Stages:
             history = StepHistory(**row | {"train": tuple(row["train"]), "validation": tuple(row["validation"])})
             self.report(f"{name}: taken from {path}")
         else:
+            torch.manual_seed(int(self._before[:8], 16))  # a training that was stopped goes on as if it had not been
             history = train()
             if path:
                 self._keep(path, module, history)

@@ -17,8 +17,6 @@ from fluxgrid.training.kgml.walk import make_track, walk
 
 FEW = StepSettings(epochs=5, patience=5, learning_rate=2e-2, batch=3, schedule="cosine")
 SETTINGS = KGMLSettings(
-    hidden=8,
-    dropout=0.0,
     spin_up_years=1,
     emulate_ra=FEW,
     emulate_rest=FEW,

@@ -20,9 +20,7 @@ from fluxgrid.training.kgml.walk import make_track, walk
 
 FIPS = np.array(["19153", "17031", "17001"])
 FEW = StepSettings(epochs=6, patience=6, learning_rate=5e-3, batch=2)
-SETTINGS = KGMLSettings(
-    hidden=8, dropout=0.0, spin_up_years=1, yields=FEW, pacing=Pacing(100.0), budget=Budget(sites=1, years=2, values=4)
-)
+SETTINGS = KGMLSettings(spin_up_years=1, yields=FEW, pacing=Pacing(100.0), budget=Budget(sites=1, years=2, values=4))
 
 
 def table(*rows: tuple) -> pd.DataFrame:

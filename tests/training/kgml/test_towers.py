@@ -20,9 +20,7 @@ from fluxgrid.training.kgml.walk import make_track
 from fluxgrid.training.kgml.world_cells import world_cells
 
 FEW = StepSettings(epochs=5, patience=5, learning_rate=5e-3, batch=10)
-SETTINGS = KGMLSettings(
-    hidden=8, dropout=0.0, spin_up_years=1, held_years=1, towers=FEW, budget=Budget(sites=1, years=2, features=1)
-)
+SETTINGS = KGMLSettings(spin_up_years=1, held_years=1, towers=FEW, budget=Budget(sites=1, years=2, features=1))
 
 
 @pytest.fixture(scope="module")
