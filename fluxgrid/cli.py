@@ -213,7 +213,8 @@ def calibrate(config: Overrides = None) -> None:
         )
     if text := bandwidth_text(outcome.made):
         _say(text)
-    _say(f"{outcome.checkpoint}: choose with `fluxgrid upscale --calibration state` or neighbourhood")
+    names = " or ".join(made.calibration.name for made in outcome.made)
+    _say(f"{outcome.checkpoint}: choose with `fluxgrid upscale --model {outcome.checkpoint} --calibration {names}`")
 
 
 @app.command()

@@ -264,6 +264,19 @@ def _style_curves(axes: Axes, several: bool, step: str) -> None:
     axes.set_title(f"{what}\nRegion, {smooth}, g C m$^{{-2}}$ of land d$^{{-1}}$", loc="left", size=11.5, color=_GREY)
 
 
+def _teragrams(value: float) -> str:
+    """Return a total with three digits or, from a thousand on, all before the point.
+
+    Examples
+    --------
+    >>> _teragrams(2195.4), _teragrams(-33.72), _teragrams(-0.0049)
+    ('2,195', '-33.7', '-0.0049')
+    """
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{2 - int(np.floor(np.log10(abs(value))))}f}".rstrip("0").rstrip(".")
+
+
 def _write_totals(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
     """Write the region's annual fluxes in large figures."""
     if not summary.whole_years:
@@ -279,7 +292,7 @@ def _write_totals(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
         figure.text(x, 0.262, told, size=12.5, weight="bold", color=colour)
         figure.text(x, 0.21, f"{annual[flux]:,.0f}".replace("-", "−"), size=25, weight="bold", color=_INK)
         teragrams = annual[flux] * summary.land_area / 1e12
-        figure.text(x, 0.177, f"{teragrams:,.0f} Tg C".replace("-", "−"), size=11.5, color=_GREY)
+        figure.text(x, 0.177, f"{_teragrams(teragrams)} Tg C".replace("-", "−"), size=11.5, color=_GREY)
     for i, line in enumerate(_further_lines(summary)):
         figure.text(0.645, 0.143 - 0.026 * i, line, size=10.5, color=_GREY)
 

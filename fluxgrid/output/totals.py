@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +107,7 @@ def write_totals(
     land_area_km2, share_covered. ``total_TgC`` sums flux x days x land area over cells and steps that have a value:
     nothing is added for those that have none, and ``share_covered`` (of land area x time) says how many they are.
     ``sum_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
-    A year is there if the map holds any of it.
+    A month or year of which the map holds a part is named by the days it holds, ``2019-04-01/2019-09-30``.
 
     Annual variables per area of land have a row for each place and whole calendar year; yields, which are per area of a
     crop, have none. Fluxes beyond `MAP_FLUXES` have months for the region and its states, and years for all places.
@@ -139,13 +139,29 @@ def write_totals(
         If the grids differ or the file cannot be written.
     """
     units = land_units(region, grid, land_fraction)
-    frames = [frame for source in sources for frame in _source_totals(open_map(source), units, grid, step)]
-    found = pd.concat(frames, ignore_index=True)
+    maps = [open_map(source) for source in sources]
+    found = pd.concat([rows for each in maps for rows in _source_totals(each, units, grid, step)], ignore_index=True)
     yearly = found.assign(period=found["period"].str[:4])
     table = _finish(pd.concat([found[_monthly(found, units)], yearly]), units)
+    times = pd.DatetimeIndex(np.concatenate([each["time"].values for each in maps]))
+    table["period"] = table["period"].map(_labels(table["period"].unique(), times, step_ends(times, step)))
+    # a part of one month is the same part of its year
+    table = table.drop_duplicates(["level", "fips", "name", "period", "flux"])
     with atomic_path(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.9g")
     return Path(path)
+
+
+def _labels(periods: Iterable[str], starts: pd.DatetimeIndex, ends: pd.DatetimeIndex) -> dict[str, str]:
+    """Return what each month and year is called: by itself if all of it is held, else by the days that are."""
+    found = {}
+    for period in periods:
+        whole = pd.Period(period)
+        own = np.flatnonzero((starts >= whole.start_time) & (starts <= whole.end_time))
+        first, last = starts[own[0]], ends[own[-1]] - pd.Timedelta(days=1)
+        part = first > whole.start_time or last < whole.end_time.normalize()
+        found[period] = f"{first:%Y-%m-%d}/{last:%Y-%m-%d}" if part else period
+    return found
 
 
 def _dense(row: np.matrix) -> np.ndarray:

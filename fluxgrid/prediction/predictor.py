@@ -260,10 +260,10 @@ def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
         If it has none of that name.
     """
     if name not in checkpoint.calibrations:
-        have = ", ".join(("none", *checkpoint.calibrations))
+        have = ", ".join(checkpoint.calibrations) or "none"
         message = (
-            f"The model {checkpoint.spec.name!r} has no calibration {name!r}, it has {have}. Choose one of these "
-            "(--calibration), or make it with `fluxgrid calibrate`."
+            f"The model {checkpoint.spec.name!r} has no calibration {name!r}, it has {have}. Choose what it has "
+            "(--calibration; none is the global model alone), or make it with `fluxgrid calibrate`."
         )
         raise ConfigError(message)
     return checkpoint.calibrations[name]

@@ -11,6 +11,32 @@ from fluxgrid.models.calibrated import Calibration
 from fluxgrid.prediction.blend import Blend, neighbourhood_blend, state_blend
 from fluxgrid.upscaling.normals import climate_normals
 
+_TOLERATED = 0.01
+"""Share of a map that the global model may speak for without a word."""
+
+
+def uncalibrated_warning(blend: Blend, wanted: np.ndarray) -> tuple[str, ...]:
+    """Warn where no calibrated place speaks.
+
+    Parameters
+    ----------
+    blend : Blend, (cells, k)
+    wanted : ndarray of bool, (y, x)
+        Cells that are predicted.
+
+    Returns
+    -------
+    warnings : tuple of str
+        One, or none.
+    """
+    alone = float((blend.global_weight[wanted.ravel()] >= 1.0).mean()) if wanted.any() else 0.0
+    if alone <= _TOLERATED:
+        return ()
+    return (
+        f"{alone:.0%} of the cells have no calibrated place: the global model alone speaks there "
+        "(calibration_global_weight 1).",
+    )
+
 
 def map_blend(calibration: Calibration, grid: Grid, origin: tuple[int, int], cube: xr.Dataset | None) -> Blend:
     """Return the weights of calibrated places in every cell of a map.

@@ -30,7 +30,7 @@ from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, regi
 from fluxgrid.upscaling.execute import Executor, check_executor, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder
 from fluxgrid.upscaling.handshake import shake_hands
-from fluxgrid.upscaling.heads import map_blend
+from fluxgrid.upscaling.heads import map_blend, uncalibrated_warning
 from fluxgrid.upscaling.lock import locked
 from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
@@ -331,4 +331,7 @@ def _plan(
     if not plan.wanted.any():
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
         raise ConfigError(message)
-    return plan, agreed.warnings, (*cut_warning(region, grid, share), *land_warning(region, grid, share, land))
+    warnings = agreed.warnings
+    if plan.blend is not None:
+        warnings = (*warnings, *uncalibrated_warning(plan.blend, plan.wanted))
+    return plan, warnings, (*cut_warning(region, grid, share), *land_warning(region, grid, share, land))

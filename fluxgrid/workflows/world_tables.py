@@ -103,7 +103,7 @@ def _number(rows: pd.DataFrame, flux: str, name: str) -> str:
 def _totals(outcome: ScoreOutcome) -> Table:
     """Return the carbon of region and states, mean of the years, with the steps at borders below."""
     fluxes = outcome.about["fluxes"]
-    title = f"Carbon of map and truth, Tg C, mean of the calendar years held\n{world_text()}"
+    title = f"Carbon of map and truth, Tg C a calendar year, of the days held\n{world_text()}"
     table = _table(title, _borders_text(outcome.borders))
     table.add_column("")
     for flux in fluxes:

@@ -19,6 +19,9 @@ def read(path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"fips": str, "period": str}).fillna({"fips": ""})
 
 
+PART_OF_2019 = "2019-06-25/2019-07-05"
+
+
 @pytest.fixture
 def table(example, tmp_path) -> pd.DataFrame:
     step = example.info.step
@@ -34,10 +37,27 @@ def constant_map(grid: Grid, times: pd.DatetimeIndex, value: float) -> xr.Datase
 def test_columns_levels_and_periods(example, table):
     assert tuple(table.columns) == COLUMNS
     assert table.groupby("level")["name"].nunique().to_dict() == {"region": 1, "state": 1, "county": 99}
-    months = sorted(set(example.times.strftime("%Y-%m")) | {str(example.times[0].year)})
-    assert sorted(table["period"].unique()) == months
-    assert len(table) == (1 + 1 + 99) * len(months) * 3
+    whole = set(example.times.strftime("%Y-%m"))
+    # what the map holds in part is named by its days: the daily example has six days of June and five of July
+    daily = {"2019-06-25/2019-06-30", "2019-07-01/2019-07-05", PART_OF_2019}
+    expected = daily if example.info.step == "daily" else whole | {"2020"}
+    assert set(table["period"]) == expected
+    assert len(table) == (1 + 1 + 99) * len(expected) * 3
     assert set(table.loc[table["level"] == "county", "fips"].str[:2]) == {"19"}
+
+
+def test_whole_years_and_months_are_named_as_such(tmp_path):
+    region = find_region("iowa")
+    grid = Grid.from_bounds(region.bounds, 1.0)
+    land = np.ones(grid.shape)
+    dataset = constant_map(grid, pd.date_range("2018-01-01", "2019-02-10"), 1.0)
+    table = read(write_totals([dataset], region, grid, land, tmp_path / "t.csv", "daily"))
+    part = {"2019-01", "2019-02-01/2019-02-10", "2019-01-01/2019-02-10"}
+    assert set(table["period"]) == {"2018", *(f"2018-{month:02d}" for month in range(1, 13)), *part}
+    short = constant_map(grid, pd.date_range("2019-02-01", "2019-02-10"), 1.0)
+    table = read(write_totals([short], region, grid, land, tmp_path / "s.csv", "daily"))
+    assert set(table["period"]) == {"2019-02-01/2019-02-10"}
+    assert not table.duplicated(["level", "fips", "name", "period", "flux"]).any()
 
 
 def test_parts_sum_to_the_whole_with_cells_missing(table):
@@ -49,8 +69,9 @@ def test_parts_sum_to_the_whole_with_cells_missing(table):
 
 
 def test_months_sum_to_the_year_and_nee_closes(table):
-    monthly = table[table["period"].str.len() == 7].groupby(["level", "fips", "flux"])["total_TgC"].sum()
-    yearly = table[table["period"].str.len() == 4].set_index(["level", "fips", "flux"])["total_TgC"]
+    whole = table["period"].isin({"2020", PART_OF_2019})
+    monthly = table[~whole].groupby(["level", "fips", "flux"])["total_TgC"].sum()
+    yearly = table[whole].set_index(["level", "fips", "flux"])["total_TgC"]
     np.testing.assert_allclose(monthly.sort_index(), yearly.sort_index(), rtol=1e-6)
     wide = table.pivot_table(index=["level", "fips", "period"], columns="flux", values="total_TgC")
     np.testing.assert_allclose(wide["nee"], wide["reco"] - wide["gpp"], atol=1e-6 * wide["gpp"].max())
@@ -84,7 +105,7 @@ def test_a_simple_slow_sum_agrees(daily, tmp_path):
             if np.isfinite(value):
                 total += float(value) * land[row, col]
                 covered += land[row, col]
-    line = table.query("name == 'Polk' and period == '2019-06' and flux == 'nee'").iloc[0]
+    line = table.query("name == 'Polk' and period == '2019-06-25/2019-06-30' and flux == 'nee'").iloc[0]
     assert line["total_TgC"] == pytest.approx(total / 1e12, rel=1e-6)
     assert line["sum_g_m2"] == pytest.approx(total / covered * 6, rel=1e-6)
     assert line["share_covered"] == pytest.approx(covered / (6 * land.sum()), rel=1e-6)

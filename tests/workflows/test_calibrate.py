@@ -237,7 +237,10 @@ def test_the_command_line_says_what_was_fitted(run, make_config, tmp_path):
     # adapters of rank 1 on three taps: 8 + 1 + 8 each
     assert "51 numbers each, error" in out
     assert "km on the ground" in out
-    assert f"{tmp_path / 'out'}: choose with `fluxgrid upscale --calibration state`" in out
+    assert (
+        f"{tmp_path / 'out'}: choose with `fluxgrid upscale --model {tmp_path / 'out'} --calibration neighbourhood`"
+        in out
+    )
     assert set(load_checkpoint(tmp_path / "out").calibrations) == {"state", "neighbourhood"}
 
 
