@@ -20,9 +20,9 @@ def main(folder: str = "maps/first") -> None:
     july = story_county.nee.sel(time="2019-07").mean()
     print(f"Mean NEE of July: {float(july):.2f} g C m-2 d-1 (negative: uptake by land)")
 
-    usable = fluxes.nee.where((fluxes.quality_flag & 32) == 0)  # bit 32: outside the area of applicability
-    annual = (usable.sum("time") * fluxes.cell_area * fluxes.land_area_fraction).sum() / 1e12
-    print(f"Annual NEE of the box: {float(annual):.3f} Tg C")
+    annual = (fluxes.nee.sum("time") * fluxes.cell_area * fluxes.region_land_area_fraction).sum() / 1e12
+    outside = ((fluxes.quality_flag & 32) > 0).mean()  # bit 32: outside the area of applicability
+    print(f"Annual NEE of the box: {float(annual):.3f} Tg C, {float(outside):.0%} of it extrapolated")
 
 
 if __name__ == "__main__":

@@ -425,6 +425,8 @@ def sources() -> None:
     from fluxgrid.sources import SOURCES
 
     _tell_names(_titles(SOURCES, lambda source: source.title))
+    _say("Made up, for trials: synthetic (virtual towers; options n, start, end, seed) and world_cells (cells of the")
+    _say("reference world with their true fluxes; options states, n, first, last, seed), both with path: built-in")
 
 
 @app.callback(invoke_without_command=True)
