@@ -14,7 +14,7 @@ import torch
 from fluxgrid import cli
 from fluxgrid.config import load_config
 from fluxgrid.config_kgml import ExperimentConfig
-from fluxgrid.errors import ConfigError, OutputError
+from fluxgrid.errors import ConfigError, OutputError, OutputExists
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.simulation import world_digest
 from fluxgrid.training.kgml.regimes import RegimeSettings, score, scored_fields
@@ -136,6 +136,14 @@ def test_what_stands_is_not_trained_again(made, monkeypatch):
     again = experiment(outcome.config, "regimes")
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == times
     assert [result.scores for result in again.results] == [result.scores for result in outcome.results]
+
+
+def test_tables_of_other_settings_are_not_replaced(made):
+    folder = made[0].folder
+    before = (folder / "tables.md").read_text()
+    with pytest.raises(OutputExists, match=r"regimes\.json holds an experiment with other settings"):
+        experiment(config(folder, settings={**SETTINGS, "steps": 3}), "regimes")
+    assert (folder / "tables.md").read_text() == before
 
 
 def test_a_run_made_again_is_the_same(made):
