@@ -23,7 +23,7 @@ _ERROR = "mean squared error, in variances"
 
 
 def draw_regimes(frame: pd.DataFrame, state: str, about: str, path: Path) -> Path:
-    """Draw train x test, errors by regime with intervals, and error against data size.
+    """Draw train x test, errors by regime with intervals, and, where data were cut, error against their size.
 
     Parameters
     ----------
@@ -45,8 +45,10 @@ def draw_regimes(frame: pd.DataFrame, state: str, about: str, path: Path) -> Pat
     subtitle = _subtitle(skill)
     figure = new_picture(title, subtitle, about, height=6.6)
     _draw_heat(figure, (0.115, 0.15, 0.2, 0.62), heat_table(frame))
-    _draw_bars(figure, (0.375, 0.15, 0.335, 0.62), skill[skill["quantity"] == MEAN])
-    _draw_shares(figure, (0.765, 0.15, 0.205, 0.62), share_table(frame, state), state)
+    cut = bool((frame["share"] < 1).any())
+    _draw_bars(figure, (0.375, 0.15, 0.335 if cut else 0.595, 0.62), skill[skill["quantity"] == MEAN])
+    if cut:
+        _draw_shares(figure, (0.765, 0.15, 0.205, 0.62), share_table(frame, state), state)
     return save_picture(figure, path, title)
 
 
