@@ -304,7 +304,7 @@ def _further_lines(summary: MapSummary) -> list[str]:
         removal, balance = summary.annual[["harvest_removal", "balance_after_harvest"]]
         lines.append(f"Harvest removes {removal:,.0f}; NEE + harvest {balance:,.0f}".replace("-", "−"))
     if summary.calibrated > 0:
-        lines.append(f"{summary.calibrated:.0%} from calibrated places, the rest from the global model")
+        lines.append(f"{summary.calibrated:.0%} heads of places, {1 - summary.calibrated:.0%} global model")
     return lines
 
 
