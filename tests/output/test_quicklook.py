@@ -83,7 +83,7 @@ def test_harvest_and_calibration_are_told_where_the_map_has_them(rich, monthly, 
     written = texts(rich, monkeypatch, tmp_path)
     balance = f"{mean('balance_after_harvest'):.0f}".replace("-", "−")
     assert f"Harvest removes {mean('harvest_removal'):.0f}; NEE + harvest {balance}" in written
-    assert f"{1 - mean('calibration_global_weight'):.0%} from calibrated places, the rest" in written
+    assert f"{1 - mean('calibration_global_weight'):.0%} heads of places, " in written
     plain = texts(monthly, monkeypatch, tmp_path)
     assert "Harvest" not in plain
     assert "calibrated" not in plain
