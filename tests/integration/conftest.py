@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.trees import fit_trees
+from fluxgrid.upscaling.tile import _TileRun
 from fluxgrid.workflows.upscale import Outcome, upscale
 
 SHAPE, CENTRE = (47, 73), (-88.2, 42.2)
@@ -229,3 +231,23 @@ def manifest():
 def _one_machine():
     """Keep dask from looking for settings of the person who runs the tests."""
     os.environ.setdefault("DASK_CONFIG", os.devnull)
+
+
+@pytest.fixture
+def power_going_late(monkeypatch):
+    """Return a context in which every tile but the first fails in its last year, with its spin-up kept."""
+    compute = _TileRun._compute
+
+    def fail_late(self, index, key):
+        if index == len(self.job.segments) - 1 and self.task.tile.name != "r0000c0000":
+            message = "the power went"
+            raise OSError(message)
+        return compute(self, index, key)
+
+    @contextmanager
+    def going():
+        with monkeypatch.context() as patch:
+            patch.setattr(_TileRun, "_compute", fail_late)
+            yield
+
+    return going

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from fluxgrid import cli
 from fluxgrid.data.cube import open_cube
 from fluxgrid.testing import small_cube, write_cube
 
+_DROP_CAPABILITY, _WRITES_ANYWHERE = 24, 1  # PR_CAPBSET_DROP and CAP_DAC_OVERRIDE of Linux
 CASES = yaml.safe_load((Path(__file__).parent / "cases.yaml").read_text(encoding="utf-8"))
 
 
@@ -178,13 +180,20 @@ def test_block_of_nan_stops_the_map_unless_it_is_accepted(world, fluxgrid, manif
     assert 0.7 < manifest(out)["coverage"]["share"] < 0.8
 
 
-def test_folder_without_permission(world, fluxgrid, tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere; the cases below /proc and below a file show the same refusal")
+def test_folder_without_permission(world, tmp_path):
     (tmp_path / "theirs").mkdir(mode=0o500)
-    code, _, errors = fluxgrid(world.command(tmp_path / "theirs" / "map")[3:])
-    assert code == 2
-    assert "permission is denied; choose a folder you may write to (--out)" in errors
+
+    def obey_permissions():  # root writes anywhere by this capability; without it the command is a user like others
+        if os.geteuid() == 0:
+            assert ctypes.CDLL(None).prctl(_DROP_CAPABILITY, _WRITES_ANYWHERE, 0, 0, 0) == 0
+
+    command = world.command(tmp_path / "theirs" / "map")
+    answer = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=obey_permissions, timeout=120, check=False
+    )
+    assert answer.returncode == 2
+    assert "permission is denied; choose a folder you may write to (--out)" in answer.stderr
+    assert not list((tmp_path / "theirs").iterdir())
 
 
 # The limits stop the run in its first tile, and in its first NetCDF file.

@@ -9,7 +9,6 @@ import pytest
 
 from fluxgrid.errors import IncompleteMap
 from fluxgrid.upscaling import run as run_module
-from fluxgrid.upscaling import tile as tile_module
 
 
 @pytest.mark.parametrize("kind", ["ct_gru", "lightgbm"])
@@ -47,22 +46,13 @@ def test_period_in_parts_needs_the_same_spin_up_and_gives_the_same_december(worl
 
 @pytest.mark.parametrize("kind", ["ct_gru", "lightgbm"])
 def test_resume_after_failed_tiles_gives_the_same_map(
-    world, baseline, digests_of, tmp_path, monkeypatch, kind, manifest
+    world, baseline, digests_of, tmp_path, power_going_late, kind, manifest
 ):
     """Tiles fail in their last year; what was done is kept, and its state is read back."""
-    compute = tile_module._TileRun._compute
-
-    def fail_late(self, index, key):
-        if index == len(self.job.segments) - 1 and self.task.tile.name != "r0000c0000":
-            message = "the power went"
-            raise OSError(message)
-        return compute(self, index, key)
-
     out, model = tmp_path / "map", str(getattr(world, kind))
-    with monkeypatch.context() as patch:
-        patch.setattr(tile_module._TileRun, "_compute", fail_late)
-        with pytest.raises(IncompleteMap, match=r"4 of 5 tiles failed.*others are kept(.|\n)*the power went"):
-            world.run(out, model=model)
+    told = r"4 of 5 tiles failed.*others are kept(.|\n)*the power went"
+    with power_going_late(), pytest.raises(IncompleteMap, match=told):
+        world.run(out, model=model)
     assert not list(out.glob("*.nc"))
     world.run(out, "resume", model=model)
     assert digests_of(out) == digests_of(baseline[kind])

@@ -20,7 +20,6 @@ from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import load_checkpoint, save_checkpoint
 from fluxgrid.output.flags import Quality
 from fluxgrid.prediction import BlockState, Predictor
-from fluxgrid.upscaling import tile as tile_module
 from fluxgrid.upscaling.heads import map_blend
 from fluxgrid.workflows.upscale import upscale
 
@@ -172,20 +171,10 @@ def test_tile_size_does_not_change_a_bit(run, whole, tiny_kgml, tmp_path, digest
     assert digests_of(tmp_path / "map") == digests_of(run)
 
 
-def test_a_resumed_map_is_the_same(run, tiny_kgml, tmp_path, digests_of, monkeypatch):
+def test_a_resumed_map_is_the_same(run, tiny_kgml, tmp_path, digests_of, power_going_late):
     """The power goes while the last tile is in its scored year; its spin-up is read back with all states."""
-    compute = tile_module._TileRun._compute
-
-    def fail_late(self, index, key):
-        if index == len(self.job.segments) - 1 and self.task.tile.name != "r0000c0000":
-            message = "the power went"
-            raise OSError(message)
-        return compute(self, index, key)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tile_module._TileRun, "_compute", fail_late)
-        with pytest.raises(IncompleteMap):
-            make(tmp_path / "map", tiny_kgml)
+    with power_going_late(), pytest.raises(IncompleteMap):
+        make(tmp_path / "map", tiny_kgml)
     make(tmp_path / "map", tiny_kgml, mode="resume")
     assert digests_of(tmp_path / "map") == digests_of(run)
 
