@@ -80,7 +80,7 @@ def map_cells(resolution: float) -> tuple[Grid, np.ndarray, np.ndarray, np.ndarr
 
 
 def climate_of(latitude: np.ndarray, longitude: np.ndarray, names: tuple[str, ...], first: int) -> np.ndarray:
-    """Return means over the three years that a demo cube begins with."""
+    """Return means over the three years before the scored ones: normals of a cube that begins with them."""
     time_ = pd.date_range(f"{first}-01-01", f"{first + 2}-12-31", name="time")
     known = simulate_places(places_at(latitude, longitude), time_, names)
     return np.stack([known[name].mean(axis=0, dtype=np.float64) for name in names], axis=1)

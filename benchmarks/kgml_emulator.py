@@ -24,10 +24,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fluxgrid.data.crop_inputs import GPP, YEAR
+from fluxgrid.data.crop_inputs import GPP
 from fluxgrid.evaluation.paired import mean_interval
-from fluxgrid.models.kgml_ag import KGMLAg
+from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.simulation import WORLD_VERSION, process, world_digest
+from fluxgrid.training.kgml.cover import hold_year
 from fluxgrid.training.kgml.fields import CropFields, grow_fields
 from fluxgrid.training.kgml.recipe import MIDWEST, Recipe, train_mosaic
 from fluxgrid.training.kgml.sample import draw_cells
@@ -118,23 +119,19 @@ def unseen(recipe: Recipe, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(latitude), np.array(longitude)
 
 
-def train(stages: Path, seed: int) -> tuple[KGMLAg, Recipe]:
-    """Return the network after step 2, taken from its stages where they are."""
+def train(stages: Path, seed: int) -> CropMosaic:
+    """Return the model after step 2, taken from its stages where they are."""
     recipe = Recipe()
     if seed:  # what is no crop is not scored
         cover = replace(recipe.cover, epochs=0)
         recipe = replace(recipe, cover=cover, steps=replace(recipe.steps, seed=seed))
     kept = Stages(stages, lambda line: print(f"seed {seed}: {line}", file=sys.stderr, flush=True))
-    return train_mosaic(recipe, None, kept, last_step=2).mosaic.crop.eval(), recipe
+    return train_mosaic(recipe, None, kept, last_step=2).mosaic.eval()
 
 
-def guess_of(network: KGMLAg, recipe: Recipe, fields: CropFields) -> dict[str, np.ndarray]:
-    """Return what a network says of fields, with the year that it was trained to take."""
-    if recipe.model.year != "held":
-        return emulate(network, fields)
-    held = fields.features.copy()
-    held[..., YEAR] = float(network.features[0, YEAR])
-    return emulate(network, replace(fields, features=held))
+def guess_of(mosaic: CropMosaic, fields: CropFields) -> dict[str, np.ndarray]:
+    """Return what the KGML-ag of a model says of fields, with the year that maps give it."""
+    return emulate(mosaic.crop, replace(fields, features=hold_year(fields.features, mosaic)))
 
 
 def main() -> None:
@@ -147,14 +144,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/kgml_emulator"))
     options = parser.parse_args()
     trained = [train(options.stages, seed) for seed in range(options.seeds)]
-    recipe = trained[0][1]
-    latitude, longitude = unseen(recipe, options.fields)
+    latitude, longitude = unseen(Recipe(), options.fields)
     fields = grow_fields(latitude, longitude, SPIN_UP, YEARS[1])
     days, years = slice(fields.days(YEARS[0]).start, None), fields.years >= YEARS[0]
     best = skill(ceiling_of(latitude, longitude, options.draws), fields, days, options.draws)
-    guesses = [guess_of(network, own, fields) for network, own in trained]
+    guesses = [guess_of(mosaic, fields) for mosaic in trained]
     found = [skill(guess, fields, days) for guess in guesses]
-    calendar = [skill(emulate(network, fields), fields, days)["rh"] for network, _ in trained]
+    calendar = [skill(emulate(mosaic.crop, fields), fields, days)["rh"] for mosaic in trained]
     title = (
         f"World {WORLD_VERSION}, digest {world_digest()}: {len(fields)} fields at {options.fields} places, "
         f"{YEARS[0]}-{YEARS[1]}; {options.seeds} trained networks; ceiling from {options.draws} draws"

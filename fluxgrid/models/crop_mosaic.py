@@ -72,8 +72,8 @@ class CropMosaicConfig:
     """Who speaks for other cover; with none, cells that hold more than 2 % of it have no value."""
 
     year: Literal["calendar", "held"] = "calendar"
-    """What KGML-ag reads as the year: the calendar's, as published, or the mean of its training years at all times. It
-    learns years by heart, and a year it has not seen is far from all it knows."""
+    """What KGML-ag reads as the year from step 3 on and on maps: the calendar's, as published, or the mean of its
+    training years. It learns years by heart, and a year it has not seen is far from all it knows."""
     leap_day: Literal["run", "none"] = "run"
     """What 31 December of a leap year is: one more step, or, as published, a day without values that leaves no trace in
     the state of KGML-ag."""
@@ -123,6 +123,11 @@ class CropMosaic(Network):
     def set_scale(self, scale: Tensor) -> None:
         """Set the typical size of the five parts, (5,), g m-2 d-1, > 0."""
         self.cover_scale.copy_(scale)
+
+    @property
+    def widest_layer(self) -> int:
+        """Columns of a layer of KGML-ag, both rotations together: one is alive at a time."""
+        return 2 * self.crop.hidden
 
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
         """Return taps ``cover`` (B, 1, T, Hc), ``ra`` and ``rh`` (B, 2, T, H), and the state.

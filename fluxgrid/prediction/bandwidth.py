@@ -41,6 +41,10 @@ class BandwidthGrid:
         for numbers in product(self.ground_km, self.climate, self.shrink, self.most):
             yield Bandwidth(*numbers)
 
+    def at_edge(self, bandwidth: Bandwidth) -> tuple[str, ...]:
+        """Return the numbers of a bandwidth that are the least or the most that was tried: the best may lie beyond."""
+        return tuple(n for n in _NUMBERS if getattr(bandwidth, n) in (min(getattr(self, n)), max(getattr(self, n))))
+
 
 DEFAULT_GRID = BandwidthGrid()
 

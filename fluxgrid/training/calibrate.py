@@ -24,8 +24,8 @@ from fluxgrid.models.network import Network, Taps
 Report = Callable[[str], None]
 _AT_ONCE = 64
 """Rows run together."""
-_WHOLE = 0.95
-"""Least part of the record's longest year that is a whole one."""
+WHOLE_YEAR = 0.95
+"""Least part of a record's longest year that counts as a whole one, for a short record is better than none."""
 _TINY = 1e-9
 """Least variance that is divided by."""
 
@@ -117,7 +117,7 @@ class Passed:
     ran: Tensor
     """Whether a row has the day, (n, days) of bool: shorter records end earlier."""
     year: Tensor
-    """Running number of the calendar year within the record, (n, days); below 0 outside of whole years."""
+    """Running number of the calendar year within the record, (n, days); below 0 where `WHOLE_YEAR` leaves it out."""
 
     @property
     def days(self) -> int:
@@ -206,7 +206,7 @@ def join_passes(parts: Sequence[Passed]) -> Passed:
 
 
 @torch.no_grad()
-def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: int, offset: int = 0) -> Passed:
+def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: int) -> Passed:
     """Run the backbone over evidence once and keep every `stride`-th day.
 
     Parameters
@@ -215,14 +215,14 @@ def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: in
     evidence : Evidence
     spin_up : int
         Years run first, from zero.
-    stride, offset : int
-        Days kept.
+    stride : int
+        Every so many days are kept, from the first on.
 
     Returns
     -------
     passed : Passed
     """
-    kept = torch.arange(offset, evidence.dynamic.shape[1], stride)
+    kept = torch.arange(0, evidence.dynamic.shape[1], stride)
     parts = [_pass_rows(network, evidence.rows(rows), spin_up, kept) for rows in _chunks(len(evidence.place))]
     hidden = {tap: torch.cat([part.hidden[tap] for part in parts]) for tap in parts[0].hidden}
     context = {name: torch.cat([part.context[name] for part in parts]) for name in parts[0].context}
@@ -236,7 +236,7 @@ def pass_backbone(network: Network, evidence: Evidence, spin_up: int, stride: in
 def _whole_years(years: Sequence[slice]) -> Tensor:
     """Return the running number of each day's year, (T,); -1 in years cut short at an end of the record."""
     lengths = [days.stop - days.start for days in years]
-    whole = [number if length >= _WHOLE * max(lengths) else -1 for number, length in enumerate(lengths)]
+    whole = [number if length >= WHOLE_YEAR * max(lengths) else -1 for number, length in enumerate(lengths)]
     return torch.tensor(whole).repeat_interleave(torch.tensor(lengths))
 
 
@@ -289,8 +289,8 @@ def named(fluxes: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
 def spreads(fluxes: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     """Return the variance of each known flux over all rows, (g m-2 d-1)2."""
     found = {}
-    for name in fluxes[0]:
-        known = torch.cat([part[name][torch.isfinite(part[name])] for part in fluxes])
+    for name in dict.fromkeys(name for part in fluxes for name in part):
+        known = torch.cat([part[name][torch.isfinite(part[name])] for part in fluxes if name in part])
         found[name] = max(float(known.var()) if len(known) > 1 else 0.0, 1e-6)
     return found
 
@@ -424,15 +424,22 @@ def _fit_one(
 
     States before each year are the global model's.
     """
-    states = [_states(heads.network, own, settings.spin_up_years) for own in evidence]
+    parts = [(own, *_known_years(heads.network, own, settings.spin_up_years, outputs)) for own in evidence]
+    parts = [part for part in parts if part[2]]
+    if not parts:
+        message = (
+            f"Nothing can be fitted: no flux known at the place ({', '.join(evidence[0].fluxes)}) follows from those "
+            f"of the model ({', '.join(outputs)}), or none is known on any day."
+        )
+        raise ConfigError(message)
     generator = torch.Generator().manual_seed(settings.seed)
     optimiser = torch.optim.Adam(heads.parameters(), settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.steps)
     found = []
     for step in range(settings.steps):
-        own, before = evidence[step % len(evidence)], states[step % len(evidence)]
-        year = int(torch.randint(len(own.years), (1,), generator=generator))
-        rows = torch.randperm(len(own.place), generator=generator)[:8]
+        own, before, known_in = parts[step % len(parts)]
+        year, able = known_in[int(torch.randint(len(known_in), (1,), generator=generator))]
+        rows = able[torch.randperm(len(able), generator=generator)[:8]]
         days = own.years[year]
         given = own.dynamic[rows][:, days], own.static[rows], before[year][rows]
         plain = heads.network.predict(*given)[0].clone()
@@ -449,13 +456,20 @@ def _fit_one(
 
 
 @torch.no_grad()
-def _states(network: Network, own: Evidence, spin_up: int) -> list[Tensor]:
-    """Return the global model's state before each year, (n, K)."""
+def _known_years(
+    network: Network, own: Evidence, spin_up: int, outputs: Sequence[str]
+) -> tuple[list[Tensor], list[tuple[int, Tensor]]]:
+    """Return the global model's state before each year, (n, K), and the years in which rows know a flux, with them."""
     state = torch.zeros(len(own.place), network.state_size)
     for days in own.years[:spin_up]:
         state = network.run(own.dynamic[:, days], own.static, state).state
-    states = []
-    for days in own.years:
+    follow = named(torch.zeros(len(outputs)), outputs)
+    fluxes = [torch.isfinite(values) for name, values in own.fluxes.items() if name in follow]
+    seen = torch.stack(fluxes).any(dim=0) if fluxes else torch.zeros(own.dynamic.shape[:2], dtype=torch.bool)
+    states, known = [], []
+    for year, days in enumerate(own.years):
+        rows = seen[:, days].any(dim=1).nonzero().flatten()
+        known += [(year, rows)] if len(rows) else []
         states.append(state)
         state = network.run(own.dynamic[:, days], own.static, state).state
-    return states
+    return states, known

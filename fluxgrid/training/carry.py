@@ -25,7 +25,6 @@ def bandwidth_of(
     passed: Passed,
     places: CalibratedPlaces,
     grid: BandwidthGrid = DEFAULT_GRID,
-    groups: Sequence[str] | None = None,
 ) -> tuple[Bandwidth, pd.DataFrame]:
     """Choose the bandwidth by leaving each place out: its yearly means predicted by the heads of others.
 
@@ -36,13 +35,11 @@ def bandwidth_of(
     outputs : sequence of str
         Names of the network's outputs.
     passed : Passed
-        Whose whole calendar years count.
+        The means of its years count, as far as `Passed.year` says which they are.
     places : CalibratedPlaces
         Of the heads.
     grid : BandwidthGrid
         What is tried.
-    groups : sequence, optional
-        Group of each place: places of one group are left out together.
 
     Returns
     -------
@@ -62,7 +59,7 @@ def bandwidth_of(
         [np.stack([head[row].ravel() for head in said[1:]]) for row in rows],
         [known[row].ravel() for row in rows],
     )
-    return choose_bandwidth(places, errors, grid, groups)
+    return choose_bandwidth(places, errors, grid)
 
 
 def named_known(fluxes: dict[str, Tensor]) -> dict[str, Tensor]:

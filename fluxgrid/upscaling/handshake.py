@@ -137,8 +137,7 @@ def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], 
         warnings.append(
             f"The period begins on {first:%Y-%m-%d}, inside a year. What the model takes from whole years (residue "
             "after the harvest, yield) knows this year from that day on only: what the year holds from day "
-            f"{spec.whole_year_from + 1} on stays provisional, and is off by more the later the period begins (RH of "
-            "November by a tenth and more after a start in August); the next year starts from it. Begin on 1 January "
-            "(--start)."
+            f"{spec.whole_year_from + 1} on stays provisional, and is off by more the later the period begins; "
+            "the next year starts from it. Begin on 1 January (--start)."
         )
     return tuple(warnings)

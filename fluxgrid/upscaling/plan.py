@@ -138,10 +138,6 @@ class Plan:
         return str(year) if segment.scored else f"spin-up-{self.segments.index(segment)}-{year}"
 
 
-_WIDEST_LAYER = 128
-"""Columns of a layer, both rotations of KGML-ag together."""
-
-
 @dataclass(frozen=True)
 class Estimate:
     """What a run will take."""
@@ -157,7 +153,7 @@ class Estimate:
     seconds: float
 
 
-def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Estimate:
+def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int, width: int) -> Estimate:
     """Return tiles, pixel-days, memory, disk and time of a plan.
 
     Parameters
@@ -171,6 +167,8 @@ def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Es
         Input variables read.
     state : int
         Columns of the model's state.
+    width : int
+        Columns of its widest layer.
 
     Returns
     -------
@@ -185,9 +183,8 @@ def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int) -> Es
     per_cell = plan.layers.step_bytes
     once = sum(dtype.itemsize for dtype in plan.layers.constant.values())
     area = plan.grid.shape[0] * plan.grid.shape[1]
-    # libraries; per lane a tile read and written, and one block inside a recurrent layer (measured: 14 layers wide); of
-    # a long state, such as that of KGML-ag with all its layers and runs, one layer is alive at a time
-    block = BLOCK * longest * 4 * 14 * min(max(state, 4 * inputs), _WIDEST_LAYER)
+    # libraries; per lane a tile read and written, and one block inside a recurrent layer (measured: 14 layers wide)
+    block = BLOCK * longest * 4 * 14 * width
     held = 650_000_000 + lanes * (tile * longest * 4 * (2 * inputs + 3 * per_cell // 4) + block)
     # blocks are padded: cells of a block that nobody wants cost as much as the others
     padded = sum(t.shape[0] * t.shape[1] for t in tiles)

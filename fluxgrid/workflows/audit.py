@@ -21,7 +21,8 @@ from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.models.places import CalibratedPlaces
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.training.kgml.audit import audit_heads
-from fluxgrid.training.kgml.audit_runs import IN_A_MINUTE, AuditSettings
+from fluxgrid.training.kgml.audit_runs import DEFAULT_AUDIT, AuditSettings
+from fluxgrid.training.kgml.cover import with_driver
 from fluxgrid.training.kgml.fields import CropFields, grow_fields
 from fluxgrid.training.kgml.sample import draw_cells
 
@@ -42,8 +43,8 @@ class AuditFields:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
-HUNDRED = AuditFields()
-"""The default: about a hundred fields of three states."""
+DEFAULT_FIELDS = AuditFields()
+"""The default: a few hundred fields, of places that are states as of places that are points."""
 
 
 FILES = ("audit.csv", "audit-drift.csv", "audit.md", "audit.png")
@@ -65,8 +66,8 @@ def audit(
     checkpoint: Checkpoint,
     calibration: str,
     folder: Path | str,
-    wanted: AuditFields = HUNDRED,
-    settings: AuditSettings = IN_A_MINUTE,
+    wanted: AuditFields = DEFAULT_FIELDS,
+    settings: AuditSettings = DEFAULT_AUDIT,
     report: Callable[[str], None] = lambda _: None,
     overwrite: bool = False,
 ) -> AuditOutcome:
@@ -108,13 +109,14 @@ def audit(
         raise ConfigError(message)
     chosen = find_calibration(checkpoint, calibration)
     check_replaceable(Path(folder), FILES, "an earlier audit", overwrite)
-    fields, position = fields_of_places(chosen.places, wanted)
+    grown, position = fields_of_places(chosen.places, wanted)
+    fields = with_driver(grown, checkpoint.model, checkpoint.scaler)
     report(f"{len(fields)} fields of {len(chosen.places)} places, {wanted.first} to {wanted.last}")
     table = audit_heads(chosen.heads, chosen.places.names, fields, position, settings)
     return write_audit(table, folder)
 
 
-def fields_of_places(places: CalibratedPlaces, wanted: AuditFields = HUNDRED) -> tuple[CropFields, np.ndarray]:
+def fields_of_places(places: CalibratedPlaces, wanted: AuditFields = DEFAULT_FIELDS) -> tuple[CropFields, np.ndarray]:
     """Grow fields where heads were calibrated.
 
     Parameters

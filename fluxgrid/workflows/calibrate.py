@@ -26,8 +26,9 @@ from fluxgrid.models.calibrated import Calibration
 from fluxgrid.models.calibration import ONE_PASS
 from fluxgrid.models.network import Network
 from fluxgrid.models.places import Bandwidth, CalibratedPlaces, climate_scale
+from fluxgrid.prediction.bandwidth import DEFAULT_GRID
 from fluxgrid.provenance import git_commit, now, versions
-from fluxgrid.training.calibrate import Evidence, calibrate, pass_all
+from fluxgrid.training.calibrate import WHOLE_YEAR, Evidence, calibrate, pass_all
 from fluxgrid.training.carry import bandwidth_of
 from fluxgrid.workflows.sites import describe, read_site_config
 
@@ -165,7 +166,9 @@ def make_calibration(
             passed = pass_all(network, evidence, settings.spin_up_years, settings.stride)
             bandwidth, table = bandwidth_of(fitted.heads, outputs, passed, placed)
             best = table[table["chosen"]].iloc[0]
-            report(f"bandwidth {bandwidth}: error {best['relative']:.3f} of the global model's at places left out")
+            edge = ", ".join(DEFAULT_GRID.at_edge(bandwidth))
+            beyond = f" ({edge}: at the edge of what was tried)" if edge else ""
+            report(f"{bandwidth}: error {best['relative']:.3f} of the global model's at places left out{beyond}")
         else:
             bandwidth = _FAR
         placed = replace(placed, bandwidth=bandwidth)
@@ -238,7 +241,7 @@ def _normal(site: Site, name: str) -> float:
     series = site.series[name]
     days = pd.DatetimeIndex(series.index).year
     counts = days.value_counts()
-    whole = days.isin(counts[counts >= 0.95 * counts.max()].index)
+    whole = days.isin(counts[counts >= WHOLE_YEAR * counts.max()].index)
     return float(series[whole].mean())
 
 

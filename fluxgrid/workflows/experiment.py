@@ -95,7 +95,12 @@ def _check_door(path: Path, config: ExperimentConfig) -> None:
     if not path.is_file():
         return
     stored, own = json.loads(path.read_text(encoding="utf-8"))["config"], config.model_dump(mode="json")
-    if changed := [key for key in ("settings", "variants", "groups", "share_state") if stored.get(key) != own[key]]:
+    changed = [
+        key for key in ("settings", "variants", "groups", "share_state", "regions") if stored.get(key) != own[key]
+    ]
+    # more of these add to the tables; fewer would lose rows
+    changed += [key for key in ("seeds", "shares") if not set(stored.get(key, [])) <= set(own[key])]
+    if changed:
         message = (
             f"{path} holds an experiment with other {', '.join(changed)}. Choose another folder (out=...), or remove "
             "the file first; the runs may stay and are used again where they fit."

@@ -20,6 +20,7 @@ from torch import nn
 from fluxgrid.data.crop_inputs import CROP_FEATURES
 from fluxgrid.errors import ConfigError, OutputError
 from fluxgrid.files import atomic_path, write_text
+from fluxgrid.models import NUMERICS_VERSION
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.provenance import digest, git_commit, now, versions
 from fluxgrid.simulation import WORLD_VERSION, world_digest
@@ -41,7 +42,8 @@ from fluxgrid.training.kgml.settings import KGMLSettings, Schedule, StepSettings
 Scores = dict[str, dict[str, dict[str, float]]]
 """By state and quantity: ``mse_z``, ``rmse``, ``r2``."""
 
-_TUNING = ("tune_steps", "tune_rate", "mu", "rho")
+_TUNING = ("tune_steps", "tune_rate", "mu")
+"""Settings that only a run tuned from another one hangs on."""
 _FEWEST = 2
 _CLIMATE = ("RADN", "TMAX_AIR", "HMAX_AIR", "PRECN")
 
@@ -83,12 +85,12 @@ class Planned:
 
     @property
     def digest(self) -> str:
-        """Hash of all that decides the result: the data's world, settings, seed, and the run it is tuned from."""
+        """Hash of all that decides the result: world, engine, settings, seed, and the run it is tuned from."""
         settings = asdict(self.settings)
         if self.parent is None:
             settings = {name: value for name, value in settings.items() if name not in _TUNING}
         run = self.run
-        parts = [run.regime, run.train, run.seed, run.share, settings, world_digest()]
+        parts = [run.regime, run.train, run.seed, run.share, settings, world_digest(), NUMERICS_VERSION]
         parts += [self.share_state] if run.share < 1.0 else []
         parts += [self.regions] if run.regime == "sdsa" else []
         return digest(*parts, self.parent.digest if self.parent else "")

@@ -119,7 +119,8 @@ def _upscale(
     if dry_run:
         predictor = Predictor(checkpoint, device, plan.calibration)
         names, state = len(checkpoint.spec.inputs.names), _state_size(checkpoint, plan)
-        guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state)
+        width = getattr(checkpoint.model, "widest_layer", max(state, 4 * names))
+        guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state, width)
         return Outcome(out, "planned", estimate=guess, warnings=warnings)
     return _Run(
         config, plan, region, checkpoint, cube, RunFolder(out, plan.digest), executor, device, warnings, cover

@@ -185,6 +185,7 @@ def test_a_year_cut_short_is_provisional_from_the_residue_on(whole, tiny_kgml, t
     days = part.sizes["time"]
     provisional = (part["quality_flag"].values & Quality.PROVISIONAL).astype(bool)
     assert not provisional[:FINAL].any()
+    assert len(provisional[FINAL:]) == max(days - FINAL, 0)  # the later end is inside the season of the residue
     assert provisional[FINAL:].all()
     assert str(part["time"].values[min(FINAL, days - 1)])[:10] == ("2019-10-26" if days > FINAL else "2019-10-25")
     for name in DAILY:

@@ -43,17 +43,17 @@ def case():
     return heads, pass_backbone(network, Evidence(*rows, fluxes, place, (slice(0, 20), slice(20, 40))), 1, 1)
 
 
-def caught(monkeypatch, heads, passed, groups=None) -> dict:
+def caught(monkeypatch, heads, passed) -> dict:
     """Return what the choice of a bandwidth is given."""
     seen = {}
 
-    def choose(places, errors, grid, groups):
-        seen.update(errors=errors, grid=grid, groups=groups, places=places)
+    def choose(places, errors, grid):
+        seen.update(errors=errors, grid=grid, places=places)
         return None, None
 
     monkeypatch.setattr(carry, "choose_bandwidth", choose)
     where = places(np.linspace(38, 46, PLACES))
-    carry.bandwidth_of(heads, OUTPUTS, passed, where, GRID, groups)
+    carry.bandwidth_of(heads, OUTPUTS, passed, where, GRID)
     return seen
 
 
@@ -66,8 +66,7 @@ def yearly(values: np.ndarray) -> np.ndarray:
 @torch.no_grad()
 def test_errors_are_those_of_yearly_means(case, monkeypatch):
     heads, passed = case
-    seen = caught(monkeypatch, heads, passed, groups=("a", "a", "b", "c", "c"))
-    assert seen["groups"] == ("a", "a", "b", "c", "c")
+    seen = caught(monkeypatch, heads, passed)
     known = {**passed.fluxes, "nee": passed.fluxes["reco"] - passed.fluxes["gpp"]}
     who = [None, *range(PLACES)]
     said = []

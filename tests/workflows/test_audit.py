@@ -50,7 +50,8 @@ def checkpoint(make_spec) -> Checkpoint:
     ones = np.ones(1)
     domain = TrainingDomain(0 * ones, ones, ones, np.zeros((1, 1)), 1.0, np.inf)
     spec = replace(make_spec("ct_gru", {}), kind="kgml_ag")
-    scaler = Scaler((), (), ())
+    names = (*DYNAMIC, *STATIC)
+    scaler = Scaler(names, (0.0,) * len(names), (1.0,) * len(names))
     return Checkpoint(Path(), spec, scaler, model, domain, "", {"state": Calibration("state", heads, places)})
 
 

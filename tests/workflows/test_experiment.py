@@ -97,7 +97,9 @@ def test_what_decides_a_run(tmp_path):
     tuned = digests(settings={**SETTINGS, "mu": 0.5})
     changed = {name for name in before if before[name] != tuned[name]}
     assert changed == {name for name in before if name.startswith("ftbsc")}
+    heavier = digests(settings={**SETTINGS, "rho": [0.5]})
     wider = digests(settings={**SETTINGS, "hidden": 6})
+    assert all(before[name] != heavier[name] for name in before)
     assert all(before[name] != wider[name] for name in before)
     regions = digests(regions=3)
     assert {name for name in before if before[name] != regions[name]} == {"sdsa-IA+IL-seed0", "sdsa-IA+IL-seed1"}
@@ -143,6 +145,9 @@ def test_tables_of_other_settings_are_not_replaced(made):
     before = (folder / "tables.md").read_text()
     with pytest.raises(OutputExists, match=r"regimes\.json holds an experiment with other settings"):
         experiment(config(folder, settings={**SETTINGS, "steps": 3}), "regimes")
+    for fewer in ({"seeds": [1]}, {"shares": []}):
+        with pytest.raises(OutputExists, match=f"other {next(iter(fewer))}"):
+            experiment(config(folder, **fewer), "regimes")
     assert (folder / "tables.md").read_text() == before
 
 

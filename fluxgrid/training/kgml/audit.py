@@ -17,7 +17,7 @@ from fluxgrid.models.calibration import ONE_PASS, Heads
 from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.models.kgml_ag import CropYear, KGMLAg
 from fluxgrid.training.kgml.audit_runs import (
-    IN_A_MINUTE,
+    DEFAULT_AUDIT,
     AuditSettings,
     Readout,
     global_readout,
@@ -78,7 +78,7 @@ def audit_network(
     fields: CropFields,
     places: Sequence[str],
     readouts: Mapping[str, Readout] | None = None,
-    settings: AuditSettings = IN_A_MINUTE,
+    settings: AuditSettings = DEFAULT_AUDIT,
 ) -> pd.DataFrame:
     """Return the physics audit of a network and of heads that read its hidden states, in one pass.
 
@@ -122,7 +122,7 @@ def audit_places(
     tuned: Mapping[str, KGMLAg],
     fields: CropFields,
     places: Sequence[str],
-    settings: AuditSettings = IN_A_MINUTE,
+    settings: AuditSettings = DEFAULT_AUDIT,
 ) -> pd.DataFrame:
     """Return the physics audit of a network and of fine-tuned copies of it, each on the fields of its place.
 
@@ -166,7 +166,7 @@ def audit_heads(
     names: Sequence[str],
     fields: CropFields,
     position: np.ndarray,
-    settings: AuditSettings = IN_A_MINUTE,
+    settings: AuditSettings = DEFAULT_AUDIT,
 ) -> pd.DataFrame:
     """Return the physics audit of calibrated heads of any kind beside their global model.
 

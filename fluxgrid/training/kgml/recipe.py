@@ -29,7 +29,7 @@ from fluxgrid.models.crop_mosaic import (
 )
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
-from fluxgrid.provenance import digest_files
+from fluxgrid.provenance import digest_arrays, digest_files
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import county_yields
 from fluxgrid.sources.kgml_sets import read_kgml_set
@@ -214,8 +214,7 @@ def _with_drivers(
         return
     observed = crop_towers(towers, mosaic, scaler, steps)
     report(f"step 5: {len(observed)} of {len(towers)} towers stand on corn and soybean with a whole year")
-    # the same towers may have run for other years
-    seen = [observed.reco.shape, *(float(np.nansum(flux, dtype=np.float64)) for flux in (observed.reco, observed.nee))]
+    seen = digest_arrays({"features": observed.features, "reco": observed.reco, "nee": observed.nee})
     key = [observed.ids, towers.source, seen, asdict(steps.towers), steps.rh_rate, steps.tower_gpp]
     stages.run("step-5", network, key, lambda: fit_towers(network, observed, driven, steps, report))
 

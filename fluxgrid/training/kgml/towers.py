@@ -111,7 +111,9 @@ def _tower(
     kept = days.year.isin(per_year[per_year >= KGML_YEAR_DAYS].index) & (days.day_of_year <= KGML_YEAR_DAYS)
     if not kept.any():
         return None
-    corn = series["corn_fraction"].to_numpy() >= series["soybean_fraction"].to_numpy()
+    # one crop a year: a day whose shares are missing grows what the others do
+    shares = series[["corn_fraction", "soybean_fraction"]].groupby(days.year).transform("mean")
+    corn = shares["corn_fraction"].to_numpy() >= shares["soybean_fraction"].to_numpy()
     gpp = np.where(corn, *gpp_of(site))
     reco, nee = (series[name].to_numpy(np.float64) for name in ("reco", "nee"))
     if tower_gpp:

@@ -74,6 +74,14 @@ def test_the_crop_is_the_larger_share_and_its_gpp_is_read(sites):
     np.testing.assert_array_equal(towers.features[0, :, GPP] >= 5000, ~corn)
 
 
+def test_a_day_whose_shares_are_missing_grows_the_crop_of_its_year(sites):
+    whole = sites.select(sites.ids[:1])
+    holes = whole.sites[0].series.copy()
+    holes.loc["2015-05-03":"2015-05-23", ["corn_fraction", "soybean_fraction"]] = np.nan
+    cut = replace(whole, sites=(replace(whole.sites[0], series=holes),))
+    np.testing.assert_array_equal(tower_years(cut, driver).features, tower_years(whole, driver).features)
+
+
 def test_the_published_habit_reads_the_towers_own_gpp(sites):
     towers = tower_years(sites, driver, tower_gpp=True)
     series = sites[towers.ids[0]].series
