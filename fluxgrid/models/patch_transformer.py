@@ -63,7 +63,7 @@ class PatchTransformer(WindowNetwork):
         joined = width * (2 if sizes.static else 1)
         self.joint = nn.Sequential(nn.LayerNorm(joined), nn.Linear(joined, 4 * width), nn.ReLU(), drop)
         self.add_head(config, sizes, 4 * width)
-        self.dropout = nn.Identity()  # the code is dropped out once for all days that are read from it
+        self.dropout.p = 0.0  # the code is dropped out once for all days that are read from it
         self.head.linear = nn.Linear(4 * width, config.stride * sizes.fluxes)
 
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:

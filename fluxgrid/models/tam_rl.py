@@ -3,7 +3,7 @@
 Source: the TAM-RL baseline of CarbonBench (Rozanov et al.), after Ghosh et al. 2023 (knowledge-guided self-supervised
 learning for estimating river-basin characteristics) and FiLM (Perez et al. 2018, arXiv:1709.07871). An inverse network
 reads the window - Linear, batch norm, leaky ReLU, LSTM in both directions - and gives a code z. The forward network is
-an LSTM over s * W x + s with s = relu(A z) + 1, whose states h are read as (gamma + 1) * h + beta with gamma, beta of z.
+an LSTM over s * W x + s with s = relu(A z) + 1, whose states h are read as (gamma + 1) * h + beta, gamma and beta of z.
 
 The published inverse network also decodes z back to its inputs; nothing of that enters a loss or a prediction, and it
 is left out. The code is read from the window that is predicted, as published: modes ``exact`` and ``stride``.

@@ -81,7 +81,7 @@ class WindowNetwork(Network):
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the hidden states of the last steps, (N, last, H), of windows (N, W, F) at places (N, X)."""
 
-    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return hidden states (B, T, H) and state (B, K) of a run without windows."""
         message = f"A {type(self).__name__} has no state to carry; its modes are exact and stride."
         raise ConfigError(message)
