@@ -34,6 +34,8 @@ class Network(nn.Module):
     """A differentiable flux model."""
 
     state_size: int
+    lookback: int | None = None
+    """Steps before the scored ones of a training window; None where the state of spin-up years is carried on."""
 
     @abstractmethod
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
@@ -74,6 +76,10 @@ class Network(nn.Module):
         self.eval()
         with torch.inference_mode():
             return self(dynamic, static, state)
+
+    def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
+        """Return fluxes (N, S, O) of the last steps of training windows (N, T, F), for scores without gradients."""
+        return self.predict(dynamic, static, dynamic.new_zeros(len(dynamic), self.state_size))[0]
 
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state (B, K) that `predict` returns, without its fluxes."""

@@ -92,6 +92,11 @@ class ModelSpec:
         """Whether it is trained by gradients."""
         return model_config(self.kind, self.settings).differentiable
 
+    @property
+    def lookback(self) -> int | None:
+        """Steps that a training window looks back on; None for a model that carries a state or has no memory."""
+        return getattr(model_config(self.kind, self.settings), "lookback", None)
+
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""
         return json.dumps(asdict(self), indent=2)

@@ -53,6 +53,11 @@ class WindowConfig:
     differentiable: ClassVar[bool] = True
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
+    @property
+    def lookback(self) -> int | None:
+        """Days of a training window before those it answers for; None where a state is carried."""
+        return None if self.mode == "stream" else self.window - self.stride
+
     def __post_init__(self) -> None:
         if self.stride > self.window:
             message = f"stride: {self.stride} days are more than the window of {self.window}; give at most as many."
@@ -71,6 +76,7 @@ class WindowNetwork(Network):
     def __init__(self, config: WindowConfig, sizes: Sizes):
         super().__init__()
         self.window, self.stride, self.mode, self.channels = config.window, config.stride, config.mode, sizes.dynamic
+        self.lookback = config.lookback
 
     def add_head(self, config: WindowConfig, sizes: Sizes, hidden: int) -> None:
         """Add dropout and the head that reads hidden states of a width H."""
@@ -100,6 +106,16 @@ class WindowNetwork(Network):
     def readouts(self) -> dict[str, nn.Linear]:
         """The head's linear map."""
         return {self.tap: self.head.linear}
+
+    def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
+        """Return fluxes (N, S, O) of the last days of windows (N, W, F), whatever the mode says of a record."""
+        if self.mode == "stream":
+            return super().say(dynamic, static)
+        self.eval()
+        with torch.inference_mode():
+            hidden = self.encode(dynamic, static, self.stride)[:, None]
+            days = torch.arange(self.stride, device=dynamic.device).expand(len(dynamic), -1)
+            return self.finish(self.raw({self.tap: hidden}), {"day": days})
 
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
         """Return what the head reads of each step, (B, 1, T, H), and the state after the last.

@@ -120,7 +120,7 @@ def _train_member(
             "by gradients, or `Trees`."
         )
         raise ConfigError(message)
-    loss = validation_loss(model, stack_all(check, settings.window), spread(train))
+    loss = validation_loss(model, stack_all(model, check, settings.window), spread(train))
     return Trained(model, scaler, split.train, split.test, loss)
 
 
@@ -132,7 +132,8 @@ def _line(settings: FitSettings, epoch: int, train: float, check: float) -> str:
 def _sequences(sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, scaler: Scaler) -> Iterator[Sequence]:
     """Yield the sites as arrays."""
     for site in sites:
-        yield make_sequence(site, inputs[site.id], spec.inputs, scaler, spec.step, spec.spin_up_years)
+        arrays = site, inputs[site.id], spec.inputs, scaler, spec.step
+        yield make_sequence(*arrays, spec.spin_up_years, spec.lookback)
 
 
 def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: FitSettings) -> TrainingDomain:
