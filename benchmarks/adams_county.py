@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,7 +188,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="default")
     parser.add_argument("--nass", type=Path, help="Quick Stats CSV with the county's yields")
     options = parser.parse_args()
-    drivers = read_kgml_drivers(Path(os.environ["FLUXGRID_TEST_DATA"]) / FILE)
+    drivers = read_kgml_drivers(
+        Path(
+            os.environ.get("FLUXGRID_TEST_DATA") or sys.exit("Set FLUXGRID_TEST_DATA to the folder with the real data.")
+        )
+        / FILE
+    )
     choices = [Assumptions(), *(assumptions for _, _, assumptions in one_at_a_time())]
     default, *others = annual_sums(drivers, native_runner(options.checkpoint), choices)
     first, last = drivers.time.year.min(), drivers.time.year.max()

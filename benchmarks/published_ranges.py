@@ -8,8 +8,8 @@ The published figures are not of the same years, grids or inputs: they say wheth
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,13 @@ def county_gpp(folder: Path) -> pd.DataFrame | None:
 
 def main() -> None:
     """Print the tables."""
-    conus, midwest = (Path(word) for word in sys.argv[1:3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("conus", "midwest"):
+        parser.add_argument(name, type=Path, help=f"run folder of the {name} map")
+    options = parser.parse_args()
+    conus, midwest = options.conus, options.midwest
+    if lost := [str(folder) for folder in (conus, midwest) if not (folder / "totals.csv").is_file()]:
+        parser.error(f"no totals.csv in {', '.join(lost)}; make the maps first")
     totals = annual(conus)["total_TgC"] / 1000
     print("Conterminous US, Pg C per year, mean of the years [least, largest]")
     for flux, (low, high, source) in PUBLISHED.items():

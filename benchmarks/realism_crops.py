@@ -9,6 +9,7 @@ as SLOPE is that of its fields (Jiang et al. 2021, doi:10.5194/essd-13-281-2021)
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +96,11 @@ def main() -> None:
     """Print the table."""
     print(f"World {WORLD_VERSION}, digest {world_digest()}, {YEARS} years\n")
     print("| Adams County, Illinois | world | SLOPE | bound | |\n|---|---|---|---|---|")
-    for gate in gates(Path(os.environ["FLUXGRID_TEST_DATA"])):
+    for gate in gates(
+        Path(
+            os.environ.get("FLUXGRID_TEST_DATA") or sys.exit("Set FLUXGRID_TEST_DATA to the folder with the real data.")
+        )
+    ):
         verdict = "passed" if gate.passed else "**failed**"
         print(f"| {gate.what} | {gate.world:.4g} | {gate.observed:.4g} | {gate.bound} | {verdict} |")
 

@@ -10,6 +10,7 @@ year's rain in June to August); the table says how many of each there are. "Need
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,7 +215,9 @@ def _temperate(table: pd.DataFrame) -> list[str]:
 
 def main() -> None:
     """Print the table in Markdown."""
-    data = Path(os.environ["FLUXGRID_TEST_DATA"])
+    data = Path(
+        os.environ.get("FLUXGRID_TEST_DATA") or sys.exit("Set FLUXGRID_TEST_DATA to the folder with the real data.")
+    )
     rows = gates(data)
     print("| what | world | observed | bound | real towers | passed |\n| --- | --- | --- | --- | --- | --- |")
     for row in rows:

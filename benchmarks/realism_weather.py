@@ -10,6 +10,7 @@ world is one of history. The world is sampled where and as the data are: a count
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,11 @@ def _factor(what: str, world: float, observed: float, bound: float) -> Gate:
 
 def main() -> None:
     """Print the table."""
-    rows = gates(Path(os.environ["FLUXGRID_TEST_DATA"]))
+    rows = gates(
+        Path(
+            os.environ.get("FLUXGRID_TEST_DATA") or sys.exit("Set FLUXGRID_TEST_DATA to the folder with the real data.")
+        )
+    )
     print(f"World {WORLD_VERSION}, {world_digest()}: {sum(row.passed for row in rows)} of {len(rows)} passed\n")
     print("| what | world | observed | bound | passed |\n|---|---|---|---|---|")
     for row in rows:

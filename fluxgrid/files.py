@@ -117,8 +117,8 @@ def check_replaceable(folder: Path, names: Iterable[str], what: str, overwrite: 
     standing = [name for name in names if (folder / name).exists()]
     if standing and not overwrite:
         message = (
-            f"{folder} holds {what} ({', '.join(standing[:4])}). Choose another folder (--out; out=... with a "
-            "configuration), or say --overwrite to replace it when the new one is ready."
+            f"{folder} holds {what} ({', '.join(standing[:4])}). Choose another folder (--out, or "
+            "out=... in a configuration), or say --overwrite to replace it when the new one is ready."
         )
         raise OutputExists(message)
     check_writable(folder)

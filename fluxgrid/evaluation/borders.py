@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import shapely
 
+from fluxgrid.evaluation.map_places import map_places
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
-from fluxgrid.geo.state_of import state_of
 
 
 def border_steps(means: Mapping[str, np.ndarray], grid: Grid, region: Region) -> dict[str, float]:
@@ -23,9 +22,9 @@ def border_steps(means: Mapping[str, np.ndarray], grid: Grid, region: Region) ->
     means : mapping of str to ndarray, (y, x), any unit
         Such as the mean of each flux over the period; NaN where there is no value.
     grid : Grid
-        Of the maps; a cell belongs to the state of its centre.
+        Of the maps.
     region : Region
-        Cells count whose centre it holds: those on its rim are no states of their own.
+        A cell belongs to the state that has most of the region's land in it, as in a score.
 
     Returns
     -------
@@ -33,10 +32,8 @@ def border_steps(means: Mapping[str, np.ndarray], grid: Grid, region: Region) ->
         By the names of `means`; those without a finite ratio, as where cells with a value lie in fewer than two
         states, are left out.
     """
-    lon, lat = grid.lonlat()
-    codes, index = np.unique(state_of(lat, lon), return_inverse=True)
-    inside = shapely.contains_xy(region.polygon, lon, lat)
-    state = np.where(inside & (codes[index].reshape(grid.shape) != ""), index.reshape(grid.shape), -1)
+    places = map_places(region, grid)
+    state = places.on_grid(places.state)
     ratios = {name: border_step(values, state) for name, values in means.items()}
     return {name: ratio for name, ratio in ratios.items() if np.isfinite(ratio)}
 

@@ -203,12 +203,13 @@ def global_attributes(info: MapInfo, grid: Grid, times: pd.DatetimeIndex, ends: 
     -------
     attributes : dict
     """
+    made_by = info.model_name if info.calibration == "none" else f"{info.model_name}-{info.calibration}"
     attributes: _Attributes = {
         "Conventions": CONVENTIONS,
         "title": info.full_title,
         "summary": info.summary,
         "keywords": _KEYWORDS,
-        "id": f"fluxgrid-{info.region_name}-{info.step}-{times[0]:%Y%m%d}-{ends[-1]:%Y%m%d}",
+        "id": f"fluxgrid-{info.region_name}-{made_by}-{info.step}-{times[0]:%Y%m%d}-{ends[-1]:%Y%m%d}",
         "source": info.model_text,
         "model": info.model_name,
         "references": "; ".join(dict.fromkeys(info.sources)) or "none",

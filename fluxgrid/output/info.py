@@ -46,6 +46,8 @@ class MapInfo:
     """Further global attributes: commit, versions, hashes of checkpoint and configuration."""
     created: str = ""
     """When, as ISO 8601 in UTC."""
+    calibration: str = "none"
+    """How cells get their heads: ``none``, the global model; ``state``; ``neighbourhood``."""
     gpp_is_driver: bool = False
     """True where GPP is an input of the model and not predicted: its errors are the driver's, not the model's."""
 

@@ -185,8 +185,7 @@ def check_period(first: pd.Timestamp, names: Iterable[str]) -> list[str]:
     bound = sorted(set(names) & {*TRUTH, *SATELLITE})
     if bound and first.year < EXTENT.first_year:
         return [
-            f"{', '.join(bound)} exist from {EXTENT.first_year}-01-01 on, asked for from {first.date()}: begin "
-            "later, or ask for weather alone"
+            f"{', '.join(bound)} exist from {EXTENT.first_year}-01-01 on, asked for from {first.date()}: begin later"
         ]
     return []
 

@@ -93,8 +93,8 @@ class RunFolder:
             raise OutputExists(message)
         if status == "other" and mode != "overwrite":
             message = (
-                f"{self.path} holds other results ({self._what()}). Choose another folder (--out), or say --overwrite "
-                "to replace them; they stay until the new map is ready."
+                f"{self.path} holds other results ({self._what()}), made with other settings. Choose another folder "
+                "(--out), or say --overwrite to replace them; they stay until the new map is ready."
             )
             raise OutputExists(message)
         clear_litter(self.path)
@@ -143,7 +143,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _title(row: dict[str, Any]) -> str:
     """Name a map by its manifest or plan."""
-    return f"{row.get('region')} by {row.get('model')}, {row.get('period')}"
+    heads = row.get("calibration", "none")
+    return f"{row.get('region')} by {row.get('model')}, {row.get('period')}, " + (
+        "the global model" if heads == "none" else f"heads by {heads}"
+    )
 
 
 def clear_litter(out: Path) -> None:

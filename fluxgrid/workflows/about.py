@@ -67,8 +67,9 @@ def map_info(
     covariates = tuple(text for text in stated if text and text != UNSTATED)
     limits = f"; {spec.limits}" if spec.limits else ""
     names = ", ".join(name.upper() for name in plan.layers.fluxes)
+    heads = "" if plan.calibration == "none" else f", heads by {plan.calibration}"
     return MapInfo(
-        title=f"{kind} ({names}) of {place}, {map_period(plan)}{limits}",
+        title=f"{kind} ({names}) of {place}, {map_period(plan)}{heads}{limits}",
         summary=(
             f"{plan.step.capitalize()} net ecosystem exchange, gross primary production and ecosystem respiration "
             f"predicted by {spec.name}: {spec.description}"
@@ -85,6 +86,7 @@ def map_info(
         sources=(*(text.strip(". ") for text in spec.sources), *covariates),
         attributes=attributes,
         created=created,
+        calibration=plan.calibration,
         gpp_is_driver=spec.gpp_is_driver,
     )
 

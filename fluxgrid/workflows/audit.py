@@ -107,6 +107,12 @@ def audit(
             "Give a checkpoint of kind 'kgml_ag'."
         )
         raise ConfigError(message)
+    if calibration == "none":
+        message = (
+            "The audit shows heads of places beside the global model, which is always there: name the heads "
+            f"(--calibration), {' or '.join(checkpoint.calibrations) or 'of which this model has none'}."
+        )
+        raise ConfigError(message)
     chosen = find_calibration(checkpoint, calibration)
     check_replaceable(Path(folder), FILES, "an earlier audit", overwrite)
     grown, position = fields_of_places(chosen.places, wanted)

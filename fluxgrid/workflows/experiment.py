@@ -211,6 +211,8 @@ def _check(config: ExperimentConfig, kind: Kind) -> None:
         problems.append(f"seeds: {list(config.seeds)} repeats one")
     if kind == "sensitivity" and not config.variants:
         problems.append("variants: none is given; name at least one, such as A: {learning_rate: 1e-3, batch: 16}")
+    if kind == "regimes" and config.variants:
+        problems.append("variants: are of `fluxgrid experiment sensitivity`; leave them out, or run that")
     if OURS in config.variants:
         problems.append(f"variants: {OURS!r} is what `settings` gives; choose another name")
     if problems:

@@ -88,6 +88,7 @@ def upscale(
     checkpoint = load_checkpoint(config.model)
     if config.calibration != "none":
         find_calibration(checkpoint, config.calibration)  # before a cube is built for nothing
+    pick_device(config.device)
     out = Path(config.out or f"maps/{region.name}").expanduser()
     with nullcontext() if dry_run else locked(out):
         return _upscale(config, region, checkpoint, out, mode, dry_run, progress)
@@ -149,6 +150,7 @@ class _Run:
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
         check_executor(self.executor)
         about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": map_period(self.plan)}
+        about["calibration"] = self.plan.calibration
         self.folder.claim(mode, about)
         begun, started = time.perf_counter(), now()
         result = self._predict(progress)

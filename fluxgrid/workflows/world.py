@@ -14,6 +14,8 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.models import ModelSpec
 from fluxgrid.simulation import FORCINGS, STATICS, build_world, world_template
+from fluxgrid.simulation.covariates import check_period
+from fluxgrid.simulation.parameters import EXTENT
 from fluxgrid.upscaling.cover import region_share
 from fluxgrid.upscaling.folder import Mode, check_foreign, remove
 from fluxgrid.upscaling.plan import CubeSource
@@ -82,6 +84,13 @@ def synthetic_template(
     first = start - pd.DateOffset(years=spec.spin_up_years)
     wanted = {*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes}
     names = [name for name in (*FORCINGS, *STATICS) if name in wanted]
+    if check_period(first, names):
+        message = (
+            f"The built-in world has satellites and fluxes from {EXTENT.first_year} on, and {spec.name!r} takes "
+            f"{spec.spin_up_years} year(s) of spin-up before the period: begin on "
+            f"{EXTENT.first_year + spec.spin_up_years}-01-01 or later (--start; {start:%Y-%m-%d} was given)."
+        )
+        raise ConfigError(message)
     return world_template(grid, first, end, names, region_share(region, grid) > 0)
 
 

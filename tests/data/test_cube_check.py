@@ -108,6 +108,15 @@ def test_the_suggestion_opens_the_file(tmp_path):
     assert check_cube(path, mapping).ok
 
 
+def test_a_share_of_something_is_not_taken_for_the_share_of_a_crop(tmp_path):
+    """Many things have the standard name ``area_fraction``."""
+    cube = small_cube()
+    share = cube["crop_fraction"].rename("region_land_area_fraction")
+    share.attrs |= {"standard_name": "area_fraction", "units": "1"}
+    path = write_cube(cube.assign(region_land_area_fraction=share), tmp_path / "cube.zarr")
+    assert "region_land_area_fraction" not in check_cube(path).suggestion
+
+
 def test_what_needs_a_person_is_a_comment(tmp_path):
     ds = small_cube().rename(climate_group="koppen_code", vpd="field_capacity")
     ds.koppen_code.attrs = {}

@@ -132,6 +132,8 @@ def test_cells_say_whose_heads_they_blend(whole, tiny_kgml, cube):
     assert whole["calibration_weight"].values.std() > 0.01
     assert len(set(whole["calibration_id"].values.ravel()[np.isfinite(whole["calibration_id"].values.ravel())])) > 1
     assert "4 places" in whole.attrs["fluxgrid_calibration"]
+    assert whole.attrs["title"].endswith(", heads by neighbourhood")
+    assert "-neighbourhood-daily-2019" in whole.attrs["id"]
 
 
 def site_fluxes(predictor: Predictor, site, blend) -> tuple[pd.DataFrame, dict[str, float]]:

@@ -96,4 +96,6 @@ def test_other_models_have_no_audit(checkpoint, tmp_path):
         audit(replace(checkpoint, model=CTGRUConfig(hidden=4).build(Sizes(3, 2))), "state", tmp_path)
     with pytest.raises(ConfigError, match="no calibration 'neighbourhood'"):
         audit(checkpoint, "neighbourhood", tmp_path)
+    with pytest.raises(ConfigError, match=r"the global model, which is always there: name the heads .* state"):
+        audit(checkpoint, "none", tmp_path)
     assert not list(tmp_path.iterdir())

@@ -52,6 +52,8 @@ _USUAL_NAMES = {
     "koppen": "koppen koeppen koppen_class",
     "climate_group": "climate_group koeppen_code koppen_code koppen_group",
 }
+_SHARED = {"area_fraction"}
+"""Standard names that say nothing of what is meant."""
 _BY_NAME = {usual: name for name, names in _USUAL_NAMES.items() for usual in names.split()}
 _EXTREMES = {"minimum": "tmin", "maximum": "tmax"}
 
@@ -102,6 +104,8 @@ def _guess_name(source: str, array: xr.DataArray) -> str | None:
         return source
     usual = _BY_NAME.get(source.lower())
     standard_name = array.attrs.get("standard_name")
+    if standard_name in _SHARED:  # of many things: the name alone tells
+        return usual
     named = [v.name for v in VARIABLES.values() if v.standard_name and v.standard_name == standard_name]
     if standard_name == "air_temperature":
         methods = str(array.attrs.get("cell_methods", ""))
