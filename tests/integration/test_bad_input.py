@@ -120,7 +120,7 @@ def test_other_results_are_left_alone(world, baseline, fluxgrid, snapshot, tmp_p
         code, _, errors = fluxgrid(world.command(out, *words, model=str(world.lightgbm))[3:])
         assert code == 2
         assert (
-            "holds other results (a map of south-of-the-lake by small-ct_gru, 2020-12-01 to 2021-01-31, the global model)"
+            "other results (a map of south-of-the-lake by small-ct_gru, 2020-12-01 to 2021-01-31, the global model)"
             in errors
         )
         assert "--out" in errors

@@ -229,7 +229,7 @@ def test_regions_of_one_network_score_as_the_network():
         ({"seeds": [1, 1]}, [r"seeds: \[1, 1\] repeats one"]),
         (
             {"variants": {"baseline": {"learning_rate": 1e-3, "batch": 4}}},
-            ["'baseline' is what `settings` gives", "are of `fluxgrid experiment sens"],
+            ["'baseline' is what `settings` gives", "are of `fluxgrid experiment sensitivity`"],
         ),
     ],
 )
