@@ -227,7 +227,10 @@ def test_regions_of_one_network_score_as_the_network():
         ({"groups": [["IA", "OH"]], "share_state": "OH"}, [r"groups: IA\+OH names", "share_state: 'OH' has no count"]),
         ({"regimes": ["ftbsc"]}, ["ftbsc is tuned from global"]),
         ({"seeds": [1, 1]}, [r"seeds: \[1, 1\] repeats one"]),
-        ({"variants": {"baseline": {"learning_rate": 1e-3, "batch": 4}}}, ["'baseline' is what `settings` gives", "are of `fluxgrid experiment sens"]),
+        (
+            {"variants": {"baseline": {"learning_rate": 1e-3, "batch": 4}}},
+            ["'baseline' is what `settings` gives", "are of `fluxgrid experiment sensitivity`"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_at_once(tmp_path, changes, texts):
