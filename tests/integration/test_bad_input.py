@@ -119,7 +119,10 @@ def test_other_results_are_left_alone(world, baseline, fluxgrid, snapshot, tmp_p
     for words in ([], ["--resume"]):
         code, _, errors = fluxgrid(world.command(out, *words, model=str(world.lightgbm))[3:])
         assert code == 2
-        assert "holds other results (a map of south-of-the-lake by small-ct_gru, 2020-12-01 to 2021-01-31, the global model)" in errors
+        assert (
+            "other results (a map of south-of-the-lake by small-ct_gru, 2020-12-01 to 2021-01-31, the global model)"
+            in errors
+        )
         assert "--out" in errors
         assert "--overwrite" in errors
     assert snapshot(out) == before
