@@ -242,14 +242,15 @@ def audit(
 def evaluate(
     config: Overrides = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the tables that stand there.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes, one thread each.")] = 1,
 ) -> None:
-    """Score a model at sites held out from training, beside simple baselines."""
+    """Score models at sites held out from training, beside simple baselines; goes on where it stopped."""
     from fluxgrid.config import TrainConfig, load_config
     from fluxgrid.evaluation.tables import as_text
     from fluxgrid.workflows.evaluate import evaluate as run
 
     path, overrides = _split(config)
-    outcome = run(load_config(TrainConfig, path, overrides), _report, overwrite)
+    outcome = run(load_config(TrainConfig, path, overrides), _report, overwrite, jobs)
     _say("Median [quartiles] over sites held out; fluxes in g m-2 d-1")
     _say(as_text(outcome.overall))
     for table in outcome.by_class.values():

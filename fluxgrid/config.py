@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import date
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
@@ -77,6 +77,17 @@ class ModelConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class EntryConfig(Strict):
+    """One model of a comparison; what it does not say is that of the configuration."""
+
+    model: ModelConfig
+    """Architecture."""
+    inputs: InputsConfig | None = None
+    """What it eats."""
+    fit: dict[str, Any] = Field(default_factory=dict)
+    """Settings of training that differ."""
+
+
 class EvaluationConfig(Strict):
     """How skill is measured."""
 
@@ -115,10 +126,38 @@ class TrainConfig(Strict):
     """Architecture."""
     fit: FitSettings = FitSettings()
     """Training."""
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")], EntryConfig] = Field(default_factory=dict)
+    """Models that `fluxgrid evaluate` compares at the same sites, by name; without any, that of `model` alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Scores."""
     out: str
     """Checkpoint folder; the scores of `evaluate` go into ``<out>-evaluation``."""
+
+    @property
+    def entries(self) -> dict[str, TrainConfig]:
+        """Configurations of the models to compare, by name.
+
+        Raises
+        ------
+        ConfigError
+            Listing what is wrong with the training of each.
+        """
+        if not self.models:
+            return {self.model.kind: self}
+        found, problems = {}, []
+        for name, entry in self.models.items():
+            changes: dict[str, Any] = {"name": name, "model": entry.model, "models": {}}
+            if entry.inputs is not None:
+                changes["inputs"] = entry.inputs
+            try:
+                changes["fit"] = TypeAdapter(FitSettings).validate_python({**asdict(self.fit), **entry.fit})
+            except ValidationError as error:
+                problems += [f"models.{name}.fit.{problem}" for problem in _problems(FitSettings, error)]
+                continue
+            found[name] = self.model_copy(update=changes)
+        if problems:
+            raise ConfigError(itemise("The models to compare are wrong", problems))
+        return found
 
 
 class UpscaleConfig(Strict):
@@ -277,7 +316,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
+def _problems(kind: Any, error: ValidationError) -> list[str]:
     """Return one line for each wrong key."""
     lines = []
     for found in error.errors():

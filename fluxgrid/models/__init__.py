@@ -11,6 +11,7 @@ from fluxgrid.models import (  # noqa: F401  registers them
     patch_transformer,
     tam_rl,
     transformer,
+    xgboost,
 )
 from fluxgrid.models.base import MODELS, FluxModel, Sizes, model_config, zero_state
 from fluxgrid.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shipped_checkpoints

@@ -25,6 +25,7 @@ FEW = {
     **{kind: WINDOW for kind in ("transformer", "patch_transformer")},
     "tam_rl": {**WINDOW, "latent": 4},
     "lightgbm": {"rounds": 8},
+    "xgboost": {"rounds": 8},
     "kgml_ag": {"hidden": 8, "cover_hidden": 8},
 }
 """Options that keep an architecture small; one that is not named is built with its defaults."""
