@@ -16,6 +16,7 @@ import torch
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
 from fluxgrid.files import atomic_path, check_replaceable
@@ -81,8 +82,8 @@ def evaluate(
     Returns
     -------
     outcome : EvaluateOutcome
-        At the sites that bring the inputs of every model. The tables stand in ``<out>-evaluation`` as CSV and JSON, the predictions of each model and fold beside them:
-        an evaluation that was stopped goes on with those that are missing.
+        At the sites that bring the inputs of every model. The tables stand in ``<out>-evaluation`` as CSV and JSON, the
+        predictions of each model and fold beside them: an evaluation that was stopped goes on with those missing.
 
     Raises
     ------
@@ -97,6 +98,9 @@ def evaluate(
     names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
     check_replaceable(folder, names, "the tables of an evaluation", overwrite)
     entries = config.entries
+    if taken := sorted(entries.keys() & BASELINES.keys()):
+        message = f"models: {', '.join(taken)} is the name of a baseline, which is always scored; choose another name."
+        raise ConfigError(message)
     sites = read_sites(config)
     for entry in entries.values():
         sites = sites.select(with_inputs(sites, model_spec(entry, sites)))
