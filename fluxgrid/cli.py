@@ -91,6 +91,9 @@ def upscale(  # one parameter for each option of the contract
     ] = None,
     resolution: Annotated[float | None, typer.Option(help="Cell size of the synthetic world, degrees.")] = None,
     tile: Annotated[int | None, typer.Option(help="Tile size in cells; does not change the map.")] = None,
+    window_mode: Annotated[
+        str | None, typer.Option(help="How a network of windows cuts the record: exact, stride or stream.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; 1 means threads.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
@@ -108,7 +111,8 @@ def upscale(  # one parameter for each option of the contract
         raise ConfigError(message)
     given = {
         "region": region, "cube": cube, "mapping": mapping, "model": model, "start": start, "end": end,
-        "calibration": calibration, "resolution": resolution, "tile": tile, "device": device, "workers": workers,
+        "calibration": calibration, "window_mode": window_mode, "resolution": resolution, "tile": tile,
+        "device": device, "workers": workers,
         "threads": threads, "scheduler": scheduler, "max_missing": max_missing, "out": out,
     }  # fmt: skip
     from fluxgrid.config import UpscaleConfig, load_config

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError, FluxgridError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
@@ -182,6 +183,9 @@ class UpscaleConfig(Strict):
     """Cell size of the synthetic world, degrees (0.1); a cube brings its own."""
     tile: int = Field(default=32, ge=32, multiple_of=32)
     """Tile size in cells; does not change the map."""
+    window_mode: WindowMode | None = None
+    """How a network of windows cuts the record: ``exact``, a window for each day; ``stride``, one every few days;
+    ``stream``, a state that is carried. By default as it was trained."""
     device: Device = "auto"
     """``auto`` takes a GPU where there is one."""
     workers: int = Field(default=1, ge=1)

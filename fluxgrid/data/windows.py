@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+WindowMode = Literal["exact", "stride", "stream"]
+"""How a network of windows cuts a record; `fluxgrid.models.windowed` says what each is."""
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.recurrent import GRU, LSTM
-from fluxgrid.models.windowed import Mode, WindowConfig, WindowNetwork
+from fluxgrid.models.windowed import WindowConfig, WindowNetwork
 
 
 @dataclass(frozen=True)
 class RecurrentConfig(WindowConfig):
     """Settings of a recurrent network."""
 
-    mode: Mode = "stream"
+    window_mode: WindowMode = "stream"
     """How a record is cut: ``exact``, ``stride`` or ``stream``."""
     hidden: Annotated[int, Field(gt=1, multiple_of=2)] = 128
     """Width H of the hidden state."""
@@ -30,6 +31,7 @@ class RecurrentConfig(WindowConfig):
 class RecurrentNetwork(WindowNetwork):
     """A cell over encoded inputs; architectures say how inputs are encoded and which cell it is."""
 
+    streams: ClassVar[bool] = True
     cell_type: ClassVar[type[GRU] | type[LSTM]]
 
     def add_cell(self, config: RecurrentConfig, inputs: int) -> None:

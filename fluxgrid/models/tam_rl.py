@@ -39,8 +39,8 @@ class TAMRLConfig(WindowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode == "stream":
-            message = "mode: the code of TAM-RL is read from a window, so it cannot stream; choose exact or stride."
+        if self.window_mode == "stream":
+            message = "window_mode: TAM-RL reads its code from a window, so it cannot stream; choose exact or stride."
             raise ConfigError(message)
 
     def build(self, sizes: Sizes) -> TAMRL:

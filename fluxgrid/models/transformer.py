@@ -37,8 +37,8 @@ class AttentionConfig(WindowConfig):
         if self.hidden % self.attention_heads:
             message = f"attention_heads: {self.attention_heads} do not share a width of {self.hidden} evenly."
             raise ConfigError(message)
-        if self.mode == "stream":
-            message = "mode: a transformer carries no state, so it cannot stream; choose exact or stride."
+        if self.window_mode == "stream":
+            message = "window_mode: a transformer carries no state, so it cannot stream; choose exact or stride."
             raise ConfigError(message)
 
     def encoder(self) -> nn.TransformerEncoder:

@@ -18,18 +18,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
 from fluxgrid.models.heads import HEADS, HeadKind
 from fluxgrid.models.network import Network, Taps
-
-Mode = Literal["exact", "stride", "stream"]
 
 _TOGETHER = 8
 """Days whose windows are run together: always so many, for a product of another shape may round otherwise."""
@@ -43,7 +42,7 @@ class WindowConfig:
     """Days W of a window."""
     stride: Annotated[int, Field(ge=1)] = 15
     """Days S that a window answers for in training and in mode ``stride``."""
-    mode: Mode = "exact"
+    window_mode: WindowMode = "exact"
     """How a record is cut: ``exact``, ``stride`` or ``stream``."""
     head: HeadKind = "bounded"
     """``bounded``: fluxes >= 0; ``linear``: standardised fluxes without bounds, as published."""
@@ -56,7 +55,7 @@ class WindowConfig:
     @property
     def lookback(self) -> int | None:
         """Days of a training window before those it answers for; None where a state is carried."""
-        return None if self.mode == "stream" else self.window - self.stride
+        return None if self.window_mode == "stream" else self.window - self.stride
 
     def __post_init__(self) -> None:
         if self.stride > self.window:
@@ -72,16 +71,23 @@ class WindowNetwork(Network):
 
     tap: ClassVar[str] = "hidden"
     """Name of what the head reads."""
+    streams: ClassVar[bool] = False
+    """Whether it has a state to carry."""
 
     def __init__(self, config: WindowConfig, sizes: Sizes):
         super().__init__()
-        self.window, self.stride, self.mode, self.channels = config.window, config.stride, config.mode, sizes.dynamic
-        self.lookback = config.lookback
+        self.window, self.stride, self.lookback = config.window, config.stride, config.lookback
+        self.window_mode, self.channels = config.window_mode, sizes.dynamic
 
     def add_head(self, config: WindowConfig, sizes: Sizes, hidden: int) -> None:
         """Add dropout and the head that reads hidden states of a width H."""
         self.dropout = nn.Dropout(config.dropout)
         self.head = HEADS[config.head](hidden, sizes.fluxes)
+
+    @property
+    def window_modes(self) -> tuple[WindowMode, ...]:
+        """Modes that the architecture knows."""
+        return ("exact", "stride", "stream") if self.streams else ("exact", "stride")
 
     @abstractmethod
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
@@ -100,7 +106,7 @@ class WindowNetwork(Network):
     @property
     def state_size(self) -> int:  # type: ignore[override]
         """Columns K of the state."""
-        return self.stream_size if self.mode == "stream" else (self.window - 1) * self.channels
+        return self.stream_size if self.window_mode == "stream" else (self.window - 1) * self.channels
 
     @property
     def readouts(self) -> dict[str, nn.Linear]:
@@ -109,7 +115,7 @@ class WindowNetwork(Network):
 
     def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
         """Return fluxes (N, S, O) of the last days of windows (N, W, F), whatever the mode says of a record."""
-        if self.mode == "stream":
+        if self.window_mode == "stream":
             return super().say(dynamic, static)
         self.eval()
         with torch.inference_mode():
@@ -124,14 +130,14 @@ class WindowNetwork(Network):
         """
         steps = dynamic.shape[1]
         days = torch.full((steps,), self.stride - 1)
-        if self.mode == "stream":
+        if self.window_mode == "stream":
             hidden, after = self.stream(dynamic, static, state)
         elif self.training:
             hidden, after, days = self.encode(dynamic, static, self.stride), state, torch.arange(self.stride)
         else:
             tail = state.view(len(state), self.window - 1, self.channels)
             record = torch.cat([tail, dynamic], dim=1)  # (B, W - 1 + T, F)
-            if self.mode == "exact":
+            if self.window_mode == "exact":
                 hidden = self._exact(record, static)
             else:
                 hidden, days = self._stride(record, static), self._days(steps)
@@ -141,7 +147,7 @@ class WindowNetwork(Network):
 
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state that `predict` returns, without its fluxes."""
-        if self.mode == "stream":
+        if self.window_mode == "stream":
             return super().advance(dynamic, static, state)
         tail = state.view(len(state), self.window - 1, self.channels)
         record = torch.cat([tail, dynamic], dim=1)

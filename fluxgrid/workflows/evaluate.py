@@ -9,7 +9,6 @@ from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -20,7 +19,7 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
 from fluxgrid.files import atomic_path, check_replaceable
-from fluxgrid.models import NUMERICS_VERSION, Checkpoint, ModelSpec
+from fluxgrid.models import NUMERICS_VERSION, Checkpoint
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
@@ -153,7 +152,8 @@ def _carry_out(unit: Unit, config: str) -> Unit:
     sites = _sites(config)
     spec = model_spec(unit.config, sites)
     trained = train_model(sites.select(unit.fold.train), spec, unit.config.fit)
-    checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, _no_domain(spec), "")
+    domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
+    checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
     predictor = Predictor(checkpoint, block=1)
     found = {site.id: predict_site(predictor, site) for site in sites.select(unit.fold.test)}
     table = pd.concat(found, names=["site", "time"]).reset_index()
@@ -191,13 +191,6 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     outcome = EvaluateOutcome(scores, summarise(scores), by_class, folder)
     _write(outcome)
     return outcome
-
-
-def _no_domain(spec: ModelSpec) -> TrainingDomain:
-    """Return a domain that is not looked at: scores do not need one."""
-    width = spec.inputs.n_dynamic + len(spec.inputs.static_columns)
-    ones = np.ones(width)
-    return TrainingDomain(np.zeros(width), ones, ones, np.zeros((1, width)), 1.0, np.inf)
 
 
 def screen(site: Site, minimum_qc: float) -> Site:

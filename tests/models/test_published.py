@@ -12,7 +12,7 @@ from fluxgrid.models import Sizes, model_config
 from fluxgrid.models.published import NAMES, load_published
 
 F, X, H, Z, OUT, W, S = 4, 6, 8, 4, 3, 12, 5
-WINDOW = {"hidden": H, "window": W, "stride": S, "mode": "exact", "head": "linear"}
+WINDOW = {"hidden": H, "window": W, "stride": S, "window_mode": "exact", "head": "linear"}
 OWN = {
     "transformer": {"attention_heads": 2},
     "patch_transformer": {"attention_heads": 2, "as_published": True, "patch": 5},

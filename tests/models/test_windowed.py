@@ -30,7 +30,7 @@ _spec.loader.exec_module(reference)
 
 def build(kind: str, mode: str = "exact", sizes: Sizes | None = None, **options) -> WindowNetwork:
     torch.manual_seed(5)
-    own = {"hidden": 8, "window": W, "stride": S, "mode": mode, **OWN.get(kind, {}), **options}
+    own = {"hidden": 8, "window": W, "stride": S, "window_mode": mode, **OWN.get(kind, {}), **options}
     network = model_config(kind, own).build(sizes or Sizes(F, X, 2)).eval()
     with torch.no_grad():
         for name, value in network.named_buffers():
@@ -220,7 +220,7 @@ def test_what_carries_no_state_cannot_stream(kind):
             {"window": 10, "stride": 5, "patch": 11},
             "patch: 11 days are more than",
         ),
-        ("tam_rl", {"mode": "streams"}, "mode"),
+        ("tam_rl", {"window_mode": "streams"}, "window_mode"),
     ],
 )
 def test_options_that_do_not_fit_are_named(kind, options, named):

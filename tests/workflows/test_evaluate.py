@@ -22,7 +22,7 @@ VALUES = {
     "fit": {"epochs": 2, "batch": 8, "validation": 0.3},
     "models": {
         "mlp": {"model": {"kind": "mlp", "hidden": 4}},
-        "windows": {"model": {"kind": "ct_lstm", "mode": "exact", "hidden": 4, "window": 10, "stride": 5}},
+        "windows": {"model": {"kind": "ct_lstm", "window_mode": "exact", "hidden": 4, "window": 10, "stride": 5}},
         "streams": {"model": {"kind": "ct_gru", "hidden": 4}, "fit": {"window": 60}},
         "trees": {"model": {"kind": "lightgbm", "rounds": 5}, "inputs": {"dynamic": ["temperature_2m"]}},
     },
