@@ -85,8 +85,16 @@ class TAMRL(WindowNetwork):
 
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the modulated states of the last steps of windows, (N, last, H)."""
+        return self.modulate(dynamic, self.codes(dynamic, static), last)
+
+    def codes(self, dynamic: Tensor, static: Tensor) -> Tensor:
+        """Return the codes of the places of windows, (N, latent)."""
         place = static.unsqueeze(1).expand(-1, dynamic.shape[1], -1)
-        code = self.inverse(torch.cat([dynamic, place], dim=-1))[:, None]  # (N, 1, latent)
+        return self.inverse(torch.cat([dynamic, place], dim=-1))
+
+    def modulate(self, dynamic: Tensor, codes: Tensor, last: int) -> Tensor:
+        """Return the modulated states of the last steps of windows whose places have these codes, (N, last, H)."""
+        code = codes[:, None]  # (N, 1, latent)
         gain = F.relu(self.modulation(code)) + 1.0
         states, _ = self.lstm(gain * self.forcing_encoder(dynamic) + gain)
         gamma, beta = self.film(code).chunk(2, dim=-1)
