@@ -2,9 +2,9 @@
 
 Source: the published code of CarbonBench (Rozanov et al.), 474-site revision. AdamW, the rate halved every ten epochs,
 no stopping; the loss on the validation windows is looked at after epochs 1, 5, 10 and so on, and the best weights are
-kept. TAM-RL first trains a plain LSTM that way and takes over its recurrent weights; then all of it is trained with Adam
-at a rate of 1e-3, stopped after ten epochs without gain, and ends with its last weights: what the code calls the best
-is a reference to them.
+kept. TAM-RL first trains a plain LSTM that way and takes over its recurrent weights; then all of it is trained with
+Adam at a rate of 1e-3, stopped after ten epochs without gain, and ends with its last weights: what the code calls the
+best is a reference to them.
 """
 
 from __future__ import annotations
