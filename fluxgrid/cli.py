@@ -260,6 +260,9 @@ def evaluate(
     for table in outcome.by_class.values():
         _say("")
         _say(as_text(table))
+    _say("")
+    _say("R2 site by site against the first model: median difference with the 95 % interval of a bootstrap over sites")
+    _say(outcome.pairs.round(3).to_string(index=False))
     _say(f"Tables: {outcome.folder}")
 
 

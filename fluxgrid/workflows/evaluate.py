@@ -17,6 +17,7 @@ from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
 from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.site_pairs import compare_models
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
 from fluxgrid.files import atomic_path, check_replaceable
 from fluxgrid.models import NUMERICS_VERSION, Checkpoint
@@ -32,7 +33,7 @@ Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
 
 _GROUPINGS = ("class", "climate")
-_TABLES = ("sites", "overall", *_GROUPINGS)
+_TABLES = ("sites", "overall", *_GROUPINGS, "pairs")
 _SUFFIXES = (".csv", ".json")
 
 
@@ -46,6 +47,8 @@ class EvaluateOutcome:
     """Quartiles over sites."""
     by_class: dict[str, pd.DataFrame]
     """The same by vegetation class and climate group."""
+    pairs: pd.DataFrame
+    """Every model against the first, site by site, by R2."""
     folder: Path
     """Where the tables stand."""
 
@@ -188,7 +191,8 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     ]
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, folder)
+    pairs = compare_models(scores, next(iter(predictions)))
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
     _write(outcome)
     return outcome
 
@@ -204,7 +208,7 @@ def screen(site: Site, minimum_qc: float) -> Site:
 
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
-    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS))
+    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS), outcome.pairs)
     for name, table in zip(_TABLES, tables, strict=True):
         for suffix in _SUFFIXES:
             write_table(table, outcome.folder / f"{name}{suffix}")
