@@ -18,6 +18,7 @@ from fluxgrid.data.splits import Fold, site_folds
 from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
 from fluxgrid.evaluation.site_pairs import compare_models
+from fluxgrid.evaluation.skill_picture import draw_skill
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
 from fluxgrid.files import atomic_path, check_replaceable
 from fluxgrid.models import NUMERICS_VERSION, Checkpoint
@@ -35,6 +36,7 @@ Report = Callable[[str], None]
 _GROUPINGS = ("class", "climate")
 _TABLES = ("sites", "overall", *_GROUPINGS, "pairs")
 _SUFFIXES = (".csv", ".json")
+_PICTURE = "skill.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,7 @@ def evaluate(
     Returns
     -------
     outcome : EvaluateOutcome
-        At the sites that bring the inputs of every model. The tables stand in ``<out>-evaluation`` as CSV and JSON, the
+        At the sites that bring the inputs of every model. The tables, and a picture, stand in ``<out>-evaluation``, the
         predictions of each model and fold beside them: an evaluation that was stopped goes on with those missing.
 
     Raises
@@ -97,7 +99,7 @@ def evaluate(
         If configuration or table are wrong.
     """
     folder = Path(f"{config.out}-evaluation").expanduser()
-    names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
+    names = [*(f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES), _PICTURE]
     check_replaceable(folder, names, "the tables of an evaluation", overwrite)
     entries = config.entries
     if taken := sorted(entries.keys() & BASELINES.keys()):
@@ -194,6 +196,8 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     pairs = compare_models(scores, next(iter(predictions)))
     outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
     _write(outcome)
+    about = f"{config.evaluation.folds} folds of site groups; {len(sites)} sites of {sites.source}. {sites.citation}"
+    draw_skill(outcome.overall, about, folder / _PICTURE)
     return outcome
 
 
