@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from datetime import date
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError, FluxgridError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
@@ -77,6 +78,17 @@ class ModelConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
+class EntryConfig(Strict):
+    """One model of a comparison; what it does not say is that of the configuration."""
+
+    model: ModelConfig
+    """Architecture."""
+    inputs: InputsConfig | None = None
+    """What it eats."""
+    fit: dict[str, Any] = Field(default_factory=dict)
+    """Settings of training that differ."""
+
+
 class EvaluationConfig(Strict):
     """How skill is measured."""
 
@@ -115,10 +127,38 @@ class TrainConfig(Strict):
     """Architecture."""
     fit: FitSettings = FitSettings()
     """Training."""
+    models: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")], EntryConfig] = Field(default_factory=dict)
+    """Models that `fluxgrid evaluate` compares at the same sites, by name; without any, that of `model` alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Scores."""
     out: str
     """Checkpoint folder; the scores of `evaluate` go into ``<out>-evaluation``."""
+
+    @property
+    def entries(self) -> dict[str, TrainConfig]:
+        """Configurations of the models to compare, by name.
+
+        Raises
+        ------
+        ConfigError
+            Listing what is wrong with the training of each.
+        """
+        if not self.models:
+            return {self.model.kind: self}
+        found, problems = {}, []
+        for name, entry in self.models.items():
+            changes: dict[str, Any] = {"name": name, "model": entry.model, "models": {}}
+            if entry.inputs is not None:
+                changes["inputs"] = entry.inputs
+            try:
+                changes["fit"] = TypeAdapter(FitSettings).validate_python({**asdict(self.fit), **entry.fit})
+            except ValidationError as error:
+                problems += [f"models.{name}.fit.{problem}" for problem in _problems(FitSettings, error)]
+                continue
+            found[name] = self.model_copy(update=changes)
+        if problems:
+            raise ConfigError(itemise("The models to compare are wrong", problems))
+        return found
 
 
 class UpscaleConfig(Strict):
@@ -143,6 +183,9 @@ class UpscaleConfig(Strict):
     """Cell size of the synthetic world, degrees (0.1); a cube brings its own."""
     tile: int = Field(default=32, ge=32, multiple_of=32)
     """Tile size in cells; does not change the map."""
+    window_mode: WindowMode | None = None
+    """How a network of windows cuts the record: ``exact``, a window for each day; ``stride``, one every few days;
+    ``stream``, a state that is carried. By default as it was trained."""
     device: Device = "auto"
     """``auto`` takes a GPU where there is one."""
     workers: int = Field(default=1, ge=1)
@@ -277,7 +320,7 @@ def _texts(value: Any) -> Iterator[str]:
         yield value
 
 
-def _problems(kind: type[BaseModel], error: ValidationError) -> list[str]:
+def _problems(kind: Any, error: ValidationError) -> list[str]:
     """Return one line for each wrong key."""
     lines = []
     for found in error.errors():

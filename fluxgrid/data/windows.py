@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+WindowMode = Literal["exact", "stride", "stream"]
+"""How a network of windows cuts a record; `fluxgrid.models.windowed` says what each is."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Window:
         return slice(self.start + self.spin_up, self.stop)
 
 
-def plan_windows(lengths: list[int], spin_up: int, window: int) -> tuple[Window, ...]:
+def plan_windows(lengths: list[int], spin_up: int, window: int, whole: bool = False) -> tuple[Window, ...]:
     """Cut sequences into windows that score every step after the first spin-up exactly once.
 
     Parameters
@@ -35,6 +39,8 @@ def plan_windows(lengths: list[int], spin_up: int, window: int) -> tuple[Window,
         Steps before each scored part, >= 0.
     window : int
         Scored steps of a window, > 0; the last window of a sequence may be shorter.
+    whole : bool
+        Leave the last window out where it is shorter.
 
     Returns
     -------
@@ -48,5 +54,5 @@ def plan_windows(lengths: list[int], spin_up: int, window: int) -> tuple[Window,
     return tuple(
         Window(sequence, first - spin_up, spin_up, min(first + window, length))
         for sequence, length in enumerate(lengths)
-        for first in range(spin_up, length, window)
+        for first in range(spin_up, length - window + 1 if whole else length, window)
     )

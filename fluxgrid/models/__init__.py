@@ -1,6 +1,18 @@
 """Architectures, heads, the registry and checkpoints."""
 
-from fluxgrid.models import crop_mosaic, ct_gru, lightgbm  # noqa: F401  registers them
+from fluxgrid.models import (  # noqa: F401  registers them
+    crop_mosaic,
+    ct_gru,
+    ct_lstm,
+    gru,
+    lightgbm,
+    lstm,
+    mlp,
+    patch_transformer,
+    tam_rl,
+    transformer,
+    xgboost,
+)
 from fluxgrid.models.base import MODELS, FluxModel, Sizes, model_config, zero_state
 from fluxgrid.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shipped_checkpoints
 from fluxgrid.models.spec import NUMERICS_VERSION, ModelSpec

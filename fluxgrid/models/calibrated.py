@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fluxgrid.models.base import FluxModel
@@ -26,6 +27,12 @@ class Calibration:
     """Where they were calibrated."""
     about: str = ""
     """One sentence for people: on what data."""
+
+    def on(self, network: Network) -> Calibration:
+        """Return the same heads on a network that shares the weights of theirs."""
+        heads = copy.copy(self.heads)
+        heads._network = (network,)
+        return replace(self, heads=heads)
 
     def save(self, folder: Path) -> list[Path]:
         """Write it into a checkpoint folder and return the files."""

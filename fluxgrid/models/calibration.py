@@ -7,14 +7,16 @@ readout is W h + b, and are exactly the global model at zero:
 - linear: W h + b + A h + c;
 - adapter: W (h + U relu(V h + v)) + b, a bottleneck of width r (Houlsby et al. 2019, arXiv:1902.00751).
 
-All places share one pass of the backbone. ``lora`` adds a product of low rank to the recurrent weights and to the
-readouts (Hu et al. 2022, arXiv:2106.09685) and ``full`` is a whole theta_s; both need a pass for each place.
+All places share one pass of the backbone. ``lora`` adds a product of low rank to the weights by which steps act on each
+other (recurrence, attention) and to the readouts (Hu et al. 2022, arXiv:2106.09685) and ``full`` is a whole theta_s;
+both need a pass for each place.
 FTBSC-KGML (Zeng et al. 2025, arXiv:2512.16013, Eq. 2 and 3) leaves the form of phi_s open: these are ours.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,6 +29,8 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.models.network import Network
 
 Kind = Literal["affine", "linear", "adapter", "lora", "full"]
+_CARRIES = re.compile(r"\.weight_hh|\.in_proj_weight$")
+"""Names of weights by which steps act on each other: recurrence, and the projections of attention."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ONE_PASS: tuple[Kind, ...] = ("affine", "linear", "adapter")
 """Kinds whose places share a pass of the backbone."""
@@ -100,7 +104,7 @@ class Heads(nn.Module):
             key = name.replace(".", "/")  # a parameter's name may hold no dot
             if self.kind == "full":
                 values[key] = torch.zeros(self.places, *weight.shape)
-            elif weight.dim() == 2 and (".weight_hh" in name or _is_readout(name, network)):
+            elif weight.dim() == 2 and (_CARRIES.search(name) or _is_readout(name, network)):
                 rank = min(self.rank, *weight.shape)
                 down = torch.randn(1, rank, weight.shape[1]) / math.sqrt(weight.shape[1])
                 values[f"{key}|down"] = down.repeat(self.places, 1, 1)
@@ -211,7 +215,8 @@ class Heads(nn.Module):
         self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Blend passes of the network with the weights of each place that a row wants."""
-        columns = list(state.split(self.network.state_size, dim=1))
+        size = self.network.state_size
+        columns = list(state.split(size, dim=1)) if size else [state] * (1 + slots.shape[1])
         rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)[:, None, None]
         fluxes, columns[0] = self.network(dynamic, static, columns[0])
         fluxes = rest * fluxes

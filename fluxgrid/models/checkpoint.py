@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from fluxgrid.data.scaler import Scaler
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import CheckpointError, ConfigError, UnknownName, itemise
 from fluxgrid.files import atomic_folder
 from fluxgrid.models.base import FluxModel
 from fluxgrid.models.calibrated import Calibration, load_calibrations
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.spec import ModelSpec
-from fluxgrid.provenance import digest_files
+from fluxgrid.models.windowed import WindowNetwork
+from fluxgrid.provenance import digest, digest_files
 from fluxgrid.registry import unknown_name
 
 _SPEC, _SCALER, _CONFIG, _PROVENANCE = "spec.json", "scaler.json", "config.yaml", "provenance.json"
@@ -42,6 +45,29 @@ class Checkpoint:
     """Hash of everything that decides its numbers."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     """Heads of places, by how cells choose among them: ``state``, ``neighbourhood``."""
+
+    def in_mode(self, mode: WindowMode | None) -> Checkpoint:
+        """Return the same weights cutting a record in another way; without a mode the checkpoint as it is.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no windows, or does not know the mode.
+        """
+        if mode in (None, getattr(self.model, "window_mode", None)):
+            return self
+        if not isinstance(self.model, WindowNetwork):
+            message = f"The model {self.spec.name!r} ({self.spec.kind}) sees no windows. Leave --window-mode out."
+            raise ConfigError(message)
+        if mode not in self.model.window_modes:
+            known = " or ".join(self.model.window_modes)
+            message = f"The model {self.spec.name!r} ({self.spec.kind}) cannot {mode}; choose {known} (--window-mode)."
+            raise ConfigError(message)
+        model = copy.copy(self.model)  # weights are shared
+        model.window_mode = mode
+        calibrations = {name: each.on(model) for name, each in self.calibrations.items()}
+        spec = replace(self.spec, settings={**self.spec.settings, "window_mode": mode})
+        return replace(self, spec=spec, model=model, calibrations=calibrations, digest=digest(self.digest, mode))
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -115,13 +141,15 @@ def save_checkpoint(
         (folder / _PROVENANCE).write_text(json.dumps(row, indent=2), encoding="utf-8")
 
 
-def load_checkpoint(name: str | Path) -> Checkpoint:
+def load_checkpoint(name: str | Path, window_mode: WindowMode | None = None) -> Checkpoint:
     """Read a checkpoint and check that it is the one that was written.
 
     Parameters
     ----------
     name : str or Path
         Name of a shipped checkpoint, or a folder.
+    window_mode : {"exact", "stride", "stream"}, optional
+        How a network of windows cuts a record, where that is not to be what it was trained with.
 
     Returns
     -------
@@ -133,8 +161,15 @@ def load_checkpoint(name: str | Path) -> Checkpoint:
         If there is none of that name.
     CheckpointError
         If a file is missing, changed or does not fit the others, or this installation lacks its architecture.
+    ConfigError
+        If it does not know the window mode.
     """
     path = find_checkpoint(name)
+    return _read(path).in_mode(window_mode)
+
+
+def _read(path: Path) -> Checkpoint:
+    """Read a checkpoint folder."""
     try:
         return _load(path)
     except (ConfigError, UnknownName) as error:

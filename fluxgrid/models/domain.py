@@ -44,6 +44,12 @@ class TrainingDomain:
         return path
 
     @classmethod
+    def unknown(cls, predictors: int) -> TrainingDomain:
+        """Return a domain of so many predictors that nothing lies outside of: scores do not ask for one."""
+        ones = np.ones(predictors)
+        return cls(0.0 * ones, ones, ones, np.zeros((1, predictors)), 1.0, np.inf)
+
+    @classmethod
     def load(cls, folder: Path) -> TrainingDomain:
         """Read what `save` wrote."""
         arrays = load_file(folder / DOMAIN)

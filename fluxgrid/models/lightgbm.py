@@ -12,11 +12,10 @@ from typing import Annotated, ClassVar
 
 import lightgbm
 import numpy as np
-import torch
 from pydantic import ConfigDict, Field
-from torch import Tensor
 
 from fluxgrid.models.base import MODELS, STRICT, Sizes
+from fluxgrid.models.trees import Rows, Trees
 
 
 @MODELS.register("lightgbm")
@@ -40,40 +39,16 @@ class LightGBMConfig:
     differentiable: ClassVar[bool] = False
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    def build(self, sizes: Sizes) -> Trees:
+    def build(self, sizes: Sizes) -> LightGBMTrees:
         """Return untrained trees."""
-        return Trees(self, sizes)
+        return LightGBMTrees(self, sizes)
 
 
-class Trees:
-    """Boosted trees behind the contract of `FluxModel`; no memory, so the state has no columns."""
+class LightGBMTrees(Trees):
+    """See the module's text."""
 
-    state_size = 0
-
-    def __init__(self, config: LightGBMConfig, sizes: Sizes):
-        self.config = config
-        self.sizes = sizes
-        self.boosters: list[lightgbm.Booster] = []
-
-    def fit_flux(
-        self,
-        rows: np.ndarray,
-        target: np.ndarray,
-        weight: np.ndarray,
-        check: tuple[np.ndarray, np.ndarray, np.ndarray],
-        seed: int,
-    ) -> None:
-        """Fit the booster of the next flux, with early stopping on other sites.
-
-        Parameters
-        ----------
-        rows : ndarray, (N, F + S), scaled
-        target : ndarray, (N,), g m-2 d-1
-        weight : ndarray, (N,), >= 0
-        check : tuple of ndarray
-            Rows, target and weight of the validation sites.
-        seed : int
-        """
+    def fit_flux(self, rows: np.ndarray, target: np.ndarray, weight: np.ndarray, check: Rows, seed: int) -> None:
+        """Fit the booster of the next flux, with early stopping on other sites."""
         settings = {
             "objective": "regression",
             "learning_rate": self.config.learning_rate,
@@ -91,14 +66,14 @@ class Trees:
         stop = lightgbm.early_stopping(self.config.patience, verbose=False)
         self.boosters.append(lightgbm.train(settings, train, self.config.rounds, [valid], callbacks=[stop]))
 
-    def predict(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return fluxes (B, T, O) of each step by itself; the empty state passes through."""
-        batch, steps, _ = dynamic.shape
-        place = static[:, None, :].expand(batch, steps, -1)
-        rows = torch.cat([dynamic, place], dim=-1).reshape(batch * steps, -1).numpy()  # (B*T, F+S)
-        columns = [booster.predict(rows, num_threads=1) for booster in self.boosters]
-        fluxes = np.maximum(np.stack(columns, axis=-1), 0.0).astype(np.float32)
-        return torch.from_numpy(fluxes).view(batch, steps, -1), state
+    def values(self, booster: lightgbm.Booster, rows: np.ndarray) -> np.ndarray:
+        """Return what a booster says of rows, (N,)."""
+        return np.asarray(booster.predict(rows, num_threads=1))
+
+    @property
+    def rounds(self) -> list[int]:
+        """Trees kept of each booster."""
+        return [booster.best_iteration for booster in self.boosters]
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write each booster in LightGBM's own text format."""

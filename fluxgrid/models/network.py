@@ -34,6 +34,8 @@ class Network(nn.Module):
     """A differentiable flux model."""
 
     state_size: int
+    lookback: int | None = None
+    """Steps before the scored ones of a training window; None where the state of spin-up years is carried on."""
 
     @abstractmethod
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
@@ -57,6 +59,9 @@ class Network(nn.Module):
     def set_scale(self, scale: Tensor) -> None:
         """Set the typical size of each flux, (O,), g m-2 d-1, > 0: the standard deviation over training sites."""
 
+    def set_centre(self, centre: Tensor) -> None:
+        """Set the mean of each flux over training sites, (O,), g m-2 d-1, where the head starts from it."""
+
     def raw(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the readouts of the global model, (B, R, T, outputs) by tap."""
         return {name: self.readouts[name](values) for name, values in hidden.items()}
@@ -71,6 +76,10 @@ class Network(nn.Module):
         self.eval()
         with torch.inference_mode():
             return self(dynamic, static, state)
+
+    def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
+        """Return fluxes (N, S, O) of the last steps of training windows (N, T, F), for scores without gradients."""
+        return self.predict(dynamic, static, dynamic.new_zeros(len(dynamic), self.state_size))[0]
 
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state (B, K) that `predict` returns, without its fluxes."""

@@ -192,6 +192,19 @@ class GRU(nn.GRU):
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):
         super().__init__(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
+    @property
+    def state_size(self) -> int:
+        """Columns of the state of a place, L * H."""
+        return self.num_layers * self.hidden_size
+
+    def unpack(self, state: Tensor) -> Tensor:
+        """Return the states of the layers, (L, B, H), of a state (B, L * H)."""
+        return state.view(len(state), self.num_layers, -1).transpose(0, 1).contiguous()
+
+    def pack(self, states: Tensor) -> Tensor:
+        """Return the state (B, L * H) of the states of the layers."""
+        return states.transpose(0, 1).reshape(states.shape[1], -1)
+
     def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Return states after each step of the last layer (B, T, H), and after the last of every layer (L, B, H)."""
         if x.device.type != "cpu" or x.dtype != torch.float32:
@@ -209,3 +222,40 @@ class GRU(nn.GRU):
             rows = states[1:]
             last.append(rows[-1])
         return rows.transpose(0, 1), torch.stack(last)
+
+
+class LSTM(nn.LSTM):
+    """`torch.nn.LSTM` with ``batch_first`` and a state that is one row for each place.
+
+    Parameters
+    ----------
+    inputs : int
+        Width I of the inputs.
+    hidden : int
+        Width H of the states.
+    layers : int
+        Stacked layers L.
+    dropout : float
+        Taken, so that cells are built alike, and not used: CarbonBench's LSTMs drop nothing between layers.
+
+    Notes
+    -----
+    Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates).
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002
+        super().__init__(inputs, hidden, layers, batch_first=True)
+
+    @property
+    def state_size(self) -> int:
+        """Columns of the state of a place, 2 * L * H: states, then cells."""
+        return 2 * self.num_layers * self.hidden_size
+
+    def unpack(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return states and cells of the layers, (L, B, H) each, of a state (B, 2 * L * H)."""
+        states, cells = state.view(len(state), 2, self.num_layers, -1).permute(1, 2, 0, 3).contiguous()
+        return states, cells
+
+    def pack(self, after: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the state (B, 2 * L * H) of states and cells of the layers."""
+        return torch.stack(after).permute(2, 0, 1, 3).reshape(after[0].shape[1], -1)

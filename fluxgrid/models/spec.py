@@ -58,6 +58,9 @@ class ModelSpec:
     """GPP is an input handed through: its error is the driver's, not the model's skill."""
     whole_year_from: int | None = None
     """Day of the year, counted from 0, from which fluxes hang on the whole year and are provisional until it ends."""
+    mode_differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Of a network of windows: by how much other window modes differ from the one it was trained with, as root mean
+    square over the days of sites it was not fitted to, g m-2 d-1, by mode and flux."""
     numerics_version: int = field(default=NUMERICS_VERSION)
     """See `NUMERICS_VERSION`."""
 
@@ -91,6 +94,11 @@ class ModelSpec:
     def differentiable(self) -> bool:
         """Whether it is trained by gradients."""
         return model_config(self.kind, self.settings).differentiable
+
+    @property
+    def lookback(self) -> int | None:
+        """Steps that a training window looks back on; None for a model that carries a state or has no memory."""
+        return getattr(model_config(self.kind, self.settings), "lookback", None)
 
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""

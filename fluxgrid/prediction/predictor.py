@@ -111,6 +111,8 @@ class Predictor:
         ``cpu`` or ``cuda``; trees run on the CPU whatever is asked.
     calibration : str
         Which of the checkpoint's calibrations blends refer to; ``none`` for the global model.
+    block : int
+        Rows that places are padded to. Maps need them all alike; scores of single sites do not, and may save the rows.
 
     Raises
     ------
@@ -118,8 +120,9 @@ class Predictor:
         If the checkpoint has no calibration of that name.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibration: str = "none"):
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", calibration: str = "none", block: int = BLOCK):
         self.checkpoint = checkpoint
+        self._block_rows = block
         self._heads = find_calibration(checkpoint, calibration).heads if calibration != "none" else None
         self.device = torch.device(device if checkpoint.spec.differentiable else "cpu")
         self._model = checkpoint.model
@@ -137,7 +140,7 @@ class Predictor:
         Parameters
         ----------
         places : Places
-            T steps (one year at most, or a record to be run in one go) at n <= BLOCK places.
+            T steps (one year at most, or a record to be run in one go) at n places, no more than a block holds.
         state : BlockState, optional
             As returned for the period before; zeros if not given.
         blend : Blend, optional
@@ -203,8 +206,8 @@ class Predictor:
     ) -> tuple[Inputs, Histories, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Return the inputs of a padded block, what gap filling stands on afterwards, and (B, T, F), (B, S), (B, K)."""
         spec = self.checkpoint.spec.inputs
-        before = _pad_state(state, BLOCK) if state else self._first_state(blend)
-        inputs, histories = prepare(places.pad(BLOCK), spec, before.histories)
+        before = _pad_state(state, self._block_rows) if state else self._first_state(blend)
+        inputs, histories = prepare(places.pad(self._block_rows), spec, before.histories)
         arrays = (*design(inputs, spec, self.checkpoint.scaler), before.hidden)
         dynamic, static, hidden = (torch.from_numpy(array).to(self.device) for array in arrays)
         return inputs, histories, (dynamic, static, hidden)
@@ -234,9 +237,9 @@ class Predictor:
     def _first_state(self, blend: Blend | None) -> BlockState:
         """Return the state before any step."""
         if blend is None or self._heads is None:
-            return BlockState(zero_state(self._model, BLOCK).numpy(), {})
+            return BlockState(zero_state(self._model, self._block_rows).numpy(), {})
         width = self._heads.state_size(blend.places.shape[1])
-        return BlockState(np.zeros((BLOCK, width), np.float32), {})
+        return BlockState(np.zeros((self._block_rows, width), np.float32), {})
 
     def _run(
         self, block: tuple[torch.Tensor, torch.Tensor, torch.Tensor], blend: Blend | None
@@ -245,7 +248,7 @@ class Predictor:
         if blend is None or self._heads is None:
             fluxes, state = self._model.predict(*block)
         else:
-            blend = blend.pad(BLOCK)
+            blend = blend.pad(self._block_rows)
             places, weights = (torch.from_numpy(array).to(self.device) for array in (blend.places, blend.weights))
             fluxes, state = self._heads.blend(*block, places.long(), weights)
         return fluxes.cpu().numpy(), state.cpu().numpy()

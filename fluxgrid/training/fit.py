@@ -14,6 +14,7 @@ from fluxgrid.data.windows import Window, plan_windows
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, zero_state
 from fluxgrid.models.network import Network
+from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.training.losses import flux_loss
 from fluxgrid.training.sequences import Sequence
 from fluxgrid.training.settings import FitSettings
@@ -65,10 +66,31 @@ def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
     return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
 
 
-def stack_all(sequences: list[Sequence], window: int) -> Batch:
-    """Return all windows of some sequences as one batch; `window` is the scored steps of each."""
-    windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
-    return stack(list(windows), sequences)
+def plan(model: FluxModel, sequences: list[Sequence], window: int) -> list[Window]:
+    """Return the training windows of sequences in which a flux was observed.
+
+    Parameters
+    ----------
+    model : FluxModel
+        One that looks back a number of steps brings its own scored steps, and knows whole windows only.
+    sequences : list of Sequence
+    window : int
+        Scored steps of a window otherwise.
+
+    Returns
+    -------
+    windows : list of Window
+    """
+    lengths, whole = [len(s.dynamic) for s in sequences], False
+    if isinstance(model, WindowNetwork) and model.lookback is not None:
+        window, whole = model.stride, True
+    windows = plan_windows(lengths, sequences[0].spin_up, window, whole)
+    return [w for w in windows if np.isfinite(sequences[w.sequence].targets[w.scored]).any()]
+
+
+def stack_all(model: FluxModel, sequences: list[Sequence], window: int) -> Batch:
+    """Return all training windows of some sequences as one batch; see `plan`."""
+    return stack(plan(model, sequences, window), sequences)
 
 
 def spread(sequences: list[Sequence]) -> Tensor:
@@ -82,7 +104,7 @@ def spread(sequences: list[Sequence]) -> Tensor:
 
 
 def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
-    """Return the loss of a model in evaluation mode, its state starting at zero.
+    """Return the loss of a model in evaluation mode on training windows, its state starting at zero.
 
     Parameters
     ----------
@@ -95,8 +117,17 @@ def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
     -------
     loss : float
     """
-    fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
-    return float(flux_loss(fluxes, batch.targets, batch.weights, sigma))
+    if isinstance(model, Network):
+        fluxes = model.say(batch.dynamic, batch.static)
+    else:
+        fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
+    return float(_loss(fluxes, batch, sigma))
+
+
+def _loss(fluxes: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
+    """Return the loss of the fluxes of a batch, or of its last steps, (B, S, O)."""
+    steps = fluxes.shape[1]
+    return flux_loss(fluxes, batch.targets[:, -steps:], batch.weights[:, -steps:], sigma)
 
 
 def fit(
@@ -132,12 +163,11 @@ def fit(
     generator = torch.Generator().manual_seed(settings.seed)
     sigma = spread(train)
     network.set_scale(sigma[:2])
-    windows = plan_windows([len(s.dynamic) for s in train], train[0].spin_up, settings.window)
-    windows = tuple(w for w in windows if np.isfinite(train[w.sequence].targets[w.scored]).any())
+    windows = plan(network, train, settings.window)
     if not windows:
         message = f"None of the {len(train)} training sites observed a flux at a step whose inputs are known."
         raise TableError(message)
-    checks = stack_all(validation, settings.window)
+    checks = stack_all(network, validation, settings.window)
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(windows) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -152,7 +182,7 @@ def fit(
         for first in range(0, len(order), settings.batch):
             batch = stack([windows[i] for i in order[first : first + settings.batch]], train)
             fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
-            loss = flux_loss(fluxes, batch.targets, batch.weights, sigma)
+            loss = _loss(fluxes, batch, sigma)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)

@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from fluxgrid.data.inputs import InputSpec
-from fluxgrid.data.windows import plan_windows
 from fluxgrid.models import FluxModel
-from fluxgrid.training.fit import Batch, spread, stack, validation_loss
+from fluxgrid.training.fit import Batch, plan, spread, stack, validation_loss
 from fluxgrid.training.sequences import Sequence
 
 
@@ -37,13 +36,13 @@ def permutation_importance(
         the growth that shuffling the class makes. All ones if no shuffling hurts.
     """
     rng = np.random.default_rng(seed)
-    windows = plan_windows([len(s.dynamic) for s in sequences], sequences[0].spin_up, window)
+    windows = plan(model, sequences, window)
     # windows of one length: the padding of shorter ones would be shuffled into the data
     longest = max(w.stop - w.start for w in windows)
-    windows = tuple(w for w in windows if w.stop - w.start == longest)
+    windows = [w for w in windows if w.stop - w.start == longest]
     if len(windows) > most:
-        windows = tuple(windows[i] for i in sorted(rng.choice(len(windows), most, replace=False)))
-    batch = stack(list(windows), sequences)
+        windows = [windows[i] for i in sorted(rng.choice(len(windows), most, replace=False))]
+    batch = stack(windows, sequences)
     sigma = spread(sequences)
     base = validation_loss(model, batch, sigma)
     columns = []

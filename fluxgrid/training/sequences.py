@@ -26,7 +26,7 @@ class Sequence:
     site : str
     group : str
     dynamic : ndarray, (S + T, F), float32
-        The first S steps are spin-up: the site's own first year once more.
+        The first S steps are not scored: the site's own first year once more, or what a window looks back on.
     static : ndarray, (n_static,), float32
     targets : ndarray, (S + T, 3), float32, g m-2 d-1
         GPP, RECO, NEE; NaN where not observed, in spin-up and where an input is missing.
@@ -65,7 +65,13 @@ def fit_scaler(inputs: Iterable[Inputs], spec: InputSpec) -> Scaler:
 
 
 def make_sequence(
-    site: Site, inputs: Inputs, spec: InputSpec, scaler: Scaler, step: Step, spin_up_years: int
+    site: Site,
+    inputs: Inputs,
+    spec: InputSpec,
+    scaler: Scaler,
+    step: Step,
+    spin_up_years: int,
+    lookback: int | None = None,
 ) -> Sequence:
     """Return a site as arrays.
 
@@ -78,6 +84,9 @@ def make_sequence(
     scaler : Scaler
     step : Step
     spin_up_years : int
+        Years run first.
+    lookback : int, optional
+        Steps that a training window looks back on instead.
 
     Returns
     -------
@@ -86,17 +95,17 @@ def make_sequence(
     dynamic, static = design(inputs, spec, scaler)
     steps = len(site.series)
     year = np.arange(min(STEPS_PER_YEAR[step], steps))
-    order = np.concatenate([*[year] * spin_up_years, np.arange(steps)])
-    spin_up = len(order) - steps
+    order = np.concatenate([*[year] * (spin_up_years if lookback is None else 0), np.arange(steps)])
+    before = len(order) - steps
     targets = np.full((len(order), len(TARGETS)), np.nan, dtype=np.float32)
     for column, name in enumerate(TARGETS):
         if name in site.series:
-            targets[spin_up:, column] = site.series[name].to_numpy(np.float32)
-    targets[spin_up:][inputs.missing[:, 0]] = np.nan
+            targets[before:, column] = site.series[name].to_numpy(np.float32)
+    targets[before:][inputs.missing[:, 0]] = np.nan
     weights = np.ones(len(order), dtype=np.float32)
     if "nee_qc" in site.series:
-        weights[spin_up:] = site.series["nee_qc"].fillna(1.0).to_numpy(np.float32)
-    return Sequence(site.id, site.group, dynamic[0][order], static[0], targets, weights, spin_up)
+        weights[before:] = site.series["nee_qc"].fillna(1.0).to_numpy(np.float32)
+    return Sequence(site.id, site.group, dynamic[0][order], static[0], targets, weights, before or lookback or 0)
 
 
 def inputs_of(sites: Iterable[Site], spec: InputSpec, step: Step) -> dict[str, Inputs]:

@@ -16,8 +16,8 @@ from fluxgrid.data.splits import Fold, site_folds, validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
-from fluxgrid.models.lightgbm import Trees
 from fluxgrid.models.network import Network
+from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.training.balance import balance_sequences
 from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
@@ -72,7 +72,7 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     ConfigError
         If all sites are of one group, the loss is never finite, or nothing here trains the architecture.
     """
-    usable = sites.select(_with_inputs(sites, spec))
+    usable = sites.select(with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
     # one split for all members: losses over different sites would pick the easiest split, not the best member
     split = validation_split(usable, settings.validation, settings.seed)
@@ -81,8 +81,14 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     return min(members, key=lambda member: member.validation_loss)
 
 
-def _with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
-    """Return the sites that bring every input at some step."""
+def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
+    """Return the ids of the sites that bring every input at some step.
+
+    Raises
+    ------
+    TableError
+        If there is none.
+    """
     ids = tuple(
         site.id
         for site in sites
@@ -113,14 +119,14 @@ def _train_member(
         fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
     elif isinstance(model, Trees):
         fit_trees(model, train, check, settings.seed)
-        report(f"trees: {', '.join(str(b.best_iteration) for b in model.boosters)} per flux")
+        report(f"trees: {', '.join(map(str, model.rounds))} per flux")
     else:
         message = (
             f"fluxgrid does not know how to train the architecture {spec.kind!r}: build a `Network`, which is trained "
             "by gradients, or `Trees`."
         )
         raise ConfigError(message)
-    loss = validation_loss(model, stack_all(check, settings.window), spread(train))
+    loss = validation_loss(model, stack_all(model, check, settings.window), spread(train))
     return Trained(model, scaler, split.train, split.test, loss)
 
 
@@ -132,7 +138,8 @@ def _line(settings: FitSettings, epoch: int, train: float, check: float) -> str:
 def _sequences(sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, scaler: Scaler) -> Iterator[Sequence]:
     """Yield the sites as arrays."""
     for site in sites:
-        yield make_sequence(site, inputs[site.id], spec.inputs, scaler, spec.step, spec.spin_up_years)
+        arrays = site, inputs[site.id], spec.inputs, scaler, spec.step
+        yield make_sequence(*arrays, spec.spin_up_years, spec.lookback)
 
 
 def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: FitSettings) -> TrainingDomain:

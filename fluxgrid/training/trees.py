@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fluxgrid.models.lightgbm import Trees
+from fluxgrid.models.trees import Trees
 from fluxgrid.training.sequences import Sequence
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.data.records import Segment
 from fluxgrid.data.steps import Step
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import NUMERICS_VERSION
@@ -79,6 +80,8 @@ class Plan:
     """What predicts: ``cpu``, or the model of the GPU."""
     layers: Layers = PLAIN
     """What the map holds."""
+    window_mode: WindowMode | None = None
+    """How a network of windows cuts a record; None for what it was trained with."""
     calibration: str = "none"
     """Which of the model's calibrations `blend` speaks of."""
     blend: Blend | None = None

@@ -16,6 +16,7 @@ import xarray as xr
 from fluxgrid.data.cube import input_digest, open_cube
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import CubeError, FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import load_checkpoint
@@ -44,6 +45,7 @@ class Job:
     cube: CubeSource
     checkpoint: str
     model_digest: str
+    window_mode: WindowMode | None
     device: str
     step: str
     time: pd.DatetimeIndex
@@ -59,7 +61,7 @@ class Job:
     @property
     def predictor(self) -> Predictor:
         """The model, loaded once per process."""
-        return predictor_of(self.checkpoint, self.model_digest, self.device, self.calibration)
+        return predictor_of(self.checkpoint, self.model_digest, self.device, self.calibration, self.window_mode)
 
     @classmethod
     def of(cls, plan: Plan, work: Path, device: str) -> Job:
@@ -70,6 +72,7 @@ class Job:
             plan.cube,
             str(plan.checkpoint.resolve()),
             plan.model_digest,
+            plan.window_mode,
             device,
             plan.step,
             plan.time,
@@ -345,7 +348,9 @@ def calibration_arrays(blend: Blend, wanted: np.ndarray) -> dict[str, np.ndarray
     return {name: np.where(wanted, v.reshape(wanted.shape), empty.get(name, nan)) for name, v in found.items()}
 
 
-def predictor_of(checkpoint: str, digest: str, device: str, calibration: str) -> Predictor:
+def predictor_of(
+    checkpoint: str, digest: str, device: str, calibration: str, window_mode: WindowMode | None = None
+) -> Predictor:
     """Return the predictor of a checkpoint and one of its calibrations, loaded once per process.
 
     Raises
@@ -354,13 +359,15 @@ def predictor_of(checkpoint: str, digest: str, device: str, calibration: str) ->
         If the folder now holds another model than the one planned with.
     """
     with _LOCK:
-        return _load_predictor(checkpoint, digest, device, calibration)
+        return _load_predictor(checkpoint, digest, device, calibration, window_mode)
 
 
 @lru_cache(maxsize=2)
-def _load_predictor(checkpoint: str, digest: str, device: str, calibration: str) -> Predictor:
+def _load_predictor(
+    checkpoint: str, digest: str, device: str, calibration: str, window_mode: WindowMode | None
+) -> Predictor:
     """Load and check."""
-    loaded = load_checkpoint(checkpoint)
+    loaded = load_checkpoint(checkpoint, window_mode)
     if loaded.digest != digest:
         message = f"The checkpoint {checkpoint} changed while the map was being made. Start the run again."
         raise FluxgridError(message)

@@ -8,7 +8,8 @@ import xarray as xr
 from fluxgrid.data.cube import UNSTATED
 from fluxgrid.data.steps import step_ends
 from fluxgrid.geo.region import Region
-from fluxgrid.models import Checkpoint
+from fluxgrid.models import Checkpoint, ModelSpec, model_config
+from fluxgrid.models.windowed import WindowConfig
 from fluxgrid.output.info import MapInfo
 from fluxgrid.provenance import git_commit, versions
 from fluxgrid.upscaling.plan import Plan
@@ -54,6 +55,7 @@ def map_info(
         "fluxgrid_plan_digest": plan.digest,
         "fluxgrid_inputs": ", ".join(spec.inputs.dynamic + spec.inputs.static + spec.inputs.classes),
         "fluxgrid_calibration": _calibration_text(plan, checkpoint),
+        **_mode_attributes(spec),
         "fluxgrid_spin_up": spin_up if spec.spin_up_years else "none needed",
         "fluxgrid_covariates": str(cube.attrs.get("title", "")),
         "fluxgrid_warnings": " ".join(warnings) or "none",
@@ -89,6 +91,27 @@ def map_info(
         calibration=plan.calibration,
         gpp_is_driver=spec.gpp_is_driver,
     )
+
+
+_MODES = {
+    "exact": "each day is predicted from its own window of {window} days",
+    "stride": "windows of {window} days every {stride} days, each for its last {stride} days",
+    "stream": "the state is carried from day to day",
+}
+
+
+def _mode_attributes(spec: ModelSpec) -> dict[str, str]:
+    """Say how a network of windows cut the record, and what another cut would have changed."""
+    config = model_config(spec.kind, spec.settings)
+    if not isinstance(config, WindowConfig):
+        return {}
+    text = _MODES[config.window_mode].format(window=config.window, stride=config.stride)
+    differences = [
+        f"{mode}: " + ", ".join(f"{flux} {value:.3g}" for flux, value in row.items())
+        for mode, row in spec.mode_differences.items()
+    ]
+    known = f"RMS difference of other modes from the trained one at held-out sites, g m-2 d-1: {'; '.join(differences)}"
+    return {"fluxgrid_window_mode": f"{config.window_mode}: {text}" + (f". {known}" if differences else "")}
 
 
 def _calibration_text(plan: Plan, checkpoint: Checkpoint) -> str:

@@ -1,38 +1,47 @@
-"""`fluxgrid evaluate`: skill at sites nobody trained on, beside simple baselines on the same steps."""
+"""`fluxgrid evaluate`: skill at sites nobody trained on, models side by side and beside simple baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
+import torch
 
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.site_pairs import compare_models
+from fluxgrid.evaluation.skill_picture import draw_skill
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
-from fluxgrid.files import check_replaceable
-from fluxgrid.models import Checkpoint, ModelSpec
+from fluxgrid.files import atomic_path, check_replaceable
+from fluxgrid.models import NUMERICS_VERSION, Checkpoint
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
-from fluxgrid.training.train import train_model
+from fluxgrid.provenance import digest, digest_arrays
+from fluxgrid.training.train import train_model, with_inputs
 from fluxgrid.variables import MAP_FLUXES
 from fluxgrid.workflows.sites import model_spec, read_sites
 
 Predictions = dict[str, pd.DataFrame]
+Report = Callable[[str], None]
 
 _GROUPINGS = ("class", "climate")
-_TABLES = ("sites", "overall", *_GROUPINGS)
+_TABLES = ("sites", "overall", *_GROUPINGS, "pairs")
 _SUFFIXES = (".csv", ".json")
+_PICTURE = "skill.png"
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluateOutcome:
-    """Scores of a model and its baselines."""
+    """Scores of models and baselines."""
 
     scores: pd.DataFrame
     """One row per model, flux and site."""
@@ -40,12 +49,27 @@ class EvaluateOutcome:
     """Quartiles over sites."""
     by_class: dict[str, pd.DataFrame]
     """The same by vegetation class and climate group."""
+    pairs: pd.DataFrame
+    """Every model against the first, site by site, by R2."""
     folder: Path
     """Where the tables stand."""
 
 
+@dataclass(frozen=True)
+class Unit:
+    """One model trained without the sites of one fold, and where its predictions there are kept."""
+
+    name: str
+    """Of the model."""
+    number: int
+    """Of the fold."""
+    config: TrainConfig
+    fold: Fold
+    path: Path
+
+
 def evaluate(
-    config: TrainConfig, report: Callable[[str], None] = lambda _: None, overwrite: bool = False
+    config: TrainConfig, report: Report = lambda _: None, overwrite: bool = False, jobs: int = 1
 ) -> EvaluateOutcome:
     """Train on all folds but one, predict the sites of that one, and score; every site is held out once.
 
@@ -56,11 +80,14 @@ def evaluate(
         Takes one line of progress.
     overwrite : bool
         Whether the tables of an earlier evaluation may be replaced.
+    jobs : int
+        Processes, one thread each.
 
     Returns
     -------
     outcome : EvaluateOutcome
-        The tables stand in ``<out>-evaluation`` as CSV and JSON.
+        At the sites that bring the inputs of every model. The tables, and a picture, stand in ``<out>-evaluation``, the
+        predictions of each model and fold beside them: an evaluation that was stopped goes on with those missing.
 
     Raises
     ------
@@ -72,16 +99,93 @@ def evaluate(
         If configuration or table are wrong.
     """
     folder = Path(f"{config.out}-evaluation").expanduser()
-    names = [f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES]
+    names = [*(f"{name}{suffix}" for name in _TABLES for suffix in _SUFFIXES), _PICTURE]
     check_replaceable(folder, names, "the tables of an evaluation", overwrite)
+    entries = config.entries
+    if taken := sorted(entries.keys() & BASELINES.keys()):
+        message = f"models: {', '.join(taken)} is the name of a baseline, which is always scored; choose another name."
+        raise ConfigError(message)
     sites = read_sites(config)
-    spec = model_spec(config, sites)
-    predictions: dict[str, Predictions] = {name: {} for name in (spec.kind, *BASELINES)}
+    for entry in entries.values():
+        sites = sites.select(with_inputs(sites, model_spec(entry, sites)))
     folds = site_folds(sites, config.evaluation.folds, config.evaluation.seed)
-    for number, fold in enumerate(folds):
-        report(f"Fold {number + 1} of {len(folds)}: {len(fold.train)} sites to train, {len(fold.test)} held out")
-        for name, found in _predict_fold(config, spec, sites, fold).items():
+    units = list(_plan(entries, sites, folds, folder / "predictions"))
+    missing = [unit for unit in units if not unit.path.is_file()]
+    for done, unit in enumerate(_carried_out(missing, config, jobs), len(units) - len(missing) + 1):
+        tested = f"{len(unit.fold.train)} sites to train, {len(unit.fold.test)} held out"
+        report(f"[{done}/{len(units)}] {unit.name}, fold {unit.number + 1} of {len(folds)}: {tested}")
+    predictions: dict[str, Predictions] = {name: {} for name in (*entries, *BASELINES)}
+    for unit in units:
+        predictions[unit.name].update(_read(unit.path))
+    for fold in folds:
+        for name, found in _baselines(config, sites, fold).items():
             predictions[name].update(found)
+    return _scored(config, sites, predictions, folder)
+
+
+def _plan(entries: dict[str, TrainConfig], sites: Sites, folds: Sequence[Fold], folder: Path) -> Iterator[Unit]:
+    """Yield the units, fold by fold; the name of each holds a hash of all that decides its predictions."""
+    table = digest_arrays({f"{site.id}.{name}": site.series[name].to_numpy() for site in sites for name in site.series})
+    facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
+    for number, fold in enumerate(folds):
+        for name, entry in entries.items():
+            decides = [asdict(model_spec(entry, sites)), asdict(entry.fit), table, facts, fold.test, NUMERICS_VERSION]
+            key = digest(repr(decides))
+            yield Unit(name, number, entry, fold, folder / f"{name}-{number + 1}-{key[:12]}.parquet")
+
+
+def _carried_out(units: Sequence[Unit], config: TrainConfig, jobs: int) -> Iterator[Unit]:
+    """Train, predict and keep; yield each unit when it is done."""
+    if jobs == 1 or len(units) < 2:
+        yield from (_carry_out(unit, config.model_dump_json()) for unit in units)
+        return
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        futures = [pool.submit(_carry_out, unit, config.model_dump_json()) for unit in units]
+        yield from (future.result() for future in futures)
+
+
+@lru_cache(maxsize=1)
+def _sites(config: str) -> Sites:
+    """Return the sites of a configuration, read once in a process."""
+    return read_sites(TrainConfig.model_validate_json(config))
+
+
+def _carry_out(unit: Unit, config: str) -> Unit:
+    """Train without the fold's sites, and keep what the model predicts there."""
+    sites = _sites(config)
+    spec = model_spec(unit.config, sites)
+    trained = train_model(sites.select(unit.fold.train), spec, unit.config.fit)
+    domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
+    checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
+    predictor = Predictor(checkpoint, block=1)
+    found = {site.id: predict_site(predictor, site) for site in sites.select(unit.fold.test)}
+    table = pd.concat(found, names=["site", "time"]).reset_index()
+    with atomic_path(unit.path) as temporary:
+        table.to_parquet(temporary, index=False)
+    return unit
+
+
+def _read(path: Path) -> Predictions:
+    """Return kept predictions by site."""
+    table = pd.read_parquet(path)
+    return {str(site): part.drop(columns="site").set_index("time") for site, part in table.groupby("site")}
+
+
+def _baselines(config: TrainConfig, sites: Sites, fold: Fold) -> dict[str, Predictions]:
+    """Return what the baselines predict at the sites held out."""
+    train, test = sites.select(fold.train), sites.select(fold.test)
+    inputs = (*config.inputs.dynamic, *config.inputs.static, *config.inputs.classes)
+    found = {}
+    for name, fit in BASELINES.items():
+        baseline = fit(train, inputs)
+        found[name] = {site.id: baseline.predict(site) for site in test}
+    return found
+
+
+def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Predictions], folder: Path) -> EvaluateOutcome:
+    """Return and write the scores of all models on the steps they share."""
     observed = replace(sites, sites=tuple(screen(site, config.evaluation.minimum_qc) for site in sites))
     shared = common_steps(predictions)
     tables = [
@@ -89,29 +193,12 @@ def evaluate(
     ]
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, folder)
+    pairs = compare_models(scores, next(iter(predictions)))
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
     _write(outcome)
+    about = f"{config.evaluation.folds} folds of site groups; {len(sites)} sites of {sites.source}. {sites.citation}"
+    draw_skill(outcome.overall, about, folder / _PICTURE)
     return outcome
-
-
-def _predict_fold(config: TrainConfig, spec: ModelSpec, sites: Sites, fold: Fold) -> dict[str, Predictions]:
-    """Return what the model and the baselines predict at the sites held out."""
-    train, test = sites.select(fold.train), sites.select(fold.test)
-    trained = train_model(train, spec, config.fit)
-    predictor = Predictor(Checkpoint(Path(), spec, trained.scaler, trained.model, _no_domain(spec), ""))
-    found = {spec.kind: {site.id: predict_site(predictor, site) for site in test}}
-    inputs = (*spec.inputs.dynamic, *spec.inputs.static, *spec.inputs.classes)
-    for name, fit in BASELINES.items():
-        baseline = fit(train, inputs)
-        found[name] = {site.id: baseline.predict(site) for site in test}
-    return found
-
-
-def _no_domain(spec: ModelSpec) -> TrainingDomain:
-    """Return a domain that is not looked at: scores do not need one."""
-    width = spec.inputs.n_dynamic + len(spec.inputs.static_columns)
-    ones = np.ones(width)
-    return TrainingDomain(np.zeros(width), ones, ones, np.zeros((1, width)), 1.0, np.inf)
 
 
 def screen(site: Site, minimum_qc: float) -> Site:
@@ -125,7 +212,7 @@ def screen(site: Site, minimum_qc: float) -> Site:
 
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
-    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS))
+    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS), outcome.pairs)
     for name, table in zip(_TABLES, tables, strict=True):
         for suffix in _SUFFIXES:
             write_table(table, outcome.folder / f"{name}{suffix}")

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from fluxgrid.config import TrainConfig
+from fluxgrid.data.sites import Sites
 from fluxgrid.files import new_folder
-from fluxgrid.models import load_checkpoint, save_checkpoint
+from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint, save_checkpoint
+from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.windowed import WindowNetwork
+from fluxgrid.prediction import Predictor
+from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.training.train import Trained, train_model, training_domain
 from fluxgrid.workflows.sites import describe, model_spec, read_sites
@@ -57,12 +64,30 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
         report(note)
     report(f"Training {spec.name} ({spec.kind}) on {len(sites)} sites")
     trained = train_model(sites, spec, config.fit, report)
+    spec = replace(spec, mode_differences=_mode_differences(trained, spec, sites))
     domain = training_domain(trained, sites, spec, config.fit)
     provenance = _provenance(trained, describe(sites))
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     save_checkpoint(out, spec, trained.scaler, trained.model, domain, text, provenance)
     load_checkpoint(out)  # a checkpoint that cannot be read back must not look finished
     return TrainOutcome(out, len(trained.sites) + len(trained.validation), domain.threshold)
+
+
+def _mode_differences(trained: Trained, spec: ModelSpec, sites: Sites) -> dict[str, dict[str, float]]:
+    """Return by how much other window modes differ from the trained one at the sites that chose the epoch."""
+    if not isinstance(trained.model, WindowNetwork):
+        return {}
+    domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
+    own = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
+    held = sites.select(trained.validation)
+    before = [predict_site(Predictor(own, block=1), site) for site in held]
+    found = {}
+    for mode in trained.model.window_modes:
+        if mode != trained.model.window_mode:
+            other = Predictor(own.in_mode(mode), block=1)
+            changes = pd.concat([predict_site(other, site) - row for site, row in zip(held, before, strict=True)])
+            found[str(mode)] = {str(flux): float(np.sqrt(np.nanmean(changes[flux] ** 2))) for flux in changes}
+    return found
 
 
 def _provenance(trained: Trained, sites: dict) -> dict:

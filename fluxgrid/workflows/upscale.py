@@ -85,7 +85,7 @@ def upscale(
         See the table of exit codes in the README.
     """
     region = find_region(config.region or _region_missing())
-    checkpoint = load_checkpoint(config.model)
+    checkpoint = load_checkpoint(config.model, config.window_mode)
     if config.calibration != "none":
         find_calibration(checkpoint, config.calibration)  # before a cube is built for nothing
     pick_device(config.device)
@@ -319,6 +319,7 @@ def _plan(
         checkpoint=checkpoint.path,
         model_digest=checkpoint.digest,
         step=checkpoint.spec.step,
+        window_mode=config.window_mode,
         time=agreed.time,
         segments=agreed.segments,
         grid=grid,

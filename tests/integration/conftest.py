@@ -29,7 +29,7 @@ from fluxgrid.data.sites import Site
 from fluxgrid.data.steps import Step
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.checkpoint import save_checkpoint
-from fluxgrid.models.lightgbm import Trees
+from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence

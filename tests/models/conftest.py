@@ -19,7 +19,15 @@ from fluxgrid.models.kgml_ag import CropScalers
 
 torch.set_num_threads(1)  # these products are too small to share; threads of busy cores wait for each other
 
-FEW = {"ct_gru": {"hidden": 8}, "lightgbm": {"rounds": 8}, "kgml_ag": {"hidden": 8, "cover_hidden": 8}}
+WINDOW = {"hidden": 8, "window": 11, "stride": 4}
+FEW = {
+    **{kind: {"hidden": 8} for kind in ("ct_gru", "ct_lstm", "gru", "lstm", "mlp")},
+    **{kind: WINDOW for kind in ("transformer", "patch_transformer")},
+    "tam_rl": {**WINDOW, "latent": 4},
+    "lightgbm": {"rounds": 8},
+    "xgboost": {"rounds": 8},
+    "kgml_ag": {"hidden": 8, "cover_hidden": 8},
+}
 """Options that keep an architecture small; one that is not named is built with its defaults."""
 
 

@@ -136,7 +136,7 @@ def test_training_leaves_the_backbone_as_it_was(make_case, kind, head):
     case = make_case(kind, head, random=False)
     before = {name: value.clone() for name, value in case.network.state_dict().items()}
     expected, phi = case.globally(), {name: value.detach().clone() for name, value in case.heads.phi.items()}
-    optimiser = torch.optim.Adam(case.heads.parameters(), lr=0.05)
+    optimiser = torch.optim.Adam(case.heads.parameters(), lr=0.002 if head == "full" else 0.05)
     losses = []
     for _ in range(4):
         optimiser.zero_grad()
@@ -228,7 +228,7 @@ def test_two_years_are_one_run_with_a_state_for_every_slot(case):
     torch.testing.assert_close(last, end, **ROUNDING)
     assert end.shape == (BATCH, case.heads.state_size(2))
     cold, _ = case.blend(slots, weights, steps=slice(CUT, STEPS))
-    assert not torch.allclose(cold, late, atol=1e-4)
+    assert torch.allclose(cold, late, atol=1e-4) == (case.network.state_size == 0)
 
 
 @every_model

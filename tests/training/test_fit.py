@@ -52,9 +52,9 @@ def test_windows_are_cut_and_padded_with_steps_that_do_not_count(split):
     assert torch.isnan(batch.targets[1, 6:]).all()
 
 
-def test_every_observed_step_stands_in_one_window(split):
+def test_every_observed_step_stands_in_one_window(spec, split):
     train, _ = split
-    batch = stack_all(train, 10)
+    batch = stack_all(build(spec), train, 10)
     expected = sum(np.isfinite(sequence.targets).sum() for sequence in train)
     assert int(torch.isfinite(batch.targets).sum()) == expected == 5 * 36 * 3
 
@@ -89,7 +89,7 @@ def test_the_weights_of_the_best_epoch_are_kept(spec, split):
     network = build(spec)
     history = fit(network, train, validation, wild)
     assert history.best_epoch < len(history.validation) - 1
-    found = validation_loss(network, stack_all(validation, wild.window), spread(train))
+    found = validation_loss(network, stack_all(network, validation, wild.window), spread(train))
     assert found == history.validation[history.best_epoch] == min(history.validation)
 
 

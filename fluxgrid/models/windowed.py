@@ -1,0 +1,204 @@
+"""Networks that know a window of days: how a record is cut into windows, and what one year hands to the next.
+
+Three modes, the weights the same:
+
+- ``exact``: each day is the last of its own window of W days, as CarbonBench scores its models;
+- ``stride``: W-day windows a stride S apart, each gives its last S days, as CarbonBench trains them. Windows are laid
+  from the first day of a block, that is of a calendar year; the last days of a block, fewer than S, are the end of the
+  window that ends with them;
+- ``stream``: no windows; the state is carried from day to day. Recurrent networks only.
+
+In the first two the state is the last W - 1 days of scaled inputs (zeros, the mean of the training sites, before the
+first day), so a year by itself gives what the whole record does: `exact` for any cut, `stride` for cuts at the end of
+a year. While it is trained, a network is given windows and says what each of them says, whatever the mode.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor, nn
+
+from fluxgrid.data.windows import WindowMode
+from fluxgrid.errors import ConfigError
+from fluxgrid.models.base import STRICT, Sizes
+from fluxgrid.models.heads import HEADS, HeadKind
+from fluxgrid.models.network import Network, Taps
+
+_TOGETHER = 8
+"""Days whose windows are run together: always so many, for a product of another shape may round otherwise."""
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Settings that all networks of windows share."""
+
+    window: Annotated[int, Field(ge=2)] = 30
+    """Days W of a window."""
+    stride: Annotated[int, Field(ge=1)] = 15
+    """Days S that a window answers for in training and in mode ``stride``."""
+    window_mode: WindowMode = "exact"
+    """How a record is cut: ``exact``, ``stride`` or ``stream``."""
+    head: HeadKind = "bounded"
+    """``bounded``: fluxes >= 0; ``linear``: standardised fluxes without bounds, as published."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of hidden states dropped in training."""
+
+    differentiable: ClassVar[bool] = True
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    @property
+    def lookback(self) -> int | None:
+        """Days of a training window before those it answers for; None where a state is carried."""
+        return None if self.window_mode == "stream" else self.window - self.stride
+
+    def __post_init__(self) -> None:
+        if self.stride > self.window:
+            message = f"stride: {self.stride} days are more than the window of {self.window}; give at most as many."
+            raise ConfigError(message)
+
+
+class WindowNetwork(Network):
+    """A network over windows. B batch, T steps, W window, S stride, F channels, X static columns, H hidden, O fluxes.
+
+    Architectures build their layers first and call `add_head` last.
+    """
+
+    tap: ClassVar[str] = "hidden"
+    """Name of what the head reads."""
+    streams: ClassVar[bool] = False
+    """Whether it has a state to carry."""
+
+    def __init__(self, config: WindowConfig, sizes: Sizes):
+        super().__init__()
+        self.window, self.stride, self.lookback = config.window, config.stride, config.lookback
+        self.window_mode, self.channels = config.window_mode, sizes.dynamic
+
+    def add_head(self, config: WindowConfig, sizes: Sizes, hidden: int) -> None:
+        """Add dropout and the head that reads hidden states of a width H."""
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = HEADS[config.head](hidden, sizes.fluxes)
+
+    @property
+    def window_modes(self) -> tuple[WindowMode, ...]:
+        """Modes that the architecture knows."""
+        return ("exact", "stride", "stream") if self.streams else ("exact", "stride")
+
+    @abstractmethod
+    def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
+        """Return the hidden states of the last steps, (N, last, H), of windows (N, W, F) at places (N, X)."""
+
+    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return hidden states (B, T, H) and state (B, K) of a run without windows."""
+        message = f"A {type(self).__name__} has no state to carry; its modes are exact and stride."
+        raise ConfigError(message)
+
+    @property
+    def stream_size(self) -> int:
+        """Columns of the state in mode ``stream``."""
+        return 0
+
+    @property
+    def state_size(self) -> int:  # type: ignore[override]
+        """Columns K of the state."""
+        return self.stream_size if self.window_mode == "stream" else (self.window - 1) * self.channels
+
+    @property
+    def readouts(self) -> dict[str, nn.Linear]:
+        """The head's linear map."""
+        return {self.tap: self.head.linear}
+
+    def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
+        """Return fluxes (N, S, O) of the last days of windows (N, W, F), whatever the mode says of a record."""
+        if self.window_mode == "stream":
+            return super().say(dynamic, static)
+        self.eval()
+        with torch.inference_mode():
+            hidden = self.encode(dynamic, static, self.stride)[:, None]
+            days = torch.arange(self.stride, device=dynamic.device).expand(len(dynamic), -1)
+            return self.finish(self.raw({self.tap: hidden}), {"day": days})
+
+    def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
+        """Return what the head reads of each step, (B, 1, T, H), and the state after the last.
+
+        While training, the steps are one window, its last S are read, and the state is passed on as it came.
+        """
+        steps = dynamic.shape[1]
+        days = torch.full((steps,), self.stride - 1)
+        if self.window_mode == "stream":
+            hidden, after = self.stream(dynamic, static, state)
+        elif self.training:
+            hidden, after, days = self.encode(dynamic, static, self.stride), state, torch.arange(self.stride)
+        else:
+            tail = state.view(len(state), self.window - 1, self.channels)
+            record = torch.cat([tail, dynamic], dim=1)  # (B, W - 1 + T, F)
+            if self.window_mode == "exact":
+                hidden = self._exact(record, static)
+            else:
+                hidden, days = self._stride(record, static), self._days(steps)
+            after = record[:, steps:].reshape(len(state), -1)
+        context = {"day": days.to(dynamic.device).expand(len(dynamic), -1)}
+        return Taps({self.tap: self.dropout(hidden)[:, None]}, context, after)
+
+    def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
+        """Return the state that `predict` returns, without its fluxes."""
+        if self.window_mode == "stream":
+            return super().advance(dynamic, static, state)
+        tail = state.view(len(state), self.window - 1, self.channels)
+        record = torch.cat([tail, dynamic], dim=1)
+        return record[:, dynamic.shape[1] :].reshape(len(state), -1)
+
+    def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
+        """Return fluxes (B, T, O); ``day`` (B, T) is which of the S days of its window each step is."""
+        return self.head.close(raw[self.tap][:, 0])
+
+    def set_scale(self, scale: Tensor) -> None:
+        """Set the typical size of each flux."""
+        self.head.set_scale(scale)
+
+    def set_centre(self, centre: Tensor) -> None:
+        """Set the mean of each flux."""
+        self.head.set_centre(centre)
+
+    def _exact(self, record: Tensor, static: Tensor) -> Tensor:
+        """Return the last hidden state of the window that ends on each day, (B, T, H), of (B, W - 1 + T, F)."""
+        steps = record.shape[1] - self.window + 1
+        record = nn.functional.pad(record, (0, 0, 0, -steps % _TOGETHER))
+        parts = []
+        for first in range(0, steps, _TOGETHER):
+            cut = record[:, first : first + _TOGETHER + self.window - 1]
+            parts.append(self._windows(cut.unfold(1, self.window, 1), static, 1)[:, :, 0])
+        return torch.cat(parts, dim=1)[:, :steps]
+
+    def _stride(self, record: Tensor, static: Tensor) -> Tensor:
+        """Return the last S hidden states of windows laid from the first day on, (B, T, H), of (B, W - 1 + T, F)."""
+        steps = record.shape[1] - self.window + 1
+        whole, rest = divmod(steps, self.stride)
+        parts = []
+        first = self.stride - 1  # of the window whose last S days begin with the first day
+        for start in range(first, first + whole * self.stride, self.stride):
+            window = record[:, start : start + self.window].transpose(1, 2)[:, None]  # (B, 1, F, W)
+            parts.append(self._windows(window, static, self.stride)[:, 0])
+        if rest:
+            window = record[:, record.shape[1] - self.window :].transpose(1, 2)[:, None]
+            parts.append(self._windows(window, static, self.stride)[:, 0, self.stride - rest :])
+        return torch.cat(parts, dim=1)
+
+    def _days(self, steps: int) -> Tensor:
+        """Return which of the S days of its window each step is in mode ``stride``, (T,)."""
+        days = torch.arange(steps) % self.stride
+        rest = steps % self.stride
+        days[steps - rest :] += self.stride - rest
+        return days
+
+    def _windows(self, windows: Tensor, static: Tensor, last: int) -> Tensor:
+        """Return the last hidden states (B, D, last, H) of windows (B, D, F, W)."""
+        batch, days = windows.shape[:2]
+        rows = windows.transpose(2, 3).reshape(batch * days, self.window, self.channels)
+        place = static.repeat_interleave(days, dim=0)
+        return self.encode(rows, place, last).view(batch, days, last, -1)

@@ -1,0 +1,152 @@
+"""Towers as CarbonBench reads them: covariates in the order of its tensors, targets, and classes one-hot.
+
+Source: CarbonBench (Rozanov et al.), the 474-site revision: targets of days with GPP, RECO, NEE and their quality from
+24 February 2000 on; coordinates to three decimals among the dynamic inputs; 16 + 5 + 30 class columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from fluxgrid.errors import TableError
+
+FIRST_DAY = pd.Timestamp("2000-02-24")
+"""First day of MODIS; targets before it do not count."""
+TARGETS = ("gpp", "reco", "nee")
+"""Order of the targets."""
+BANDS = (
+    *(f"sur_refl_b{band:02d}" for band in range(1, 8)),
+    *("SensorZenith", "SensorAzimuth", "SolarZenith", "SolarAzimuth", "clouds"),
+)
+"""The twelve columns of MOD09GA, which alone are interpolated over days without an observation."""
+IGBP = ("CRO", "CSH", "CVM", "DBF", "DNF", "EBF", "ENF", "GRA", "MF", "OSH", "SAV", "SNO", "URB", "WAT", "WET", "WSA")
+KOPPEN = tuple("ABCDE")
+KOPPEN_SHORT = (
+    *("Af", "Am", "Aw", "BWh", "BWk", "BSh", "BSk", "Cfa", "Cwa", "Csa", "Csb", "Csc", "Cwb", "Cwc", "Cfb", "Cfc"),
+    *("Dsa", "Dsb", "Dsc", "Dsd", "Dwa", "Dwb", "Dwc", "Dwd", "Dfa", "Dfb", "Dfc", "Dfd", "ET", "EF"),
+)
+TOWER_COVARIATES = ("temperature_2m", "precipitation", "shortwave", "vpd", "wind_speed")
+"""Weather of a table of towers that stands in for ERA5."""
+_SOLAR_CONSTANT = 1361.0
+_YEAR = 365.25
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """One site."""
+
+    site: str
+    days: pd.DatetimeIndex
+    """Days with all targets, (N,)."""
+    targets: np.ndarray
+    """(N, 3), g m-2 d-1, by `TARGETS`."""
+    quality: np.ndarray
+    """Share of good half-hours, (N,)."""
+    covariates: pd.DataFrame
+    """By day, columns in the order of the tensors; the last two are ``lat`` and ``lon``."""
+    igbp: str
+    koppen: str
+    """Main letter."""
+    koppen_short: str
+
+    @property
+    def place(self) -> np.ndarray:
+        """Classes one-hot, (51,); a class nobody knows is all zeros."""
+        pairs = ((self.igbp, IGBP), (self.koppen, KOPPEN), (self.koppen_short, KOPPEN_SHORT))
+        return np.concatenate([np.array([float(name == own) for name in names]) for own, names in pairs])
+
+
+def tower_records(table: pd.DataFrame, sites: Iterable[str], classes: dict[str, str] | None = None) -> list[Record]:
+    """Return towers of a daily table as the published code was run on them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Layout of ``towers_daily.parquet``: site, date, lat, lon, igbp, koppen, flux_source, gpp, reco, nee, nee_qc and
+        `TOWER_COVARIATES`.
+    sites : iterable of str
+        Which ones, in this order.
+    classes : dict of str to str, optional
+        IGBP classes of sites that the table has none of.
+
+    Returns
+    -------
+    records : list of Record
+        In the place of the MODIS columns stand radiation at the top of the atmosphere, day length, sine and cosine of
+        the day of the year, and eight zeros; NEON's quality, which it does not tell, is 1.
+
+    Raises
+    ------
+    TableError
+        If a site has no day with all targets.
+    """
+    return [_tower(part, (classes or {}).get(site)) for site in sites for part in [table[table["site"] == site]]]
+
+
+def _tower(rows: pd.DataFrame, igbp: str | None) -> Record:
+    """Return one site."""
+    rows = rows.set_index("date").sort_index()
+    site, first = str(rows["site"].iloc[0]), rows.iloc[0]
+    latitude, longitude = (round(float(np.float64(first[name])), 3) for name in ("lat", "lon"))
+    quality = rows["nee_qc"].where(rows["flux_source"] != "NEON_NCAR", 1.0)
+    known = rows[list(TARGETS)].notna().all(axis=1) & quality.notna() & (rows.index >= FIRST_DAY)
+    if not known.any():
+        message = f"{site}: no day with gpp, reco, nee and nee_qc from {FIRST_DAY:%Y-%m-%d} on; leave the site out."
+        raise TableError(message)
+    days = pd.DatetimeIndex(rows.index[known])
+    weather = rows[list(TOWER_COVARIATES)].astype(np.float64)
+    time = pd.DatetimeIndex(weather.index)
+    bands = np.column_stack([*_sky(time, latitude), np.zeros((len(time), 8))])
+    columns = [weather, pd.DataFrame(bands, time, list(BANDS)), pd.DataFrame({"lat": latitude, "lon": longitude}, time)]
+    return Record(
+        site,
+        days,
+        rows.loc[known, list(TARGETS)].to_numpy(np.float64),
+        quality[known].to_numpy(np.float64),
+        pd.concat(columns, axis=1),
+        igbp or str(first["igbp"]),
+        str(first["koppen"])[:1],
+        str(first["koppen"]),
+    )
+
+
+def _sky(time: pd.DatetimeIndex, latitude: float) -> tuple[np.ndarray, ...]:
+    """Return radiation at the top of the atmosphere (W m-2), day length (h), sine and cosine of the day of the year.
+
+    Allen et al. 1998, FAO Irrigation and Drainage Paper 56, eq. 21-25 and 34, over 365.25 days.
+    """
+    angle = 2 * np.pi * time.day_of_year.to_numpy() / _YEAR
+    declination, phi = 0.409 * np.sin(angle - 1.39), np.deg2rad(latitude)
+    sunset = np.arccos(np.clip(-np.tan(phi) * np.tan(declination), -1.0, 1.0))
+    high, low = np.sin(phi) * np.sin(declination), np.cos(phi) * np.cos(declination)
+    top = _SOLAR_CONSTANT / np.pi * (1 + 0.033 * np.cos(angle)) * (sunset * high + low * np.sin(sunset))
+    return top, 24 / np.pi * sunset, np.sin(angle), np.cos(angle)
+
+
+def class_weights(classes: Sequence[str], days: Sequence[int]) -> dict[str, float]:
+    """Return the weight of each class that is present: all days / (classes x its days).
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Of each site.
+    days : sequence of int
+        Training days of each site.
+
+    Returns
+    -------
+    weights : dict of str to float
+
+    Examples
+    --------
+    >>> class_weights(["CRO", "GRA", "CRO"], [10, 60, 10])
+    {'CRO': 2.0, 'GRA': 0.6666666666666666}
+    """
+    counts: dict[str, int] = {}
+    for name, count in zip(classes, days, strict=True):
+        counts[name] = counts.get(name, 0) + count
+    return {name: sum(counts.values()) / (len(counts) * count) for name, count in sorted(counts.items())}

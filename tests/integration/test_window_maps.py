@@ -1,0 +1,146 @@
+"""Every architecture makes a map, and networks of windows make the maps that a loop over windows would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fluxgrid.api import open_map
+from fluxgrid.config import UpscaleConfig, load_config
+from fluxgrid.data.cube import open_cube
+from fluxgrid.data.inputs import InputSpec, design
+from fluxgrid.data.records import site_inputs
+from fluxgrid.errors import ConfigError
+from fluxgrid.models import MODELS, ModelSpec, load_checkpoint
+from fluxgrid.models.windowed import WindowNetwork
+from fluxgrid.testing import small_cube, write_cube
+from fluxgrid.workflows.upscale import upscale
+
+WINDOW, STRIDE, HIDDEN = 12, 5, 8
+FIRST, LAST = "2020-12-01", "2021-01-17"
+INPUTS = InputSpec(
+    ("temperature_2m", "precipitation", "shortwave", "day_length"), ("crop_fraction",), ("climate_group",)
+)
+OWN = {
+    "transformer": {"attention_heads": 2},
+    "patch_transformer": {"attention_heads": 2, "patch": 3},
+    "tam_rl": {"latent": 4},
+}
+KINDS = [kind for kind in MODELS if kind != "kgml_ag"]  # it has inputs of its own, and test_kgml_map
+WINDOWED = ["lstm", "ct_lstm", "gru", "ct_gru", "transformer", "patch_transformer", "tam_rl"]
+MODES = [(kind, mode) for kind in WINDOWED for mode in ("exact", "stride")]
+STREAMS = [(kind, "stream") for kind in WINDOWED[:4]]
+
+# The loop runs windows one by one, the map many together: the same float32 products in another order at worst.
+ROUNDING = {"rtol": 3e-5, "atol": 3e-6}
+
+
+def settings_of(kind: str) -> dict:
+    if not MODELS[kind].differentiable:
+        return {"rounds": 5}
+    if kind == "mlp":
+        return {"hidden": HIDDEN}
+    return {"hidden": HIDDEN, "window": WINDOW, "stride": STRIDE, "window_mode": "exact", **OWN.get(kind, {})}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tools) -> tuple[Path, dict[str, Path]]:
+    """Return a small cube of two years, and a model of every architecture."""
+    folder = tmp_path_factory.mktemp("windows")
+    cube = small_cube(shape=(45, 58), start="2019-12-01", periods=428, seed=6)
+    path = write_cube(cube, folder / "cube.zarr", chunks=(45, 58))
+    opened, models = open_cube(path), {}
+    for kind in KINDS:
+        memory = 1 if MODELS[kind].differentiable else 0
+        spec = ModelSpec(f"small-{kind}", kind, settings_of(kind), "daily", INPUTS, memory, "UTC", description="a test")
+        models[kind] = tools["write_model"](folder / kind, opened, spec)
+    return path, models
+
+
+def make(world, out: Path, kind: str, mode: str | None = None):
+    """Return the map of 4 by 5 cells."""
+    cube, models = world
+    values = {
+        "region": "-93.75,41.45,-93.25,41.85",
+        "cube": str(cube),
+        "model": str(models[kind]),
+        "window_mode": mode,
+        "start": FIRST,
+        "end": LAST,
+        "out": str(out),
+        "threads": 1,
+    }
+    outcome = upscale(load_config(UpscaleConfig, None, values))
+    return open_map(outcome.out)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture_makes_a_map(world, tmp_path, kind):
+    found = make(world, tmp_path / "map", kind).load()
+    inside = found["region_land_area_fraction"].values > 0
+    for name in ("nee", "gpp", "reco"):
+        assert np.isfinite(found[name].values[:, inside]).all()
+    nee, gpp, reco = (found[name].values[:, inside] for name in ("nee", "gpp", "reco"))
+    assert np.array_equal(nee, reco - gpp)
+    assert min(gpp.min(), reco.min()) >= 0
+    assert nee.std() > 1e-4
+    assert ("fluxgrid_window_mode" in found.attrs) == (kind in WINDOWED)
+
+
+@pytest.mark.parametrize(("kind", "mode"), MODES + STREAMS)
+def test_a_map_is_a_loop_over_windows(world, tools, tmp_path, kind, mode):
+    found = make(world, tmp_path / "map", kind, mode).load()
+    assert found.attrs["fluxgrid_window_mode"].startswith(f"{mode}: ")
+    cube, checkpoint = open_cube(world[0]), load_checkpoint(world[1][kind])
+    network = checkpoint.model
+    assert isinstance(network, WindowNetwork)
+    y, x = 2, 3
+    row, col = (
+        int(np.abs(cube[a].values - float(found[b][i])).argmin()) for a, b, i in (("y", "lat", y), ("x", "lon", x))
+    )
+    site = tools["site_at"](cube, row, col)
+    dynamic, static = design(site_inputs(site, "daily", INPUTS), INPUTS, checkpoint.scaler)
+    time = pd.DatetimeIndex(site.series.index)
+    record, place = torch.from_numpy(dynamic), torch.from_numpy(static)
+    for year, days in pd.Series(range(len(time)), index=time)[FIRST:LAST].groupby(lambda day: day.year):
+        expected = slow(network, record, place, mode, days.to_numpy())
+        for column, name in enumerate(("gpp", "reco")):
+            np.testing.assert_allclose(
+                found[name].sel(time=str(year)).values[:, y, x],
+                expected[:, column],
+                **ROUNDING,
+                err_msg=f"{name} {year}",
+            )
+
+
+def slow(network: WindowNetwork, record, place, mode: str, days: np.ndarray) -> np.ndarray:
+    """Return the fluxes of some days of a calendar year, window by window, (days, 2)."""
+    found = []
+    for number, day in enumerate(days):
+        if mode == "stream":  # from the first day of the spin-up, which is the first of the record
+            state = torch.zeros(1, network.stream_size)
+            hidden, which = network.stream(record[:, : day + 1], place, state)[0][:, -1:], STRIDE - 1
+        else:
+            end = day if mode == "exact" else days[min((number // STRIDE + 1) * STRIDE, len(days)) - 1]
+            window = record[:, end - WINDOW + 1 : end + 1]
+            back = end - day
+            hidden, which = network.encode(window, place, STRIDE)[:, STRIDE - 1 - back][:, None], STRIDE - 1 - back
+        raw = network.raw({network.tap: hidden[:, None]})
+        found.append(network.finish(raw, {"day": torch.tensor([[which]])})[0, 0])
+    return torch.stack(found).detach().numpy()
+
+
+def test_modes_differ_and_a_network_without_a_state_cannot_stream(world, tmp_path):
+    exact, stride, stream = (
+        make(world, tmp_path / mode, "ct_lstm", mode).nee.load() for mode in ("exact", "stride", "stream")
+    )
+    assert not np.allclose(exact, stride, atol=1e-4)
+    assert not np.allclose(exact, stream, atol=1e-4)
+    with pytest.raises(ConfigError, match=r"cannot stream; choose exact or stride \(--window-mode\)"):
+        make(world, tmp_path / "none", "transformer", "stream")
+    with pytest.raises(ConfigError, match="sees no windows"):
+        make(world, tmp_path / "none", "lightgbm", "exact")

@@ -1,0 +1,95 @@
+"""Models compared at the same sites: every site held out once, nothing trained twice."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from fluxgrid.config import TrainConfig, load_config
+from fluxgrid.errors import ConfigError, OutputExists
+from fluxgrid.sources.base import SOURCES
+from fluxgrid.testing import small_sites
+from fluxgrid.workflows import evaluate as module
+from fluxgrid.workflows.evaluate import evaluate
+
+VALUES = {
+    "name": "towers",
+    "description": "a model",
+    "step": "daily",
+    "sites": {"source": "tower_table", "path": "made up"},
+    "inputs": {"dynamic": ["temperature_2m", "shortwave"], "static": ["crop_fraction"]},
+    "model": {"kind": "mlp"},
+    "fit": {"epochs": 2, "batch": 8, "validation": 0.3},
+    "models": {
+        "mlp": {"model": {"kind": "mlp", "hidden": 4}},
+        "windows": {"model": {"kind": "ct_lstm", "window_mode": "exact", "hidden": 4, "window": 10, "stride": 5}},
+        "streams": {"model": {"kind": "ct_gru", "hidden": 4}, "fit": {"window": 60}},
+        "trees": {"model": {"kind": "lightgbm", "rounds": 5}, "inputs": {"dynamic": ["temperature_2m"]}},
+    },
+    "evaluation": {"folds": 2, "minimum": 20},
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> TrainConfig:
+    sites = small_sites("daily", n=6, periods=120)
+    monkeypatch.setattr(module, "read_sites", lambda _: sites)
+    module._sites.cache_clear()
+    return load_config(TrainConfig, None, {**VALUES, "out": str(tmp_path / "model")})
+
+
+def test_every_model_is_scored_at_every_site_on_the_same_days(config):
+    outcome = evaluate(config)
+    assert set(outcome.scores["model"]) == {"mlp", "windows", "streams", "trees", "climatology", "ridge"}
+    counts = outcome.scores.pivot_table(index="site", columns=["model", "flux"], values="n")
+    assert counts.shape == (6, 6 * 3)
+    assert (counts.max(axis=1) == counts.min(axis=1)).all()
+    kept = sorted(path.name for path in (outcome.folder / "predictions").iterdir())
+    assert len(kept) == 4 * 2
+    for path in (outcome.folder / "predictions").iterdir():
+        table = pd.read_parquet(path)
+        assert table["site"].nunique() == 3
+        assert ((table["nee"] - (table["reco"] - table["gpp"])).abs() < 1e-6).all()
+
+
+def test_what_was_trained_is_not_trained_again(config, monkeypatch):
+    first = evaluate(config)
+    kept = sorted((first.folder / "predictions").iterdir())
+    kept[0].unlink()
+    lines: list[str] = []
+    with pytest.raises(OutputExists, match="--overwrite"):
+        evaluate(config, lines.append)
+    again = evaluate(config, lines.append, overwrite=True)
+    assert len(lines) == 1
+    assert lines[0].startswith("[8/8] ")
+    pd.testing.assert_frame_equal(again.scores, first.scores)
+    other = load_config(TrainConfig, None, {**VALUES, "fit": {"epochs": 1, "batch": 8}, "out": config.out})
+    lines.clear()
+    evaluate(other, lines.append, overwrite=True)
+    assert len(lines) == 8
+
+
+def test_without_models_the_one_of_the_configuration_is_evaluated(config):
+    alone = config.model_copy(update={"models": {}})
+    assert set(evaluate(alone).scores["model"]) == {"mlp", "climatology", "ridge"}
+
+
+def test_settings_of_all_models_are_checked_before_any_is_trained(config):
+    wrong = {
+        "one": {"model": {"kind": "mlp"}, "fit": {"epoch": 3}},
+        "two": {"model": {"kind": "gru"}, "fit": {"batch": 0}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        evaluate(load_config(TrainConfig, None, {**VALUES, "models": wrong, "out": config.out}))
+    assert "models.one.fit.epoch" in str(caught.value)
+    assert "models.two.fit.batch" in str(caught.value)
+    with pytest.raises(ConfigError, match="ridge is the name of a baseline"):
+        evaluate(
+            load_config(
+                TrainConfig, None, {**VALUES, "models": {"ridge": wrong["one"] | {"fit": {}}}, "out": config.out}
+            )
+        )
+    unknown = {"one": {"model": {"kind": "mpl"}}}
+    with pytest.raises(Exception, match="Did you mean 'mlp'"):
+        evaluate(load_config(TrainConfig, None, {**VALUES, "models": unknown, "out": config.out}))
+    assert "tower_table" in SOURCES
