@@ -67,7 +67,7 @@ def test_a_place_that_cannot_be_written_is_found_first(tmp_path, workflow):
 def test_the_command_line_passes_overwrite_on(monkeypatch, tmp_path, words):
     seen = []
 
-    def remember(_config, _report, overwrite):
+    def remember(_config, _report, overwrite, _jobs):
         seen.append(overwrite)
         raise TableError
 
