@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 
 from fluxgrid.api import open_map
 from fluxgrid.config import UpscaleConfig, load_config
@@ -61,6 +62,20 @@ def world(tmp_path_factory, tools) -> tuple[Path, dict[str, Path]]:
     return path, models
 
 
+@pytest.fixture(scope="module")
+def mapped(world, tmp_path_factory):
+    """Return a function that gives the map of a kind in a mode, made once."""
+    known: dict[tuple[str, str | None], xr.Dataset] = {}
+
+    def get(kind: str, mode: str | None = None) -> xr.Dataset:
+        mode = "exact" if mode is None and kind in WINDOWED else mode
+        if (kind, mode) not in known:
+            known[kind, mode] = make(world, tmp_path_factory.mktemp("map") / "map", kind, mode).load()
+        return known[kind, mode]
+
+    return get
+
+
 def make(world, out: Path, kind: str, mode: str | None = None):
     """Return the map of 4 by 5 cells."""
     cube, models = world
@@ -79,8 +94,8 @@ def make(world, out: Path, kind: str, mode: str | None = None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_architecture_makes_a_map(world, tmp_path, kind):
-    found = make(world, tmp_path / "map", kind).load()
+def test_every_architecture_makes_a_map(mapped, kind):
+    found = mapped(kind)
     inside = found["region_land_area_fraction"].values > 0
     for name in ("nee", "gpp", "reco"):
         assert np.isfinite(found[name].values[:, inside]).all()
@@ -92,8 +107,8 @@ def test_every_architecture_makes_a_map(world, tmp_path, kind):
 
 
 @pytest.mark.parametrize(("kind", "mode"), MODES + STREAMS)
-def test_a_map_is_a_loop_over_windows(world, tools, tmp_path, kind, mode):
-    found = make(world, tmp_path / "map", kind, mode).load()
+def test_a_map_is_a_loop_over_windows(world, mapped, tools, kind, mode):
+    found = mapped(kind, mode)
     assert found.attrs["fluxgrid_window_mode"].startswith(f"{mode}: ")
     cube, checkpoint = open_cube(world[0]), load_checkpoint(world[1][kind])
     network = checkpoint.model
@@ -134,10 +149,8 @@ def slow(network: WindowNetwork, record, place, mode: str, days: np.ndarray) -> 
     return torch.stack(found).detach().numpy()
 
 
-def test_modes_differ_and_a_network_without_a_state_cannot_stream(world, tmp_path):
-    exact, stride, stream = (
-        make(world, tmp_path / mode, "ct_lstm", mode).nee.load() for mode in ("exact", "stride", "stream")
-    )
+def test_modes_differ_and_a_network_without_a_state_cannot_stream(world, mapped, tmp_path):
+    exact, stride, stream = (mapped("ct_lstm", mode).nee for mode in ("exact", "stride", "stream"))
     assert not np.allclose(exact, stride, atol=1e-4)
     assert not np.allclose(exact, stream, atol=1e-4)
     with pytest.raises(ConfigError, match=r"cannot stream; choose exact or stride \(--window-mode\)"):

@@ -63,10 +63,10 @@ def test_what_was_trained_is_not_trained_again(config, monkeypatch):
     assert len(lines) == 1
     assert lines[0].startswith("[8/8] ")
     pd.testing.assert_frame_equal(again.scores, first.scores)
-    other = load_config(TrainConfig, None, {**VALUES, "fit": {"epochs": 1, "batch": 8}, "out": config.out})
+    changed = {"models": {"mlp": {"model": {"kind": "mlp", "hidden": 5}}}}
     lines.clear()
-    evaluate(other, lines.append, overwrite=True)
-    assert len(lines) == 8
+    evaluate(load_config(TrainConfig, None, {**VALUES, **changed, "out": config.out}), lines.append, overwrite=True)
+    assert [line.split(",")[0] for line in lines] == ["[1/2] mlp", "[2/2] mlp"]
 
 
 def test_without_models_the_one_of_the_configuration_is_evaluated(config):
