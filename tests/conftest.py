@@ -35,9 +35,22 @@ def run(monkeypatch, capsys):
 def data_dir() -> Path:
     """Return the folder of real towers and grids; its absence skips, or fails where data are required."""
     folder = os.environ.get("FLUXGRID_TEST_DATA")
-    if folder and Path(folder).is_dir():
-        return Path(folder)
-    reason = "FLUXGRID_TEST_DATA does not point to the folder with the real towers and grids"
+    return _needed(
+        Path(folder or "?"), "FLUXGRID_TEST_DATA does not point to the folder with the real towers and grids"
+    )
+
+
+@pytest.fixture(scope="session")
+def published_code(data_dir: Path) -> Path:
+    """Return the folder, beside the data, of what the published CarbonBench code makes of the towers."""
+    folder = data_dir.parent / "reference" / "published_code"
+    return _needed(folder, "the figures of the published CarbonBench code do not stand beside the data")
+
+
+def _needed(folder: Path, reason: str) -> Path:
+    """Return a folder of data; its absence skips, or fails where data are required."""
+    if folder.is_dir():
+        return folder
     if os.environ.get("FLUXGRID_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
-from fluxgrid.models.base import Sizes
+from fluxgrid.models.base import STRICT, Sizes
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows (N, F + S), scaled; target (N,), g m-2 d-1; weight (N,), >= 0."""
+
+
+@dataclass(frozen=True)
+class TreesConfig:
+    """Settings that boosted trees share; CarbonBench's."""
+
+    rounds: Annotated[int, Field(ge=1)] = 1000
+    """Most trees per flux."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Weight of each tree."""
+    depth: Annotated[int, Field(ge=1)] = 10
+    """Deepest tree."""
+    leaves: Annotated[int, Field(ge=2)] = 31
+    """Most leaves of a tree."""
+    patience: Annotated[int, Field(ge=1)] = 10
+    """Rounds without gain on the validation sites before training stops."""
+
+    differentiable: ClassVar[bool] = False
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
 
 class Trees(ABC):

@@ -9,36 +9,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from fluxgrid.errors import ConfigError
-from fluxgrid.models.base import MODELS, STRICT, Sizes
-from fluxgrid.models.trees import Rows, Trees
+from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.trees import Rows, Trees, TreesConfig
 
 
 @MODELS.register("xgboost")
 @dataclass(frozen=True)
-class XGBoostConfig:
+class XGBoostConfig(TreesConfig):
     """Settings of the trees."""
 
-    rounds: Annotated[int, Field(ge=1)] = 1000
-    """Most trees per flux."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.05
-    """Weight of each tree."""
-    depth: Annotated[int, Field(ge=1)] = 10
-    """Deepest tree."""
-    leaves: Annotated[int, Field(ge=2)] = 31
-    """Most leaves of a tree."""
     weight_per_leaf: Annotated[float, Field(ge=0)] = 5.0
     """Least sum of weights in a leaf."""
-    patience: Annotated[int, Field(ge=1)] = 10
-    """Rounds without gain on the validation sites before training stops."""
-
-    differentiable: ClassVar[bool] = False
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def build(self, sizes: Sizes) -> XGBoostTrees:
         """Return untrained trees.

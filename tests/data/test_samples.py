@@ -78,12 +78,9 @@ def test_what_cannot_be_used_is_refused():
 
 
 @pytest.mark.data
-def test_the_published_samples_are_found_to_the_day(data_dir):
+def test_the_published_samples_are_found_to_the_day(data_dir, published_code):
     """Samples of the published code on the real towers: all four folds, 23 sites, 46 106 windows."""
-    listed = Path(data_dir).parent / "reference" / "published_code" / "windows.parquet"
-    if not listed.is_file():
-        pytest.skip("the list of the published code's samples is not beside the data")
-    published = pd.read_parquet(listed)
+    published = pd.read_parquet(published_code / "windows.parquet")
     published["first"] = pd.to_datetime(published["window_start"])
     towers = pd.read_parquet(Path(data_dir) / "towers_daily.parquet")
     inputs = ["temperature_2m", "precipitation", "shortwave", "vpd", "wind_speed"]

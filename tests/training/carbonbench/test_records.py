@@ -16,23 +16,15 @@ FOLDS = ("main", "cv0")
 
 
 @pytest.fixture(scope="module")
-def published(data_dir) -> Path:
-    folder = Path(data_dir).parent / "reference" / "published_code"
-    if not folder.is_dir():
-        pytest.skip("the figures of the published code are not beside the data")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def records(data_dir, published):
-    windows = pd.read_parquet(published / "windows.parquet", columns=["site"])
+def records(data_dir, published_code):
+    windows = pd.read_parquet(published_code / "windows.parquet", columns=["site"])
     table = pd.read_parquet(Path(data_dir) / "towers_daily.parquet")
     return tower_records(table, sorted(windows["site"].unique()), {"US-xRN": "DBF"})
 
 
 @pytest.mark.data
-def test_moments_are_those_of_the_published_scaler(records, published):
-    scaler = json.loads((published / "scaler.json").read_text())
+def test_moments_are_those_of_the_published_scaler(records, published_code):
+    scaler = json.loads((published_code / "scaler.json").read_text())
     moments = fit_moments(records)
     names = scaler["tensor_columns"]
     assert names == [*TOWER_COVARIATES, *BANDS, "lat", "lon"] == list(records[0].covariates)
@@ -46,8 +38,8 @@ def test_moments_are_those_of_the_published_scaler(records, published):
 
 
 @pytest.mark.data
-def test_class_weights_are_the_published_ones(records, published):
-    expected = json.loads((published / "scaler.json").read_text())["class_weights"]
+def test_class_weights_are_the_published_ones(records, published_code):
+    expected = json.loads((published_code / "scaler.json").read_text())["class_weights"]
     days = [len(record.days[training_rows(record)]) for record in records]
     assert class_weights([record.igbp for record in records], days) == pytest.approx(expected["IGBP"])
     assert class_weights([record.koppen for record in records], days) == pytest.approx(expected["Koppen"])
@@ -55,8 +47,8 @@ def test_class_weights_are_the_published_ones(records, published):
 
 @pytest.mark.data
 @pytest.mark.parametrize("fold", FOLDS)
-def test_arrays_are_the_windows_listed(records, published, fold):
-    listed = pd.read_parquet(published / "windows.parquet")
+def test_arrays_are_the_windows_listed(records, published_code, fold):
+    listed = pd.read_parquet(published_code / "windows.parquet")
     listed = listed[listed["fold"] == fold]
     held = set(listed.loc[listed["split"] == "test", "site"])
     train = [record for record in records if record.site not in held]
