@@ -103,6 +103,12 @@ def spread(sequences: list[Sequence]) -> Tensor:
     return torch.tensor([std if std > 0 else 1.0 for std in found])
 
 
+def centre(sequences: list[Sequence]) -> Tensor:
+    """Return the mean of GPP, RECO and NEE over training sites, (3,), g m-2 d-1; 0 where one was never observed."""
+    values = np.concatenate([s.targets for s in sequences]).astype(np.float64)
+    return torch.tensor([float(np.mean(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in values.T])
+
+
 def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
     """Return the loss of a model in evaluation mode on training windows, its state starting at zero.
 
@@ -163,6 +169,7 @@ def fit(
     generator = torch.Generator().manual_seed(settings.seed)
     sigma = spread(train)
     network.set_scale(sigma[:2])
+    network.set_centre(centre(train)[:2])
     windows = plan(network, train, settings.window)
     if not windows:
         message = f"None of the {len(train)} training sites observed a flux at a step whose inputs are known."

@@ -83,6 +83,14 @@ def test_fit_learns_a_known_problem(spec, split):
     assert network.head.scale.tolist() == spread(train)[:2].tolist()
 
 
+def test_a_linear_head_starts_from_the_mean_of_the_training_sites(spec, split):
+    train, validation = split
+    network = replace(spec, settings={**spec.settings, "head": "linear"}).build()
+    fit(network, train, validation, replace(QUICK, epochs=1))
+    expected = np.nanmean(np.concatenate([sequence.targets for sequence in train]), axis=0)[:2]
+    np.testing.assert_allclose(network.head.centre, expected, rtol=1e-5)
+
+
 def test_the_weights_of_the_best_epoch_are_kept(spec, split):
     train, validation = split
     wild = replace(QUICK, learning_rate=0.3, epochs=8)  # goes up and down
