@@ -24,8 +24,9 @@ import torch
 
 from fluxgrid.evaluation.metrics import score
 from fluxgrid.models import Sizes, model_config
+from fluxgrid.training.balance import class_weights
 from fluxgrid.training.carbonbench.protocol import Protocol, Trainset, predict, train
-from fluxgrid.training.carbonbench.records import Record, class_weights, tower_records
+from fluxgrid.training.carbonbench.records import Record, tower_records
 from fluxgrid.training.carbonbench.samples import fit_moments, scored_samples, training_rows, training_samples
 
 SETTINGS = {

@@ -71,6 +71,9 @@ class ModelConfig(BaseModel):
     """A name that `fluxgrid models` lists."""
     spin_up_years: int = Field(default=1, ge=0)
     """Years before the period that only build up the state."""
+    closure: Literal["derived", "projected", "free"] = "derived"
+    """How NEE comes about: ``derived``, as RECO - GPP; ``projected``, predicted by itself and then moved with the other
+    two to where they add up; ``free``, predicted by itself as published: scores only, no maps."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,17 +12,17 @@ HeadKind = Literal["bounded", "linear"]
 
 
 class FluxHead(nn.Module):
-    """Linear map of hidden states to fluxes that are never negative.
+    """Linear map of hidden states to fluxes, of which GPP and RECO are never negative.
 
-    Each flux is ``scale * softplus(w h + b)``, g m-2 d-1, so that GPP, RECO >= 0 holds for any input and NEE, formed
-    as RECO - GPP, closes exactly.
+    GPP and RECO are ``scale * softplus(w h + b)``, g m-2 d-1, so that they are >= 0 for any input and NEE, formed as
+    RECO - GPP, closes exactly. An NEE of the head's own, which has either sign, is ``scale * (w h + b)``.
 
     Parameters
     ----------
     hidden : int
         Width H of the hidden states.
     fluxes : int
-        Number O of fluxes.
+        Number O of fluxes: GPP and RECO, and NEE where there are three.
     """
 
     scale: Tensor
@@ -33,11 +33,14 @@ class FluxHead(nn.Module):
         self.register_buffer("scale", torch.ones(fluxes))
 
     def set_scale(self, scale: Tensor) -> None:
-        """Set the typical size of each flux, (O,), g m-2 d-1, > 0: the standard deviation over training sites."""
-        self.scale.copy_(scale)
+        """Set the typical size of GPP, RECO, NEE, g m-2 d-1, > 0: their standard deviation over training sites.
+
+        Given all three, a head takes those it predicts.
+        """
+        self.scale.copy_(scale[: len(self.scale)])
 
     def set_centre(self, centre: Tensor) -> None:
-        """Set the mean of each flux over training sites, (O,), g m-2 d-1; this head needs none."""
+        """Set the mean of GPP, RECO, NEE over training sites, g m-2 d-1; this head needs none."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return fluxes (B, T, O) of hidden states (B, T, H)."""
@@ -45,7 +48,8 @@ class FluxHead(nn.Module):
 
     def close(self, raw: Tensor) -> Tensor:
         """Return fluxes of the readout (..., O)."""
-        return self.scale * F.softplus(raw)
+        bounded = F.softplus(raw[..., :2])
+        return self.scale * (bounded if raw.shape[-1] <= 2 else torch.cat([bounded, raw[..., 2:]], dim=-1))
 
 
 class LinearHead(FluxHead):
@@ -61,8 +65,8 @@ class LinearHead(FluxHead):
         self.register_buffer("centre", torch.zeros(fluxes))
 
     def set_centre(self, centre: Tensor) -> None:
-        """Set the mean of each flux over training sites, (O,), g m-2 d-1."""
-        self.centre.copy_(centre)
+        """Set the mean of GPP, RECO, NEE over training sites, g m-2 d-1; a head takes those it predicts."""
+        self.centre.copy_(centre[: len(self.centre)])
 
     def close(self, raw: Tensor) -> Tensor:
         """Return fluxes of the readout (..., O)."""

@@ -57,10 +57,10 @@ class Network(nn.Module):
 
     @abstractmethod
     def set_scale(self, scale: Tensor) -> None:
-        """Set the typical size of each flux, (O,), g m-2 d-1, > 0: the standard deviation over training sites."""
+        """Set the typical size of the fluxes, g m-2 d-1, > 0: of GPP, RECO and NEE their standard deviation."""
 
     def set_centre(self, centre: Tensor) -> None:
-        """Set the mean of each flux over training sites, (O,), g m-2 d-1, where the head starts from it."""
+        """Set the mean of GPP, RECO and NEE over training sites, g m-2 d-1, where the head starts from it."""
 
     def raw(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the readouts of the global model, (B, R, T, outputs) by tap."""

@@ -76,7 +76,8 @@ class Trees(ABC):
         place = static[:, None, :].expand(batch, steps, -1)
         rows = torch.cat([dynamic, place], dim=-1).reshape(batch * steps, -1).numpy()  # (B*T, F+S)
         columns = [self.values(booster, rows) for booster in self.boosters]
-        fluxes = np.maximum(np.stack(columns, axis=-1), 0.0).astype(np.float32)
+        fluxes = np.stack(columns, axis=-1).astype(np.float32)
+        np.maximum(fluxes[:, :2], 0.0, out=fluxes[:, :2])  # GPP and RECO; an NEE of its own has either sign
         return torch.from_numpy(fluxes).view(batch, steps, -1), state
 
     @abstractmethod

@@ -19,17 +19,17 @@ def close_fluxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str
         What the model predicts: ``gpp`` with ``reco``, or with ``ra`` and ``rh``; ``nee`` where it has its own.
     spec : ModelSpec
         Its closure: ``derived`` forms NEE from the others; ``projected`` moves all three to the nearest fluxes that
-        close, each by its share of the error variance; ``free`` keeps NEE as it is, which no map may do.
+        close, each by its share of the error variance; ``free`` leaves all as they are, for scores, not for maps.
 
     Returns
     -------
     fluxes : dict of ndarray, float32
-        ``nee``, ``gpp``, ``reco``, and ``ra`` and ``rh`` where the model has them; all but NEE >= 0.
+        ``nee``, ``gpp``, ``reco``, and ``ra`` and ``rh`` where the model has them; all but NEE >= 0 unless free.
 
     Raises
     ------
     ConfigError
-        If the closure is ``free``, or ``projected`` without error variances or without an NEE of the model's own.
+        If the closure is ``projected`` without error variances or without an NEE of the model's own.
 
     Notes
     -----
@@ -40,8 +40,7 @@ def close_fluxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str
     if spec.closure == "projected":
         return _projected(outputs, spec)
     if spec.closure == "free":
-        message = f"The model {spec.name!r} has closure 'free': its fluxes do not add up, so no map is made of it."
-        raise ConfigError(message)
+        return {name: outputs[name] for name in ("nee", "gpp", "reco")}
     respired = {name: np.maximum(outputs[name], 0.0) for name in ("ra", "rh") if name in outputs}
     reco = respired["ra"] + respired["rh"] if respired else np.maximum(outputs["reco"], 0.0)
     gpp = np.maximum(outputs["gpp"], 0.0)

@@ -8,6 +8,7 @@ tell them apart. The estimator is the poststratified mean of survey sampling (Ho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Series
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -87,6 +88,58 @@ def balance_sequences(sequences: list[Sequence], sites: Sites, balance: Balance 
     factors[None] = 1.0
     scaled = zip(sequences, strata, strict=True)
     return [replace(s, weights=(s.weights * np.float32(factors[stratum]))) for s, stratum in scaled]
+
+
+def class_weights(classes: Series[str], steps: Series[int]) -> dict[str, float]:
+    """Return the weight of each class that is present: all steps / (classes x its steps).
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Of each site.
+    steps : sequence of int
+        Training steps of each site.
+
+    Returns
+    -------
+    weights : dict of str to float
+        A class without steps has none.
+
+    Examples
+    --------
+    >>> class_weights(["CRO", "GRA", "CRO"], [10, 60, 10])
+    {'CRO': 2.0, 'GRA': 0.6666666666666666}
+    """
+    counts: dict[str, int] = {}
+    for name, count in zip(classes, steps, strict=True):
+        counts[name] = counts.get(name, 0) + count
+    present = {name: count for name, count in sorted(counts.items()) if count}
+    return {name: sum(present.values()) / (len(present) * count) for name, count in present.items()}
+
+
+def balance_classes(sequences: list[Sequence], sites: Sites, variables: Series[str]) -> list[Sequence]:
+    """Return sequences weighted so that the classes of each variable count alike.
+
+    Parameters
+    ----------
+    sequences : list of Sequence
+        Training sites.
+    sites : Sites
+        Hold the sites of the sequences.
+    variables : sequence of str
+        Class variables; weights are multiplied over them. Sites without a class are one class of their own.
+
+    Returns
+    -------
+    sequences : list of Sequence
+    """
+    seen = [int(np.isfinite(sequence.targets).any(axis=1).sum()) for sequence in sequences]
+    factors = np.ones(len(sequences))
+    for variable in variables:
+        names = [sites[sequence.site].class_name(variable) or "" for sequence in sequences]
+        weights = class_weights(names, seen)
+        factors *= [weights.get(name, 1.0) for name in names]
+    return [replace(s, weights=s.weights * np.float32(f)) for s, f in zip(sequences, factors, strict=True)]
 
 
 def _totals(sequences: list[Sequence], strata: list[int | None]) -> Mapping[int | None, float]:

@@ -15,7 +15,7 @@ from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, zero_state
 from fluxgrid.models.network import Network
 from fluxgrid.models.windowed import WindowNetwork
-from fluxgrid.training.losses import flux_loss
+from fluxgrid.training.losses import LossSettings, Moments, balance_loss, flux_loss, with_nee
 from fluxgrid.training.sequences import Sequence
 from fluxgrid.training.settings import FitSettings
 
@@ -93,20 +93,23 @@ def stack_all(model: FluxModel, sequences: list[Sequence], window: int) -> Batch
     return stack(plan(model, sequences, window), sequences)
 
 
-def spread(sequences: list[Sequence]) -> Tensor:
-    """Return the standard deviation of GPP, RECO and NEE over training sites, (3,), g m-2 d-1, > 0.
+def flux_moments(sequences: list[Sequence]) -> Moments:
+    """Return mean and standard deviation of GPP, RECO and NEE over training sites.
 
-    A flux that was never observed, or never varied, gets 1.
+    Of a flux that was never observed the mean is 0; of one that was not or never varied the deviation is 1.
     """
     values = np.concatenate([s.targets for s in sequences]).astype(np.float64)
-    found = [float(np.std(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in values.T]
-    return torch.tensor([std if std > 0 else 1.0 for std in found])
+    columns = [v[np.isfinite(v)] for v in values.T]
+    deviations = [float(np.std(v)) if len(v) else 0.0 for v in columns]
+    return Moments(
+        torch.tensor([float(np.mean(v)) if len(v) else 0.0 for v in columns]),
+        torch.tensor([deviation if deviation > 0 else 1.0 for deviation in deviations]),
+    )
 
 
-def centre(sequences: list[Sequence]) -> Tensor:
-    """Return the mean of GPP, RECO and NEE over training sites, (3,), g m-2 d-1; 0 where one was never observed."""
-    values = np.concatenate([s.targets for s in sequences]).astype(np.float64)
-    return torch.tensor([float(np.mean(v[np.isfinite(v)])) if np.isfinite(v).any() else 0.0 for v in values.T])
+def spread(sequences: list[Sequence]) -> Tensor:
+    """Return the standard deviation of GPP, RECO and NEE over training sites, (3,), g m-2 d-1, > 0."""
+    return flux_moments(sequences).std
 
 
 def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
@@ -123,17 +126,35 @@ def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
     -------
     loss : float
     """
+    return float(_loss(_said(model, batch), batch, sigma))
+
+
+def _said(model: FluxModel, batch: Batch) -> Tensor:
+    """Return the fluxes of training windows in evaluation mode, (B, T, O), or of their last steps, (B, S, O)."""
     if isinstance(model, Network):
-        fluxes = model.say(batch.dynamic, batch.static)
-    else:
-        fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
-    return float(_loss(fluxes, batch, sigma))
+        return model.say(batch.dynamic, batch.static)
+    return model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))[0]
 
 
 def _loss(fluxes: Tensor, batch: Batch, sigma: Tensor) -> Tensor:
     """Return the loss of the fluxes of a batch, or of its last steps, (B, S, O)."""
     steps = fluxes.shape[1]
     return flux_loss(fluxes, batch.targets[:, -steps:], batch.weights[:, -steps:], sigma)
+
+
+def _imbalance(fluxes: Tensor, terms: LossSettings, moments: Moments) -> Tensor | float:
+    """Return the weighted carbon balance of fluxes (B, S, O); an NEE that is derived has none."""
+    if fluxes.shape[-1] < len(moments.std) or not terms.carbon_balance:
+        return 0.0
+    return terms.carbon_balance * balance_loss(fluxes, moments, terms.as_published)
+
+
+def error_variances(model: FluxModel, batch: Batch) -> dict[str, float]:
+    """Return the mean square errors of GPP, RECO and NEE on training windows, (g m-2 d-1)2; observed fluxes only."""
+    fluxes = with_nee(_said(model, batch))
+    steps = fluxes.shape[1]
+    errors = (fluxes - batch.targets[:, -steps:]).square()
+    return {name: float(errors[..., i].nanmean()) for i, name in enumerate(("gpp", "reco", "nee"))}
 
 
 def fit(
@@ -167,9 +188,10 @@ def fit(
         If the loss was never finite.
     """
     generator = torch.Generator().manual_seed(settings.seed)
-    sigma = spread(train)
-    network.set_scale(sigma[:2])
-    network.set_centre(centre(train)[:2])
+    moments = flux_moments(train)
+    sigma = moments.std
+    network.set_scale(sigma)
+    network.set_centre(moments.mean)
     windows = plan(network, train, settings.window)
     if not windows:
         message = f"None of the {len(train)} training sites observed a flux at a step whose inputs are known."
@@ -189,7 +211,7 @@ def fit(
         for first in range(0, len(order), settings.batch):
             batch = stack([windows[i] for i in order[first : first + settings.batch]], train)
             fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
-            loss = _loss(fluxes, batch, sigma)
+            loss = _loss(fluxes, batch, sigma) + _imbalance(fluxes, settings.loss, moments)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip)

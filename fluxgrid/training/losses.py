@@ -1,13 +1,45 @@
-"""Losses in physical units."""
+"""Losses in physical units, term by term."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class LossSettings:
+    """What the loss is made of, term by term; the mean square error over the fluxes' variances is always in it."""
+
+    quality: bool = True
+    """Weigh each step by the share of good half-hours of its observation."""
+    classes: tuple[str, ...] = ()
+    """Class variables whose classes weigh alike: all observed steps / (classes x steps of the class), multiplied over
+    the variables; CarbonBench balances ``igbp`` and ``climate_group``."""
+    carbon_balance: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the carbon balance, for a head with an NEE of its own; where NEE is derived it holds anyway."""
+    as_published: bool = False
+    """Balance z-scores, as the published code does, instead of fluxes; the two agree only where GPP, RECO and NEE have
+    one variance, and means that balance."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and standard deviation (> 0) of GPP, RECO and NEE over training sites, (3,) each, g m-2 d-1."""
+
+    mean: Tensor
+    std: Tensor
+
+
 def with_nee(fluxes: Tensor) -> Tensor:
-    """Return GPP, RECO and NEE = RECO - GPP, (..., 3), of predicted GPP and RECO, (..., 2)."""
+    """Return GPP, RECO and NEE, (..., 3), of predicted GPP and RECO, (..., 2); an NEE that is predicted stays."""
+    if fluxes.shape[-1] == 3:
+        return fluxes
     gpp, reco = fluxes[..., 0], fluxes[..., 1]
     return torch.stack([gpp, reco, reco - gpp], dim=-1)
 
@@ -19,8 +51,8 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
 
     Parameters
     ----------
-    fluxes : Tensor, (B, T, 2), g m-2 d-1
-        Predicted GPP and RECO.
+    fluxes : Tensor, (B, T, 2) or (B, T, 3), g m-2 d-1
+        Predicted GPP and RECO, and NEE where the head has its own.
     targets : Tensor, (B, T, 3), g m-2 d-1
         Observed GPP, RECO, NEE; not finite where there is none.
     weights : Tensor, (B, T)
@@ -44,3 +76,33 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
     per_flux = (weight * error.square()).sum(dim=(0, 1)) / weight.sum(dim=(0, 1)).clamp_min(1e-9)
     observed = weight.sum(dim=(0, 1)) > 0
     return per_flux[observed].mean() if observed.any() else (fluxes * 0).sum()
+
+
+def balance_loss(fluxes: Tensor, moments: Moments, as_published: bool = False) -> Tensor:
+    """Return the mean square of what the fluxes fail to add up by, NEE - (RECO - GPP), over the spread of NEE.
+
+    Parameters
+    ----------
+    fluxes : Tensor, (..., 3), g m-2 d-1
+        Predicted GPP, RECO and NEE.
+    moments : Moments
+    as_published : bool
+        Of z-scores: the square of NEE_z - (RECO_z - GPP_z), as the code of CarbonBench has it.
+
+    Returns
+    -------
+    loss : Tensor, ()
+        0 for fluxes that add up, unless as published.
+
+    Examples
+    --------
+    >>> closed = torch.tensor([[3.0, 1.0, -2.0]])
+    >>> moments = Moments(torch.tensor([2.0, 1.0, -1.0]), torch.tensor([2.0, 1.0, 1.0]))
+    >>> float(balance_loss(closed, moments)), float(balance_loss(closed, moments, as_published=True))
+    (0.0, 0.25)
+    """
+    if as_published:
+        gpp, reco, nee = ((fluxes - moments.mean) / moments.std).unbind(dim=-1)
+        return (nee - (reco - gpp)).square().mean()
+    gpp, reco, nee = fluxes.unbind(dim=-1)
+    return ((nee - (reco - gpp)) / moments.std[2]).square().mean()

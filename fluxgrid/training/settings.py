@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 from pydantic import ConfigDict, Field
 
 from fluxgrid.training.balance import Balance
+from fluxgrid.training.losses import LossSettings
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class FitSettings:
     """Epochs without gain on the validation sites before training stops."""
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
     """Share of site groups held back to choose the best epoch."""
+    loss: LossSettings = field(default_factory=LossSettings)
+    """Terms of the loss."""
     balance: Balance | None = None
     """Weights that make the towers stand for the land; none counts every observed step alike."""
     members: Annotated[int, Field(ge=1)] = 1

@@ -19,8 +19,8 @@ from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.network import Network
 from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
-from fluxgrid.training.balance import balance_sequences
-from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
+from fluxgrid.training.balance import balance_classes, balance_sequences
+from fluxgrid.training.fit import error_variances, fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings
@@ -36,6 +36,8 @@ Report = Callable[[str], None]
 class Trained:
     """A model and what it was fitted with."""
 
+    spec: ModelSpec
+    """With the variances of its errors at the sites held back, where its closure asks for them."""
     model: FluxModel
     """In evaluation mode."""
     scaler: Scaler
@@ -113,6 +115,9 @@ def _train_member(
         balance_sequences(list(_sequences(part, inputs, spec, scaler)), part, settings.balance)
         for part in (sites.select(split.train), sites.select(split.test))
     )
+    if not settings.loss.quality:
+        train, check = ([replace(s, weights=np.ones_like(s.weights)) for s in part] for part in (train, check))
+    train = balance_classes(train, sites, settings.loss.classes)
     torch.manual_seed(settings.seed)
     model = spec.build()
     if isinstance(model, Network):
@@ -126,8 +131,11 @@ def _train_member(
             "by gradients, or `Trees`."
         )
         raise ConfigError(message)
-    loss = validation_loss(model, stack_all(model, check, settings.window), spread(train))
-    return Trained(model, scaler, split.train, split.test, loss)
+    held = stack_all(model, check, settings.window)
+    loss = validation_loss(model, held, spread(train))
+    if spec.closure == "projected":
+        spec = replace(spec, error_variances=error_variances(model, held))
+    return Trained(spec, model, scaler, split.train, split.test, loss)
 
 
 def _line(settings: FitSettings, epoch: int, train: float, check: float) -> str:

@@ -58,7 +58,7 @@ def shake_hands(
     """
     time = pd.DatetimeIndex(cube.indexes["time"])
     step = step_of(cube)
-    problems = [*_variable_problems(cube, spec), *_step_problems(step, spec)]
+    problems = [*_variable_problems(cube, spec), *_step_problems(step, spec), *_closure_problems(spec)]
     first, last = start or time[0], end or _last_day(time, step)
     problems += _period_problems(time, first, last, step)
     grid = _cut(cube, region, problems)
@@ -74,6 +74,13 @@ def shake_hands(
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments, time[wanted[0]])
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
+
+
+def _closure_problems(spec: ModelSpec) -> list[str]:
+    """Say that fluxes which do not add up make no map."""
+    if spec.closure != "free":
+        return []
+    return ["closure: the model leaves NEE free of RECO - GPP; train it with model.closure: derived or projected"]
 
 
 def _variable_problems(cube: xr.Dataset, spec: ModelSpec) -> list[str]:

@@ -155,8 +155,8 @@ def _sites(config: str) -> Sites:
 def _carry_out(unit: Unit, config: str) -> Unit:
     """Train without the fold's sites, and keep what the model predicts there."""
     sites = _sites(config)
-    spec = model_spec(unit.config, sites)
-    trained = train_model(sites.select(unit.fold.train), spec, unit.config.fit)
+    trained = train_model(sites.select(unit.fold.train), model_spec(unit.config, sites), unit.config.fit)
+    spec = trained.spec
     domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
     checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
     predictor = Predictor(checkpoint, block=1)

@@ -15,6 +15,7 @@ from fluxgrid.data.sites import Sites
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.models.base import PREDICTED_FLUXES
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
@@ -127,6 +128,8 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         limits=config.limits,
         caveats=config.caveats,
         sources=(config.sites.citation or sites.citation,),
+        fluxes=PREDICTED_FLUXES if config.model.closure == "derived" else (*PREDICTED_FLUXES, "nee"),
+        closure=config.model.closure,
     )
 
 

@@ -64,7 +64,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
         report(note)
     report(f"Training {spec.name} ({spec.kind}) on {len(sites)} sites")
     trained = train_model(sites, spec, config.fit, report)
-    spec = replace(spec, mode_differences=_mode_differences(trained, spec, sites))
+    spec = replace(trained.spec, mode_differences=_mode_differences(trained, trained.spec, sites))
     domain = training_domain(trained, sites, spec, config.fit)
     provenance = _provenance(trained, describe(sites))
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

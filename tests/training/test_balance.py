@@ -10,7 +10,7 @@ import pytest
 
 from fluxgrid.data.sites import Site, Sites, class_index
 from fluxgrid.errors import ConfigError, UnknownName
-from fluxgrid.training.balance import Balance, Stratum, balance_sequences
+from fluxgrid.training.balance import Balance, Stratum, balance_classes, balance_sequences
 from fluxgrid.training.sequences import Sequence
 
 BALANCE = Balance("igbp", (Stratum(("CRO",), 0.5), Stratum(("DBF", "MF"), 0.25), Stratum(("WET",), 0.25)))
@@ -60,3 +60,13 @@ def test_unknown_class_and_variable_are_named():
         Balance("igbp", (Stratum(("CORN",), 1.0),))
     with pytest.raises(ConfigError, match="'elevation' has no classes"):
         replace(BALANCE, variable="elevation")
+
+
+def test_classes_weigh_alike_and_what_is_not_observed_counts_nothing():
+    sites = Sites("daily", (site("A", "CRO"), site("B", "CRO"), site("C", "WET"), site("D", "ENF")), "table", "nobody")
+    sequences = [sequence("A", 30), sequence("B", 10), sequence("C", 20), sequence("D", 0)]
+    weighted = balance_classes(sequences, sites, ["igbp"])
+    total = [float(s.weights[np.isfinite(s.targets).any(axis=1)].sum()) for s in weighted]
+    assert total[0] + total[1] == pytest.approx(total[2])
+    assert sum(total) == pytest.approx(60)  # the mean weight of an observed step stays
+    assert balance_classes(sequences, sites, [])[0].weights.tolist() == sequences[0].weights.tolist()

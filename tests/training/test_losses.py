@@ -2,14 +2,41 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fluxgrid.training.losses import flux_loss, with_nee
+from fluxgrid.training.losses import Moments, balance_loss, flux_loss, with_nee
 
 NAN = float("nan")
 
 
 def test_nee_is_reco_minus_gpp():
     assert with_nee(torch.tensor([[3.0, 1.0]])).tolist() == [[3.0, 1.0, -2.0]]
+
+
+def test_an_nee_of_the_heads_own_stays():
+    fluxes = torch.tensor([[3.0, 1.0, 5.0]])
+    assert with_nee(fluxes) is fluxes
+
+
+@given(
+    st.lists(st.floats(0, 20), min_size=2, max_size=2),
+    st.lists(st.floats(0.5, 5), min_size=3, max_size=3),
+    st.floats(-4, 4),
+)
+def test_only_what_does_not_add_up_is_punished(pair, std, residual):
+    gpp, reco = pair
+    moments = Moments(torch.tensor([4.0, 2.0, -1.0]), torch.tensor(std))
+    fluxes = torch.tensor([[gpp, reco, reco - gpp + residual]], dtype=torch.float64)
+    expected = (residual / float(moments.std[2])) ** 2
+    assert float(balance_loss(fluxes, moments)) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+def test_the_published_balance_punishes_fluxes_that_add_up():
+    moments = Moments(torch.tensor([4.0, 3.0, -1.0]), torch.tensor([4.0, 2.0, 2.0]))
+    fluxes = torch.tensor([[8.0, 3.0, -5.0]])  # z-scores 1, 0 and -2: -2 is not 0 - 1
+    assert float(balance_loss(fluxes, moments)) == 0.0
+    assert float(balance_loss(fluxes, moments, as_published=True)) == 1.0
 
 
 def test_each_flux_is_a_weighted_mean_over_its_own_variance():

@@ -13,6 +13,7 @@ from fluxgrid.models import MODELS, Checkpoint
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.testing import small_sites
+from fluxgrid.training.losses import LossSettings
 from fluxgrid.training.settings import FitSettings
 from fluxgrid.training.train import train_model, training_domain
 
@@ -124,3 +125,25 @@ def test_a_large_training_set_is_thinned_by_years(make_spec, monkeypatch):
     domain = training_domain(trained, sites, spec, QUICK)
     assert len(domain.points) in (len(trained.sites) * 12, len(trained.sites) * 24)
     assert len(domain.points) <= 144
+
+
+def test_an_nee_of_the_models_own_is_projected_with_the_errors_of_sites_held_back(make_spec):
+    spec = make_spec(fluxes=("gpp", "reco", "nee"), closure="projected")
+    trained = train_model(small_sites(n=8), spec, QUICK)
+    assert trained.spec.error_variances.keys() == {"gpp", "reco", "nee"}
+    assert all(value > 0 for value in trained.spec.error_variances.values())
+    assert trained.model.head.scale.shape == (3,)
+
+
+def test_terms_of_the_loss_change_what_is_learnt(make_spec):
+    spec, sites = make_spec(fluxes=("gpp", "reco", "nee"), closure="free"), small_sites(n=8)
+    arid = [replace(site, statics={**site.statics, "climate_group": 1.0}) for site in sites.sites[:3]]
+    sites, few = replace(sites, sites=(*arid, *sites.sites[3:])), replace(QUICK, epochs=2)
+    settings = [
+        few,
+        replace(few, loss=LossSettings(carbon_balance=0.0)),
+        replace(few, loss=LossSettings(as_published=True)),
+        replace(few, loss=LossSettings(classes=("climate_group",))),
+    ]
+    heads = [train_model(sites, spec, each).model.head.linear.weight for each in settings]
+    assert all(not torch.equal(heads[0], other) for other in heads[1:])

@@ -53,6 +53,11 @@ def test_spin_up_from_the_cube_or_recycled(cube, start, recycled):
     assert len(agreed.warnings) == recycled
 
 
+def test_fluxes_that_do_not_add_up_make_no_map(cube):
+    with pytest.raises(IncompatibleCube, match="closure: the model leaves NEE free"):
+        shake_hands(cube, replace(SPEC, fluxes=("gpp", "reco", "nee"), closure="free"), REGION, None, None)
+
+
 def test_every_disagreement_at_once(cube):
     spec = replace(SPEC, inputs=InputSpec(("lai", "temperature_2m"), ("sand",), ("koppen",)), step="monthly")
     with pytest.raises(IncompatibleCube) as caught:

@@ -22,6 +22,8 @@ from fluxgrid.models.lstm import LSTMConfig
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.training.carbonbench.samples import Moments, Samples
+from fluxgrid.training.losses import Moments as FluxMoments
+from fluxgrid.training.losses import balance_loss
 
 Report = Callable[[str], None]
 
@@ -84,12 +86,9 @@ def loss_of(z: Tensor, truth: Tensor, weight: Tensor | None, protocol: Protocol,
     errors = (z - truth).square().mean(dim=-1)
     if weight is not None:
         errors = errors * weight
-    values, spread = z, 1.0
-    if protocol.physical:
-        values = z * torch.from_numpy(moments.y_std).to(z) + torch.from_numpy(moments.y_mean).to(z)
-        spread = float(moments.y_std[2])
-    gpp, reco, nee = values.unbind(dim=-1)
-    return (errors + protocol.balance * ((nee - (reco - gpp)) / spread).square()).mean()
+    of_fluxes = FluxMoments(torch.from_numpy(moments.y_mean).to(z), torch.from_numpy(moments.y_std).to(z))
+    fluxes = z * of_fluxes.std + of_fluxes.mean
+    return errors.mean() + protocol.balance * balance_loss(fluxes, of_fluxes, as_published=not protocol.physical)
 
 
 def train(network: WindowNetwork, data: Trainset, protocol: Protocol, report: Report = lambda _: None) -> list[float]:

@@ -6,7 +6,7 @@ Source: CarbonBench (Rozanov et al.), the 474-site revision: targets of days wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,28 +125,3 @@ def _sky(time: pd.DatetimeIndex, latitude: float) -> tuple[np.ndarray, ...]:
     high, low = np.sin(phi) * np.sin(declination), np.cos(phi) * np.cos(declination)
     top = _SOLAR_CONSTANT / np.pi * (1 + 0.033 * np.cos(angle)) * (sunset * high + low * np.sin(sunset))
     return top, 24 / np.pi * sunset, np.sin(angle), np.cos(angle)
-
-
-def class_weights(classes: Sequence[str], days: Sequence[int]) -> dict[str, float]:
-    """Return the weight of each class that is present: all days / (classes x its days).
-
-    Parameters
-    ----------
-    classes : sequence of str
-        Of each site.
-    days : sequence of int
-        Training days of each site.
-
-    Returns
-    -------
-    weights : dict of str to float
-
-    Examples
-    --------
-    >>> class_weights(["CRO", "GRA", "CRO"], [10, 60, 10])
-    {'CRO': 2.0, 'GRA': 0.6666666666666666}
-    """
-    counts: dict[str, int] = {}
-    for name, count in zip(classes, days, strict=True):
-        counts[name] = counts.get(name, 0) + count
-    return {name: sum(counts.values()) / (len(counts) * count) for name, count in sorted(counts.items())}

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluxgrid.training.carbonbench.records import BANDS, TOWER_COVARIATES, class_weights, tower_records
+from fluxgrid.training.balance import class_weights
+from fluxgrid.training.carbonbench.records import BANDS, TOWER_COVARIATES, tower_records
 from fluxgrid.training.carbonbench.samples import fit_moments, scored_samples, training_rows, training_samples
 
 FOLDS = ("main", "cv0")
