@@ -127,6 +127,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         limits=config.limits,
         caveats=config.caveats,
         sources=(config.sites.citation or sites.citation,),
+        members=config.fit.members,
     )
 
 
