@@ -23,7 +23,7 @@ from fluxgrid.workflows.upscale import upscale
 def main(folder: str = "maps/real", epochs: str = "80") -> None:
     """Train, map, and print the seasonal cycle."""
     checkpoint = Path(folder) / "model"
-    overrides = [f"out={checkpoint}", f"fit.epochs={epochs}", "fit.members=1"]
+    overrides = [f"out={checkpoint}", f"fit.epochs={epochs}", "fit.tries=1"]
     print(train(load_config(TrainConfig, "train_towers_monthly", overrides)))
 
     config = load_config(

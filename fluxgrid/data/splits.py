@@ -10,6 +10,9 @@ import numpy as np
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.errors import ConfigError
 
+PARTS = 5
+"""Most parts that the sites are dealt into for the members of an ensemble."""
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -84,6 +87,35 @@ def validation_split(sites: Sites, share: float = 0.2, seed: int = 0, stratify: 
     held = max(1, round(share * len(sites)))
     train, test = _deal(sites, [len(sites) - held, held], seed, stratify)
     return Fold(train, test)
+
+
+def member_folds(sites: Sites, members: int, seed: int = 0) -> tuple[Fold, ...]:
+    """Deal the sites to the members of an ensemble: each is trained without one part of them.
+
+    The site groups are dealt into `PARTS` parts, or as many as there are members or groups; once every part has its
+    member they are dealt anew, with the next seed. So every site is unseen by one member at least.
+
+    Parameters
+    ----------
+    sites : Sites
+    members : int
+        2 or more.
+    seed : int
+        Of the first deal.
+
+    Returns
+    -------
+    folds : tuple of Fold
+        One for each member; its ``test`` are the sites the member is not trained on.
+
+    Raises
+    ------
+    ConfigError
+        If all sites are of one group.
+    """
+    parts = max(2, min(members, PARTS, len(set(sites.groups))))
+    dealt = (site_folds(sites, parts, seed + number) for number in range(-(-members // parts)))
+    return tuple(fold for folds in dealt for fold in folds)[:members]
 
 
 def _deal(sites: Sites, sizes: Sequence[float], seed: int, stratify: str) -> list[tuple[str, ...]]:

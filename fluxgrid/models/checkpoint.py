@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from fluxgrid.files import atomic_folder
 from fluxgrid.models.base import FluxModel
 from fluxgrid.models.calibrated import Calibration, load_calibrations
 from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.models.spec import ModelSpec
 from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.provenance import digest, digest_files
@@ -56,16 +56,17 @@ class Checkpoint:
         """
         if mode in (None, getattr(self.model, "window_mode", None)):
             return self
-        if not isinstance(self.model, WindowNetwork):
+        if not (isinstance(self.model, WindowNetwork | Ensemble) and self.model.window_modes):
             message = f"The model {self.spec.name!r} ({self.spec.kind}) sees no windows. Leave --window-mode out."
             raise ConfigError(message)
         if mode not in self.model.window_modes:
             known = " or ".join(self.model.window_modes)
             message = f"The model {self.spec.name!r} ({self.spec.kind}) cannot {mode}; choose {known} (--window-mode)."
             raise ConfigError(message)
-        model = copy.copy(self.model)  # weights are shared
-        model.window_mode = mode
-        calibrations = {name: each.on(model) for name, each in self.calibrations.items()}
+        model = self.model.in_mode(mode)
+        calibrations: dict[str, Calibration] = {}  # heads belong to one network: an ensemble has none
+        if isinstance(model, WindowNetwork):
+            calibrations = {name: each.on(model) for name, each in self.calibrations.items()}
         spec = replace(self.spec, settings={**self.spec.settings, "window_mode": mode})
         return replace(self, spec=spec, model=model, calibrations=calibrations, digest=digest(self.digest, mode))
 
@@ -137,7 +138,8 @@ def save_checkpoint(
         parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder), *heads]
         for part in parts:  # safetensors makes files that only their owner may read
             part.chmod(0o644)
-        row = {"digest": digest_files(parts), "parts": [part.name for part in parts], **provenance}
+        names = [part.relative_to(folder).as_posix() for part in parts]
+        row = {"digest": digest_files(parts), "parts": names, **provenance}
         (folder / _PROVENANCE).write_text(json.dumps(row, indent=2), encoding="utf-8")
 
 

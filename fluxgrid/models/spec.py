@@ -10,6 +10,7 @@ from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.steps import Step
 from fluxgrid.models.base import PREDICTED_FLUXES, FluxModel, Sizes, model_config
+from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.variables import MAP_FLUXES
 
 Closure = Literal["derived", "projected", "free"]
@@ -61,6 +62,8 @@ class ModelSpec:
     mode_differences: dict[str, dict[str, float]] = field(default_factory=dict)
     """Of a network of windows: by how much other window modes differ from the one it was trained with, as root mean
     square over the days of sites it was not fitted to, g m-2 d-1, by mode and flux."""
+    members: int = 1
+    """Models of that architecture that speak as one; several are an `Ensemble`."""
     numerics_version: int = field(default=NUMERICS_VERSION)
     """See `NUMERICS_VERSION`."""
 
@@ -81,14 +84,17 @@ class ModelSpec:
         return (*self.annual, *(("balance_after_harvest",) if "harvest_removal" in self.annual else ()))
 
     def build(self) -> FluxModel:
-        """Return the architecture with fresh weights.
+        """Return the architecture, or an ensemble of its members, with fresh weights.
 
         Raises
         ------
         UnknownName, ConfigError
             If the architecture or one of its options is not known.
         """
-        return model_config(self.kind, self.settings).build(self.sizes)
+        config = model_config(self.kind, self.settings)
+        if self.members < 2:
+            return config.build(self.sizes)
+        return Ensemble([config.build(self.sizes) for _ in range(self.members)])
 
     @property
     def differentiable(self) -> bool:

@@ -15,10 +15,11 @@ a year. While it is trained, a network is given windows and says what each of th
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import ConfigDict, Field
@@ -107,6 +108,12 @@ class WindowNetwork(Network):
     def state_size(self) -> int:  # type: ignore[override]
         """Columns K of the state."""
         return self.stream_size if self.window_mode == "stream" else (self.window - 1) * self.channels
+
+    def in_mode(self, mode: WindowMode) -> Self:
+        """Return a network that shares these weights and cuts a record in another way."""
+        other = copy.copy(self)
+        other.window_mode = mode
+        return other
 
     @property
     def readouts(self) -> dict[str, nn.Linear]:

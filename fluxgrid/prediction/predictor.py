@@ -6,8 +6,8 @@ may add in another order and give other last bits, and then a map would depend o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,11 +19,13 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.models import Checkpoint, zero_state
 from fluxgrid.models.calibrated import Calibration
 from fluxgrid.models.calibration import ONE_PASS
+from fluxgrid.models.ensemble import Ensemble, mean_of
 from fluxgrid.models.network import Network
 from fluxgrid.output.layers import whole_year
 from fluxgrid.prediction.applicability import Applicability
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.closure import close_fluxes
+from fluxgrid.variables import MAP_FLUXES
 
 BLOCK = 256
 """Places predicted together."""
@@ -74,6 +76,8 @@ class Fluxes:
     missing, filled, outside, provisional : ndarray of bool, (T, n)
         Input missing; an input filled, or the state passed over a hole this year; outside the area of applicability;
         hanging on days of the year that are still to come.
+    spread : dict of ndarray, (T, n), float32, g m-2 d-1
+        Of an ensemble: standard deviation of its members' ``nee``, ``gpp`` and ``reco``; NaN as above.
     """
 
     daily: dict[str, np.ndarray]
@@ -83,6 +87,7 @@ class Fluxes:
     filled: np.ndarray
     outside: np.ndarray
     provisional: np.ndarray
+    spread: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def nee(self) -> np.ndarray:
@@ -126,7 +131,7 @@ class Predictor:
         self._heads = find_calibration(checkpoint, calibration).heads if calibration != "none" else None
         self.device = torch.device(device if checkpoint.spec.differentiable else "cpu")
         self._model = checkpoint.model
-        if isinstance(self._model, torch.nn.Module):
+        if isinstance(self._model, torch.nn.Module | Ensemble):
             self._model.to(self.device)
         if self._heads is not None:
             self._heads.to(self.device)
@@ -157,13 +162,14 @@ class Predictor:
         ValueError
             If there are more than `BLOCK` places.
         """
-        n, spec = len(places.latitude), self.checkpoint.spec
+        n = len(places.latitude)
         inputs, histories, block = self._block(places, state, blend)
-        outputs, hidden = self._run(block, blend)
+        outputs, members, hidden = self._run(block, blend)
         index = self._applicability(inputs, places.time)
         seen = _seen_holes(inputs.missing) if hidden.shape[1] else np.zeros_like(inputs.missing)
-        daily = close_fluxes({name: outputs[..., i].T for i, name in enumerate(spec.fluxes)}, spec)
-        daily = {name: np.where(inputs.missing, np.float32(np.nan), values) for name, values in daily.items()}
+        daily = _blank(self._closed(outputs), inputs.missing)
+        closed = [self._closed(member) for member in members]
+        spread = {name: spread_of([fluxes[name] for fluxes in closed]) for name in MAP_FLUXES if closed}
         result = Fluxes(
             daily={name: values[:, :n] for name, values in daily.items()},
             annual={name: values[:n] for name, values in self._annual(outputs, daily, places.time).items()},
@@ -172,6 +178,7 @@ class Predictor:
             filled=((inputs.filled | seen) & ~inputs.missing)[:, :n],
             outside=((index > self.checkpoint.domain.threshold) & ~inputs.missing)[:, :n],
             provisional=(self._provisional(places.time)[:, None] & ~inputs.missing)[:, :n],
+            spread={name: values[:, :n] for name, values in _blank(spread, inputs.missing).items()},
         )
         return result, _cut_state(BlockState(hidden, histories), n)
 
@@ -195,10 +202,10 @@ class Predictor:
         """
         _, histories, block = self._block(places, state, blend)
         shared = blend is None or self._heads is None or self._heads.kind in ONE_PASS
-        if shared and isinstance(self._model, Network):
+        if shared and isinstance(self._model, Network | Ensemble):
             hidden = self._model.advance(*block).cpu().numpy()
         else:
-            hidden = self._run(block, blend)[1]
+            hidden = self._run(block, blend)[2]
         return _cut_state(BlockState(hidden, histories), len(places.latitude))
 
     def _block(
@@ -211,6 +218,11 @@ class Predictor:
         arrays = (*design(inputs, spec, self.checkpoint.scaler), before.hidden)
         dynamic, static, hidden = (torch.from_numpy(array).to(self.device) for array in arrays)
         return inputs, histories, (dynamic, static, hidden)
+
+    def _closed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the fluxes of a model's outputs (B, T, O), closed, (T, B)."""
+        spec = self.checkpoint.spec
+        return close_fluxes({name: outputs[..., i].T for i, name in enumerate(spec.fluxes)}, spec)
 
     def _annual(
         self, outputs: np.ndarray, daily: dict[str, np.ndarray], time: pd.DatetimeIndex
@@ -243,15 +255,42 @@ class Predictor:
 
     def _run(
         self, block: tuple[torch.Tensor, torch.Tensor, torch.Tensor], blend: Blend | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Run the model: (B, T, F), (B, S), (B, K) -> (B, T, O), (B, K)."""
-        if blend is None or self._heads is None:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Run the model: (B, T, F), (B, S), (B, K) -> (B, T, O), members of an ensemble (M, B, T, O), (B, K)."""
+        members = torch.empty(0)
+        if isinstance(self._model, Ensemble):
+            members, state = self._model.predict_members(*block)
+            fluxes = mean_of(members)
+        elif blend is None or self._heads is None:
             fluxes, state = self._model.predict(*block)
         else:
             blend = blend.pad(self._block_rows)
             places, weights = (torch.from_numpy(array).to(self.device) for array in (blend.places, blend.weights))
             fluxes, state = self._heads.blend(*block, places.long(), weights)
-        return fluxes.cpu().numpy(), state.cpu().numpy()
+        return fluxes.cpu().numpy(), members.cpu().numpy(), state.cpu().numpy()
+
+
+def spread_of(members: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the standard deviation over members, cell by cell.
+
+    Parameters
+    ----------
+    members : sequence of ndarray, float32, any one shape
+        What each member says; two or more.
+
+    Returns
+    -------
+    spread : ndarray, float32, same shape
+        0 where all say the same. Added up member by member in double precision, so that no order of addition hangs on
+        the shape.
+
+    Examples
+    --------
+    >>> spread_of([np.float32([1, 3]), np.float32([1, 5])])
+    array([0., 1.], dtype=float32)
+    """
+    mean = sum(each.astype(np.float64) for each in members) / len(members)
+    return np.sqrt(sum((each - mean) ** 2 for each in members) / len(members)).astype(np.float32)
 
 
 def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
@@ -270,6 +309,11 @@ def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
         )
         raise ConfigError(message)
     return checkpoint.calibrations[name]
+
+
+def _blank(fluxes: dict[str, np.ndarray], missing: np.ndarray) -> dict[str, np.ndarray]:
+    """Return fluxes, (T, n), without a value where an input is missing."""
+    return {name: np.where(missing, np.float32(np.nan), values) for name, values in fluxes.items()}
 
 
 def _seen_holes(missing: np.ndarray) -> np.ndarray:

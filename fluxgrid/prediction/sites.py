@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from fluxgrid.data.records import plan_segments, site_places
 from fluxgrid.data.sites import Site
 from fluxgrid.prediction.predictor import BlockState, Predictor
+from fluxgrid.variables import MAP_FLUXES
 
 
 def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
@@ -23,7 +23,8 @@ def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
     Returns
     -------
     fluxes : DataFrame
-        Index of the site's series; columns nee, gpp, reco, g m-2 d-1, NaN where an input is missing.
+        Index of the site's series; columns nee, gpp, reco, g m-2 d-1, NaN where an input is missing. Of an ensemble
+        also the standard deviation of its members: nee_spread, gpp_spread, reco_spread.
     """
     spec = predictor.checkpoint.spec
     time = pd.DatetimeIndex(site.series.index)
@@ -34,5 +35,12 @@ def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
         if segment.recycled:
             state = BlockState(state.hidden, {})
         if segment.scored:
-            parts.append(np.concatenate([fluxes.nee, fluxes.gpp, fluxes.reco], axis=1))
-    return pd.DataFrame(np.concatenate(parts), index=time, columns=["nee", "gpp", "reco"])
+            row = {name: fluxes.daily[name] for name in MAP_FLUXES}
+            row |= {spread_name(name): values for name, values in fluxes.spread.items()}
+            parts.append(pd.DataFrame({name: values[:, 0] for name, values in row.items()}))
+    return pd.concat(parts, ignore_index=True).set_index(time)
+
+
+def spread_name(flux: str) -> str:
+    """Return the column of the members' spread of a flux."""
+    return f"{flux}_spread"

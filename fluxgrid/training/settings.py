@@ -30,13 +30,16 @@ class FitSettings:
     patience: Annotated[int, Field(ge=1)] = 15
     """Epochs without gain on the validation sites before training stops."""
     validation: Annotated[float, Field(gt=0, lt=0.5)] = 0.15
-    """Share of site groups held back to choose the best epoch."""
+    """Share of site groups held back to choose the best epoch; with several members each has its own part instead."""
     loss: LossSettings = field(default_factory=LossSettings)
     """Terms of the loss."""
     balance: Balance | None = None
     """Weights that make the towers stand for the land; none counts every observed step alike."""
-    members: Annotated[int, Field(ge=1)] = 1
+    tries: Annotated[int, Field(ge=1)] = 1
     """Seeds tried; the one that does best on its validation sites is kept."""
+    members: Annotated[int, Field(ge=1)] = 1
+    """Members of an ensemble. With several, the site groups are dealt into five parts (or as many as there are
+    members), each member is trained without one of them, and maps and scores have half-widths."""
     seed: Annotated[int, Field(ge=0)] = 20
     """Of weights, order of windows and choice of validation sites."""
 

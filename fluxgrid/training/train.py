@@ -12,10 +12,11 @@ import torch
 from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.sites import Sites
-from fluxgrid.data.splits import Fold, site_folds, validation_split
+from fluxgrid.data.splits import Fold, member_folds, site_folds, validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
 from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.ensemble import Ensemble, members_of
 from fluxgrid.models.network import Network
 from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
@@ -43,22 +44,40 @@ class Trained:
     scaler: Scaler
     """Fitted on `sites`."""
     sites: tuple[str, ...]
-    """Ids the weights were fitted to."""
-    validation: tuple[str, ...]
-    """Ids held back to choose when to stop."""
+    """Ids the weights were fitted to: those of any member."""
+    held_out: tuple[tuple[str, ...], ...]
+    """Of each member, the ids held back to choose when to stop."""
     validation_loss: float
-    """Loss at these, each flux over its variance at `sites`."""
+    """Loss at these, each flux over its variance at the sites fitted to; mean of the members."""
+
+    @property
+    def validation(self) -> tuple[str, ...]:
+        """Ids that only chose when to stop: no weight of any member was fitted to them."""
+        return tuple(i for i in self.held_out[0] if i not in self.sites)
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """One fitted model, its loss at the sites held back, and its error variances where the closure asks for them."""
+
+    model: FluxModel
+    loss: float
+    errors: dict[str, float]
 
 
 def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Report = lambda _: None) -> Trained:
-    """Fit a model to sites; some groups are held back to choose the best epoch.
+    """Fit a model, or an ensemble, to sites; some groups are held back to choose the best epoch.
+
+    With several members the site groups are dealt into parts and each member is trained without one of them, which
+    chooses its epoch (cross-validation ensembles, Krogh & Vedelsby 1995). All members read inputs by one scaler, of all
+    sites.
 
     Parameters
     ----------
     sites : Sites
         Training sites.
     spec : ModelSpec
-        Architecture and inputs.
+        Architecture and inputs; how many members are trained is said by `settings`.
     settings : FitSettings
     report : callable
         Takes one line of progress.
@@ -76,11 +95,26 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     """
     usable = sites.select(with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
-    # one split for all members: losses over different sites would pick the easiest split, not the best member
-    split = validation_split(usable, settings.validation, settings.seed)
-    seeds = range(settings.seed, settings.seed + settings.members)
-    members = (_train_member(usable, split, inputs, spec, replace(settings, seed=seed), report) for seed in seeds)
-    return min(members, key=lambda member: member.validation_loss)
+    if settings.members == 1:
+        fold = validation_split(usable, settings.validation, settings.seed)
+        scaler = fit_scaler((inputs[i] for i in fold.train), spec.inputs)
+        member = _train_member(usable, fold, inputs, scaler, spec, settings, report)
+        return Trained(_with_errors(spec, [member]), member.model, scaler, fold.train, (fold.test,), member.loss)
+    scaler = fit_scaler(inputs.values(), spec.inputs)
+    folds, members = member_folds(usable, settings.members, settings.seed), []
+    for number, fold in enumerate(folds):
+        seeded = replace(settings, seed=settings.seed + number * settings.tries)
+        told = _prefixed(report, f"member {number + 1}/{len(folds)}, ")
+        members.append(_train_member(usable, fold, inputs, scaler, spec, seeded, told))
+    loss = float(np.mean([member.loss for member in members]))
+    model = Ensemble([member.model for member in members])
+    return Trained(_with_errors(spec, members), model, scaler, usable.ids, tuple(fold.test for fold in folds), loss)
+
+
+def _with_errors(spec: ModelSpec, members: list[_Member]) -> ModelSpec:
+    """Return the spec with the mean of the members' error variances."""
+    names = members[0].errors
+    return replace(spec, error_variances={name: float(np.mean([m.errors[name] for m in members])) for name in names})
 
 
 def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
@@ -106,20 +140,40 @@ def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
     return ids
 
 
+def _prefixed(report: Report, prefix: str) -> Report:
+    """Return a report whose lines begin with some words."""
+    return lambda line: report(f"{prefix}{line}")
+
+
 def _train_member(
-    sites: Sites, split: Fold, inputs: dict[str, Inputs], spec: ModelSpec, settings: FitSettings, report: Report
-) -> Trained:
-    """Fit with one seed; the test sites of the split choose the epoch."""
-    scaler = fit_scaler((inputs[i] for i in split.train), spec.inputs)
+    sites: Sites,
+    fold: Fold,
+    inputs: dict[str, Inputs],
+    scaler: Scaler,
+    spec: ModelSpec,
+    settings: FitSettings,
+    report: Report,
+) -> _Member:
+    """Return the best of some seeds, judged at the test sites of the fold, which also choose the epoch."""
+    # one fold for all tries: losses over different sites would pick the easiest fold, not the best seed
     train, check = (
         balance_sequences(list(_sequences(part, inputs, spec, scaler)), part, settings.balance)
-        for part in (sites.select(split.train), sites.select(split.test))
+        for part in (sites.select(fold.train), sites.select(fold.test))
     )
     if not settings.loss.quality:
         train, check = ([replace(s, weights=np.ones_like(s.weights)) for s in part] for part in (train, check))
     train = balance_classes(train, sites, settings.loss.classes)
+    seeds = range(settings.seed, settings.seed + settings.tries)
+    tries = (_fit_once(train, check, spec, replace(settings, seed=seed), report) for seed in seeds)
+    return min(tries, key=lambda member: member.loss)
+
+
+def _fit_once(
+    train: list[Sequence], check: list[Sequence], spec: ModelSpec, settings: FitSettings, report: Report
+) -> _Member:
+    """Fit with one seed."""
     torch.manual_seed(settings.seed)
-    model = spec.build()
+    model = replace(spec, members=1).build()
     if isinstance(model, Network):
         fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
     elif isinstance(model, Trees):
@@ -132,10 +186,8 @@ def _train_member(
         )
         raise ConfigError(message)
     held = stack_all(model, check, settings.window)
-    loss = validation_loss(model, held, spread(train))
-    if spec.closure == "projected":
-        spec = replace(spec, error_variances=error_variances(model, held))
-    return Trained(spec, model, scaler, split.train, split.test, loss)
+    errors = error_variances(model, held) if spec.closure == "projected" else {}
+    return _Member(model, validation_loss(model, held, spread(train)), errors)
 
 
 def _line(settings: FitSettings, epoch: int, train: float, check: float) -> str:
@@ -168,7 +220,9 @@ def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: F
     used = sites.select(trained.sites)  # not the sites that only chose the epoch: they are not in the weights
     inputs = inputs_of(used, spec.inputs, spec.step)
     sequences = list(_sequences(used, inputs, spec, trained.scaler))
-    importance = permutation_importance(trained.model, sequences, spec.inputs, settings.window, settings.seed)
+    each = members_of(trained.model)  # of an ensemble the mean: members are scored on windows, the ensemble on records
+    given = spec.inputs, settings.window, settings.seed
+    importance = np.mean([permutation_importance(member, sequences, *given) for member in each], axis=0)
     fold_of = {
         i: n for n, fold in enumerate(site_folds(used, min(5, len(set(used.groups))), settings.seed)) for i in fold.test
     }

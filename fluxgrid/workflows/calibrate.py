@@ -24,6 +24,7 @@ from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import Checkpoint, load_checkpoint, save_checkpoint
 from fluxgrid.models.calibrated import Calibration
 from fluxgrid.models.calibration import ONE_PASS
+from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.models.network import Network
 from fluxgrid.models.places import Bandwidth, CalibratedPlaces, climate_scale
 from fluxgrid.prediction.bandwidth import DEFAULT_GRID
@@ -143,6 +144,12 @@ def make_calibration(
         If no site brings the inputs and a flux.
     """
     network = checkpoint.model
+    if isinstance(network, Ensemble):
+        message = (
+            f"The model {checkpoint.spec.name!r} is an ensemble of {len(network.members)} members, and heads of places "
+            "belong to one network. Train it with fit.members=1 and calibrate that."
+        )
+        raise ConfigError(message)
     if not isinstance(network, Network):
         message = (
             f"The model {checkpoint.spec.name!r} ({checkpoint.spec.kind}) has no hidden states, so no head of a place "

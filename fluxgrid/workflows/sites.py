@@ -130,6 +130,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         sources=(config.sites.citation or sites.citation,),
         fluxes=PREDICTED_FLUXES if config.model.closure == "derived" else (*PREDICTED_FLUXES, "nee"),
         closure=config.model.closure,
+        members=config.fit.members,
     )
 
 

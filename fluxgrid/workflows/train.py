@@ -15,6 +15,7 @@ from fluxgrid.data.sites import Sites
 from fluxgrid.files import new_folder
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint, save_checkpoint
 from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.models.ensemble import members_of
 from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
@@ -74,20 +75,23 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
 
 
 def _mode_differences(trained: Trained, spec: ModelSpec, sites: Sites) -> dict[str, dict[str, float]]:
-    """Return by how much other window modes differ from the trained one at the sites that chose the epoch."""
-    if not isinstance(trained.model, WindowNetwork):
-        return {}
+    """Return by how much other window modes differ from the trained one at the sites that chose a member's epoch."""
     domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
-    own = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
-    held = sites.select(trained.validation)
-    before = [predict_site(Predictor(own, block=1), site) for site in held]
-    found = {}
-    for mode in trained.model.window_modes:
-        if mode != trained.model.window_mode:
-            other = Predictor(own.in_mode(mode), block=1)
-            changes = pd.concat([predict_site(other, site) - row for site, row in zip(held, before, strict=True)])
-            found[str(mode)] = {str(flux): float(np.sqrt(np.nanmean(changes[flux] ** 2))) for flux in changes}
-    return found
+    changes: dict[str, list[pd.DataFrame]] = {}
+    for member, held in zip(members_of(trained.model), trained.held_out, strict=True):
+        if not isinstance(member, WindowNetwork):
+            return {}
+        own = Checkpoint(Path(), spec, trained.scaler, member, domain, "")
+        others = {mode: Predictor(own.in_mode(mode), block=1) for mode in member.window_modes}
+        for site in sites.select(held):
+            before = predict_site(others[member.window_mode], site)
+            for mode in others.keys() - {member.window_mode}:
+                changes.setdefault(mode, []).append(predict_site(others[mode], site) - before)
+    found = {mode: pd.concat(changes[mode]) for mode in sorted(changes)}
+    return {
+        mode: {str(flux): float(np.sqrt(np.nanmean(table[flux] ** 2))) for flux in table}
+        for mode, table in found.items()
+    }
 
 
 def _provenance(trained: Trained, sites: dict) -> dict:
@@ -97,6 +101,6 @@ def _provenance(trained: Trained, sites: dict) -> dict:
         "commit": git_commit(),
         "versions": versions(),
         "sites": sites,
-        "validation_sites": list(trained.validation),
+        "held_out_sites": [list(held) for held in trained.held_out],
         "validation_loss": trained.validation_loss,
     }

@@ -20,6 +20,7 @@ from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.calibrated import Calibration
+from fluxgrid.models.ensemble import members_of
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.layers import Layers
 from fluxgrid.output.summary import period_means
@@ -120,7 +121,9 @@ def _upscale(
     if dry_run:
         predictor = Predictor(checkpoint, device, plan.calibration)
         names, state = len(checkpoint.spec.inputs.names), _state_size(checkpoint, plan)
-        width = getattr(checkpoint.model, "widest_layer", max(state, 4 * names))
+        member = members_of(checkpoint.model)[0]  # they run one after another
+        own = state if member is checkpoint.model else member.state_size
+        width = getattr(member, "widest_layer", max(own, 4 * names))
         guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state, width)
         return Outcome(out, "planned", estimate=guess, warnings=warnings)
     return _Run(

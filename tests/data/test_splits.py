@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxgrid.data.sites import Site, Sites
-from fluxgrid.data.splits import site_folds, validation_split
+from fluxgrid.data.splits import PARTS, member_folds, site_folds, validation_split
 from fluxgrid.errors import ConfigError
 
 
@@ -99,3 +99,28 @@ def test_unknown_classes_are_a_class_of_their_own():
     sites = make_sites(range(20), [np.nan] * 10 + [1] * 10)
     for fold in site_folds(sites, 5):
         assert sum(np.isnan(sites[each].statics["igbp"]) for each in fold.test) == 2
+
+
+@given(group_lists, st.integers(2, 13), st.integers(0, 3))
+def test_every_site_is_unseen_by_a_member_and_no_group_is_parted(groups, members, seed):
+    sites = make_sites(groups)
+    folds = member_folds(sites, members, seed)
+    assert len(folds) == members
+    parts = min(members, PARTS, len(set(groups)))
+    assert sorted(site for fold in folds[:parts] for site in fold.test) == sorted(sites.ids)
+    group_of = dict(zip(sites.ids, sites.groups, strict=True))
+    for fold in folds:
+        assert set(fold.train) == set(sites.ids) - set(fold.test) != set()
+        assert not {group_of[each] for each in fold.train} & {group_of[each] for each in fold.test}
+
+
+def test_a_second_round_of_members_is_dealt_anew():
+    folds = member_folds(make_sites(range(30)), 2 * PARTS)
+    first, second = ({fold.test for fold in part} for part in (folds[:PARTS], folds[PARTS:]))
+    assert len(first) == len(second) == PARTS
+    assert not first & second
+
+
+def test_one_group_makes_no_ensemble():
+    with pytest.raises(ConfigError, match="cannot be split into 2 parts"):
+        member_folds(make_sites([0, 0, 0]), 5)

@@ -33,7 +33,8 @@ def part(places: Places, steps: slice, halo: int) -> Places:
 def arrays_of(fluxes: Fluxes) -> dict[str, np.ndarray]:
     """Return everything predicted by name, places along the last axis."""
     rest = {field.name: getattr(fluxes, field.name) for field in fields(Fluxes)}
-    return {**rest.pop("daily"), **rest.pop("annual"), **rest}
+    spread = {f"{name}_spread": values for name, values in rest.pop("spread").items()}
+    return {**rest.pop("daily"), **rest.pop("annual"), **spread, **rest}
 
 
 def assert_same(one: Fluxes, other: Fluxes, places=slice(None), others=slice(None)) -> None:

@@ -10,6 +10,7 @@ import torch
 from fluxgrid.data.splits import validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import MODELS, Checkpoint
+from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.testing import small_sites
@@ -67,9 +68,49 @@ def test_trees_learn(make_spec):
 
 def test_of_several_seeds_the_best_is_kept(make_spec):
     spec, sites = make_spec(), small_sites(n=8)
-    first, best = (train_model(sites, spec, replace(QUICK, members=members)) for members in (1, 3))
-    assert best.validation == first.validation  # members compete on the same sites
+    first, best = (train_model(sites, spec, replace(QUICK, tries=tries)) for tries in (1, 3))
+    assert best.validation == first.validation  # they compete on the same sites
     assert best.validation_loss <= first.validation_loss
+
+
+def test_members_do_not_know_the_fluxes_of_the_part_they_are_trained_without(make_spec):
+    """One epoch: there is none to choose, so not even that may hang on the part."""
+    spec, sites = make_spec(settings={"hidden": 4}), small_sites(n=8)
+    once = replace(QUICK, epochs=1, members=3)
+    plain = train_model(sites, spec, once)
+    part = plain.held_out[1]
+    moved = replace(sites, sites=tuple(_richer(site) if site.id in part else site for site in sites))
+    again = train_model(moved, spec, once)
+    assert plain.sites == sites.ids
+    assert sorted(i for held in plain.held_out for i in held) == sorted(sites.ids)
+    assert plain.validation == ()
+    assert plain.scaler == again.scaler
+    for number in range(3):
+        pairs = zip(*(t.model.members[number].state_dict().values() for t in (plain, again)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs) == (number == 1)
+
+
+def _richer(site):
+    """Return a site with other fluxes."""
+    return replace(site, series=site.series.assign(gpp=site.series.gpp * 3, nee=site.series.nee - site.series.gpp * 2))
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("lightgbm", TREES), ("ct_gru", {"hidden": 4})])
+def test_members_differ_and_the_ensemble_is_their_mean(make_spec, kind, settings):
+    spec, sites = make_spec(kind, settings), small_sites(n=8)
+    lines = []
+    trained = train_model(sites, spec, replace(QUICK, members=2, tries=2), lines.append)
+    assert {line.split(",")[0] for line in lines} == {"member 1/2", "member 2/2"}
+    nothing = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
+    members = [Predictor(Checkpoint(None, spec, trained.scaler, m, nothing, "")) for m in trained.model.members]
+    first, second = (predict_site(each, sites.sites[0]) for each in members)
+    both = predict_site(Predictor(Checkpoint(None, spec, trained.scaler, trained.model, nothing, "")), sites.sites[0])
+    assert np.abs(first - second).to_numpy().max() > 1e-3
+    np.testing.assert_allclose(both[["gpp", "reco"]], ((first + second) / 2)[["gpp", "reco"]], rtol=1e-6)
+    assert (both["nee"] == both["reco"] - both["gpp"]).all()
+    for flux in ("nee", "gpp", "reco"):
+        spread = np.abs(first[flux] - second[flux]) / 2  # the standard deviation of two
+        np.testing.assert_allclose(both[f"{flux}_spread"], spread, rtol=1e-4, atol=1e-6)
 
 
 def test_sites_without_an_input_are_left_out_and_none_left_is_an_error(make_spec):
@@ -105,12 +146,13 @@ def test_an_architecture_nobody_can_train_is_refused(make_spec, monkeypatch):
         train_model(small_sites(), make_spec("fixed", {}), QUICK)
 
 
-@pytest.mark.parametrize("kind", ["ct_gru", "lightgbm"])
-def test_the_domain_belongs_to_the_training_sites(make_spec, kind):
+@pytest.mark.parametrize(("kind", "members"), [("ct_gru", 1), ("lightgbm", 1), ("lightgbm", 2)])
+def test_the_domain_belongs_to_the_training_sites(make_spec, kind, members):
     spec = make_spec(kind, {"hidden": 4} if kind == "ct_gru" else TREES)
     sites = small_sites(n=8)
-    trained = train_model(sites, spec, QUICK)
-    domain = training_domain(trained, sites, spec, QUICK)
+    settings = replace(QUICK, members=members)
+    trained = train_model(sites, spec, settings)
+    domain = training_domain(trained, sites, spec, settings)
     assert domain.points.shape == (len(trained.sites) * 36, spec.sizes.dynamic + spec.sizes.static)
     assert 0 < domain.threshold < 5
     predictor = Predictor(Checkpoint(None, spec, trained.scaler, trained.model, domain, ""))

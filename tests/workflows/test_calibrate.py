@@ -21,6 +21,7 @@ from fluxgrid.errors import ConfigError, OutputError, OutputExists, TableError
 from fluxgrid.models import load_checkpoint, model_config
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.crop_mosaic import FLUXES
+from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.training.calibrate import CalibrationSettings
 from fluxgrid.training.kgml.world_cells import world_cells
 from fluxgrid.workflows import calibrate as module
@@ -217,6 +218,12 @@ def test_trees_have_nothing_to_calibrate(checkpoint, sites):
     spec = replace(checkpoint.spec, kind="lightgbm", name="trees")
     with pytest.raises(ConfigError, match=r"'trees' \(lightgbm\) has no hidden states.*ct_gru or kgml_ag"):
         make_calibration(replace(checkpoint, model=trees, spec=spec), sites, HeadsConfig(name="state"))
+
+
+def test_heads_belong_to_one_network(checkpoint, sites):
+    several = replace(checkpoint, model=Ensemble([checkpoint.model] * 2))
+    with pytest.raises(ConfigError, match=r"an ensemble of 2 members.*fit\.members=1"):
+        make_calibration(several, sites, HeadsConfig(name="state", fit=FEW))
 
 
 def test_a_folder_that_stands_or_cannot_be_made_is_found_first(make_config, tmp_path, monkeypatch):
