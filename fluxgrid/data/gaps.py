@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numba
 import numpy as np
 import pandas as pd
 
@@ -126,15 +127,8 @@ class History:
         if self.moment.shape[-1] == 0:
             return self
         normal, moment, span = self.normal.copy(), self.moment.copy(), self.span.copy()
-        seen = np.isfinite(values)
-        known = np.where(seen, values, 0.0).astype(np.float64)
-        for row, basis in enumerate(_basis(time, self.moment.shape[-1])):
-            now, value = seen[row], known[row]
-            first = now & (normal[:, 1, 0, 0] == 0)
-            span[:, 1, 0] = np.where(first | (now & (value < span[:, 1, 0])), value, span[:, 1, 0])
-            span[:, 1, 1] = np.where(first | (now & (value > span[:, 1, 1])), value, span[:, 1, 1])
-            normal[:, 1] += now[:, None, None] * np.multiply.outer(basis, basis)
-            moment[:, 1] += value[:, None] * basis
+        basis = np.ascontiguousarray(_basis(time, self.moment.shape[-1]), np.float64)
+        _add_rows(np.ascontiguousarray(values, np.float64), basis, normal[:, 1], moment[:, 1], span[:, 1])
         return replace(self, normal=normal, moment=moment, span=span)
 
     def _predict(self, time: pd.DatetimeIndex) -> np.ndarray:
@@ -149,6 +143,28 @@ class History:
         # Half a year of data leaves the other half to extrapolation: never leave the range of what was seen.
         fit = np.clip(fit, self.span[:, 0, 0], self.span[:, 0, 1])
         return np.where(self.normal[:, 0, 0, 0] >= needed, fit, np.nan)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_rows(values, basis, normal, moment, span):
+    """Add observations (T, n) on a basis (T, p) to sums (n, p, p), (n, p) and the range (n, 2), in the order of time.
+
+    Every column by itself and step by step, so that its sums do not hang on the columns beside it.
+    """
+    for column in range(values.shape[1]):
+        for row in range(values.shape[0]):
+            value = values[row, column]
+            if not np.isfinite(value):
+                continue
+            first = normal[column, 0, 0] == 0
+            if first or value < span[column, 0]:
+                span[column, 0] = value
+            if first or value > span[column, 1]:
+                span[column, 1] = value
+            for i in range(basis.shape[1]):
+                moment[column, i] += value * basis[row, i]
+                for j in range(basis.shape[1]):
+                    normal[column, i, j] += basis[row, i] * basis[row, j]
 
 
 @dataclass(frozen=True, eq=False)
