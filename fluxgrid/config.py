@@ -205,6 +205,8 @@ class UpscaleConfig(Strict):
 
 C = TypeVar("C", bound=BaseModel)
 
+_MOST_EXTENDED = 5
+"""Configurations that may extend each other."""
 _NAMES = re.compile(r"\$\{?([A-Za-z_]\w*)\}?")
 
 
@@ -216,7 +218,8 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
     kind : type
         `TrainConfig`, `UpscaleConfig` or `ExperimentConfig`.
     path : str, optional
-        YAML file, or the name of a shipped one in ``configs/runs``; without it all is default.
+        YAML file, or the name of a shipped one in ``configs/runs``; without it all is default. A key ``extends: NAME``
+        in it takes over all keys of another that it does not say itself, mappings key by key.
     overrides : dict or list of str, optional
         Values that win over the file: a mapping (None is left out), or ``key.sub=value`` texts whose values are YAML.
 
@@ -257,8 +260,8 @@ def shipped_runs() -> dict[str, Path]:
     return {path.stem: path for path in sorted((configs_folder() / "runs").glob("*.yaml"))}
 
 
-def _read(path: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file or shipped configuration."""
+def _read(path: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the mapping in a YAML file or shipped configuration; ``extends`` names one whose keys it starts from."""
     shipped = shipped_runs()
     file = shipped[path] if path in shipped else Path(path).expanduser()
     if not file.is_file():
@@ -272,7 +275,19 @@ def _read(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         message = f"{file} must hold keys and values, not {type(values).__name__}."
         raise ConfigError(message)
-    return values
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if len(through) >= _MOST_EXTENDED:
+        message = f"{file}: extends goes in a circle, or too deep: {' -> '.join((*through, path, str(base)))}."
+        raise ConfigError(message)
+    return _merged(_read(str(base), (*through, path)), values)
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Return nested mappings in which `values` win."""
+    both = {k: _merged(base[k], v) for k, v in values.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **values, **both}
 
 
 def _pairs(overrides: dict[str, Any] | list[str] | None) -> list[tuple[str, Any]]:

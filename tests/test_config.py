@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 
 import pytest
@@ -162,3 +163,18 @@ def test_an_unknown_file_names_the_shipped_ones():
 def test_a_shipped_run_is_found_by_name():
     config = load_config(UpscaleConfig, "midwest", ["resolution=0.25"])
     assert (config.region, config.resolution) == ("midwest", 0.25)
+
+
+def test_a_configuration_extends_another_key_by_key(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: towers_benchmark\nfit: {epochs: 3}\nout: elsewhere\n")
+    mine = load_config(TrainConfig, str(tmp_path / "mine.yaml"))
+    base = load_config(TrainConfig, "towers_benchmark")
+    assert mine.fit == replace(base.fit, epochs=3)
+    assert (mine.out, mine.models) == ("elsewhere", base.models)
+
+
+def test_configurations_that_extend_each_other_are_an_error(tmp_path):
+    for one, other in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{one}.yaml").write_text(f"extends: {tmp_path / other}.yaml\n")
+    with pytest.raises(ConfigError, match="circle"):
+        load_config(TrainConfig, str(tmp_path / "a.yaml"))

@@ -31,8 +31,9 @@ from fluxgrid.models.base import STRICT, Sizes
 from fluxgrid.models.heads import HEADS, HeadKind
 from fluxgrid.models.network import Network, Taps
 
-_TOGETHER = 8
-"""Days whose windows are run together: always so many, for a product of another shape may round otherwise."""
+_TOGETHER, _ROWS = 8, 128
+"""Days whose windows are run together, and rows that a few places fill up to with more days: always so many for a
+number of places, for a product of another shape may round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,11 @@ class WindowNetwork(Network):
 
     def _exact(self, record: Tensor, static: Tensor) -> Tensor:
         """Return the last hidden state of the window that ends on each day, (B, T, H), of (B, W - 1 + T, F)."""
-        steps = record.shape[1] - self.window + 1
-        record = nn.functional.pad(record, (0, 0, 0, -steps % _TOGETHER))
+        steps, together = record.shape[1] - self.window + 1, max(_TOGETHER, _ROWS // len(record))
+        record = nn.functional.pad(record, (0, 0, 0, -steps % together))
         parts = []
-        for first in range(0, steps, _TOGETHER):
-            cut = record[:, first : first + _TOGETHER + self.window - 1]
+        for first in range(0, steps, together):
+            cut = record[:, first : first + together + self.window - 1]
             parts.append(self._windows(cut.unfold(1, self.window, 1), static, 1)[:, :, 0])
         return torch.cat(parts, dim=1)[:, :steps]
 
