@@ -142,6 +142,45 @@ def balance_classes(sequences: list[Sequence], sites: Sites, variables: Series[s
     return [replace(s, weights=s.weights * np.float32(f)) for s, f in zip(sequences, factors, strict=True)]
 
 
+_QUIET = 0.1
+"""Share of the common deviation that is added to a site's own: where hardly anything moves, most is noise."""
+
+
+def balance_variances(sequences: list[Sequence], exponent: float) -> list[Sequence]:
+    """Return sequences whose fluxes are emphasised where they vary little.
+
+    Parameters
+    ----------
+    sequences : list of Sequence
+        Training sites.
+    exponent : float, 0 to 1
+        Of the ratio of variances; 0 leaves them as they are.
+
+    Returns
+    -------
+    sequences : list of Sequence
+        ``emphasis`` is (1.1 s / (s_site + 0.1 s))^(2 exponent) by flux, with the standard deviations s of all sites
+        together and s_site of its own; 1 for a site that varies as all do.
+    """
+    if not exponent:
+        return sequences
+    values = np.concatenate([sequence.targets for sequence in sequences])
+    common = _deviations(values)
+    found = []
+    for sequence in sequences:
+        own = _deviations(sequence.targets)
+        ratio = (1 + _QUIET) * common / (own + _QUIET * common)
+        emphasis = np.where(np.isfinite(ratio), ratio, 1.0) ** (2 * exponent)
+        found.append(replace(sequence, emphasis=(sequence.emphasis * emphasis).astype(np.float32)))
+    return found
+
+
+def _deviations(targets: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of each flux (T, 3), NaN where it was never observed."""
+    columns = (column[np.isfinite(column)].astype(np.float64) for column in targets.T)
+    return np.array([column.std() if len(column) else np.nan for column in columns])
+
+
 def _totals(sequences: list[Sequence], strata: list[int | None]) -> Mapping[int | None, float]:
     """Return the weight of the observed steps of each stratum."""
     totals: dict[int | None, float] = {}

@@ -31,7 +31,7 @@ class FitHistory:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows stacked: inputs (B, T, F) and (B, S), targets (B, T, 3), weights (B, T)."""
+    """Windows stacked: inputs (B, T, F) and (B, S), targets and their weights (B, T, 3)."""
 
     dynamic: Tensor
     static: Tensor
@@ -55,13 +55,13 @@ def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
     first = sequences[0]
     dynamic = np.zeros((len(windows), longest, first.dynamic.shape[1]), np.float32)
     targets = np.full((len(windows), longest, first.targets.shape[1]), np.nan, np.float32)
-    weights = np.zeros((len(windows), longest), np.float32)
+    weights = np.zeros_like(targets)
     for row, window in enumerate(windows):
         sequence, steps = sequences[window.sequence], slice(window.start, window.stop)
         length, spin_up = window.stop - window.start, window.spin_up
         dynamic[row, :length] = sequence.dynamic[steps]
         targets[row, spin_up:length] = sequence.targets[window.scored]
-        weights[row, spin_up:length] = sequence.weights[window.scored]
+        weights[row, spin_up:length] = sequence.weights[window.scored, None] * sequence.emphasis
     static = np.stack([sequences[w.sequence].static for w in windows])
     return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
 

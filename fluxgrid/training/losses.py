@@ -19,6 +19,10 @@ class LossSettings:
     classes: tuple[str, ...] = ()
     """Class variables whose classes weigh alike: all observed steps / (classes x steps of the class), multiplied over
     the variables; CarbonBench balances ``igbp`` and ``climate_group``."""
+    site_variance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How far errors count in units of their own site's variability instead of that of all sites: 0 not at all; 1
+    fully, the loss of Kratzert et al. 2019 (doi 10.5194/hess-23-5089-2019), by which a quiet site counts as much as a
+    busy one, as it does in a median of R2 over sites."""
     carbon_balance: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the carbon balance, for a head with an NEE of its own; where NEE is derived it holds anyway."""
     as_published: bool = False
@@ -55,8 +59,8 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
         Predicted GPP and RECO, and NEE where the head has its own.
     targets : Tensor, (B, T, 3), g m-2 d-1
         Observed GPP, RECO, NEE; not finite where there is none.
-    weights : Tensor, (B, T)
-        Quality of the observation.
+    weights : Tensor, (B, T) or (B, T, 3)
+        Quality of the observation, times how much its site, class and flux count.
     sigma : Tensor, (3,), g m-2 d-1
         Standard deviation of each flux over the training sites.
 
@@ -72,7 +76,7 @@ def flux_loss(fluxes: Tensor, targets: Tensor, weights: Tensor, sigma: Tensor) -
     """
     seen = torch.isfinite(targets)
     error = (with_nee(fluxes) - torch.where(seen, targets, 0.0)) / sigma
-    weight = seen * weights.unsqueeze(-1)
+    weight = seen * (weights if weights.ndim == targets.ndim else weights.unsqueeze(-1))
     per_flux = (weight * error.square()).sum(dim=(0, 1)) / weight.sum(dim=(0, 1)).clamp_min(1e-9)
     observed = weight.sum(dim=(0, 1)) > 0
     return per_flux[observed].mean() if observed.any() else (fluxes * 0).sum()

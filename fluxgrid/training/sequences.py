@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,6 +34,8 @@ class Sequence:
         Quality of the step's observation, 0 to 1.
     spin_up : int
         S.
+    emphasis : ndarray, (3,), optional
+        Factor of the weight of each flux; 1 by default.
     """
 
     site: str
@@ -43,6 +45,7 @@ class Sequence:
     targets: np.ndarray
     weights: np.ndarray
     spin_up: int
+    emphasis: np.ndarray = field(default_factory=lambda: np.ones(len(TARGETS), np.float32))
 
 
 def fit_scaler(inputs: Iterable[Inputs], spec: InputSpec) -> Scaler:

@@ -20,7 +20,7 @@ from fluxgrid.models.ensemble import Ensemble, members_of
 from fluxgrid.models.network import Network
 from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
-from fluxgrid.training.balance import balance_classes, balance_sequences
+from fluxgrid.training.balance import balance_classes, balance_sequences, balance_variances
 from fluxgrid.training.fit import error_variances, fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -163,6 +163,7 @@ def _train_member(
     if not settings.loss.quality:
         train, check = ([replace(s, weights=np.ones_like(s.weights)) for s in part] for part in (train, check))
     train = balance_classes(train, sites, settings.loss.classes)
+    train, check = (balance_variances(part, settings.loss.site_variance) for part in (train, check))
     seeds = range(settings.seed, settings.seed + settings.tries)
     tries = (_fit_once(train, check, spec, replace(settings, seed=seed), report) for seed in seeds)
     return min(tries, key=lambda member: member.loss)

@@ -31,5 +31,5 @@ def _rows(sequences: list[Sequence], column: int) -> tuple[np.ndarray, np.ndarra
         static = np.broadcast_to(sequence.static, (int(seen.sum()), len(sequence.static)))
         rows.append(np.concatenate([sequence.dynamic[seen], static], axis=1))
         targets.append(sequence.targets[seen, column])
-        weights.append(np.maximum(sequence.weights[seen], 0.01))
+        weights.append(np.maximum(sequence.weights[seen], 0.01) * sequence.emphasis[column])
     return np.concatenate(rows), np.concatenate(targets), np.concatenate(weights)

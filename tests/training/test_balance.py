@@ -10,7 +10,7 @@ import pytest
 
 from fluxgrid.data.sites import Site, Sites, class_index
 from fluxgrid.errors import ConfigError, UnknownName
-from fluxgrid.training.balance import Balance, Stratum, balance_classes, balance_sequences
+from fluxgrid.training.balance import Balance, Stratum, balance_classes, balance_sequences, balance_variances
 from fluxgrid.training.sequences import Sequence
 
 BALANCE = Balance("igbp", (Stratum(("CRO",), 0.5), Stratum(("DBF", "MF"), 0.25), Stratum(("WET",), 0.25)))
@@ -70,3 +70,25 @@ def test_classes_weigh_alike_and_what_is_not_observed_counts_nothing():
     assert total[0] + total[1] == pytest.approx(total[2])
     assert sum(total) == pytest.approx(60)  # the mean weight of an observed step stays
     assert balance_classes(sequences, sites, [])[0].weights.tolist() == sequences[0].weights.tolist()
+
+
+def varying(name: str, *deviations: float) -> Sequence:
+    wave = np.resize([-1.0, 1.0], 40)
+    targets = np.stack([wave * deviation for deviation in deviations], axis=1).astype(np.float32)
+    return replace(sequence(name, 39), targets=targets)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_a_quiet_site_counts_more_by_its_own_variance(exponent):
+    loud, quiet, gpp_alone = varying("A", 3, 2, 1), varying("B", 1, 2, 0), varying("C", 2, np.nan, np.nan)
+    a, b, c = (s.emphasis for s in balance_variances([loud, quiet, gpp_alone], exponent))
+    common = np.array([(14 / 3) ** 0.5, 2.0, 0.5**0.5])
+    for emphasis, own in ((a, [3, 2, 1]), (b, [1, 2, 0])):
+        np.testing.assert_allclose(emphasis, (1.1 * common / (own + 0.1 * common)) ** (2 * exponent), rtol=1e-5)
+    assert c[1:].tolist() == [1.0, 1.0]
+    assert b[1] == pytest.approx(1.0)  # varies as all do
+    assert b[2] == pytest.approx(11.0 ** (2 * exponent), rel=1e-5)  # the most there is
+
+
+def test_without_an_exponent_nothing_is_emphasised():
+    assert balance_variances([varying("A", 3, 2, 1)], 0.0)[0].emphasis.tolist() == [1.0, 1.0, 1.0]

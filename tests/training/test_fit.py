@@ -45,7 +45,7 @@ def test_windows_are_cut_and_padded_with_steps_that_do_not_count(split):
     assert torch.isnan(batch.targets[0, :12]).all()
     np.testing.assert_array_equal(batch.targets[0, 12:], train[0].targets[12:24])
     np.testing.assert_array_equal(batch.targets[1, 2:6], train[3].targets[38:42])
-    np.testing.assert_array_equal(batch.weights[1, 2:6], train[3].weights[38:42])
+    np.testing.assert_array_equal(batch.weights[1, 2:6], np.repeat(train[3].weights[38:42, None], 3, axis=1))
     assert torch.isnan(batch.targets[1, :2]).all()
     assert not batch.dynamic[1, 6:].any()
     assert not batch.weights[1, 6:].any()
