@@ -12,13 +12,14 @@ from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.steps import Step
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError, FluxgridError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
+from fluxgrid.input_sets import extend_set
 from fluxgrid.registry import unknown_name
 from fluxgrid.training.settings import FitSettings
 
@@ -52,6 +53,8 @@ class SitesConfig(Strict):
 class InputsConfig(Strict):
     """What the model eats."""
 
+    set: str | None = Field(default=None, exclude=True)
+    """A named set (a file in ``configs/inputs``) that the lists below extend; the lists alone are kept."""
     dynamic: tuple[str, ...]
     """Forcings and derived variables."""
     static: tuple[str, ...] = ()
@@ -60,6 +63,12 @@ class InputsConfig(Strict):
     """Classes of the place, one-hot."""
     gaps: dict[str, GapRule] = Field(default_factory=dict)
     """Filling of gaps per forcing; sites, training and maps follow the same rule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_set(cls, values: Any) -> Any:
+        """Put the lists of the set in the place of its name."""
+        return extend_set(values) if isinstance(values, dict) and values.get("set") is not None else values
 
 
 class ModelConfig(BaseModel):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.steps import Step, calendar
 from fluxgrid.geo.grid import Grid
 from fluxgrid.variables import CLIMATE_GROUPS, VARIABLES
+from fluxgrid.variables_towers import ERA5_ROWS, MOD09GA_ROWS
 
 
 def small_cube(
@@ -172,6 +175,76 @@ def _site(name: str, time: pd.DatetimeIndex, step: Step, missing: float, rng: np
     statics = {"crop_fraction": crop, "climate_group": float(CLIMATE_GROUPS.index("continental")), "igbp": 0.0}
     series = pd.DataFrame({**forcings, **fluxes}, index=time).astype(np.float32)
     return Site(name, latitude, -93.5, name, statics, series)
+
+
+def carbonbench_files(
+    folder: Path,
+    igbp: Sequence[str] = ("CRO", "DBF", "GRA"),
+    koppen: Sequence[str] = ("Dfa", "Dfb", "Cfa"),
+    days: int = 90,
+    seed: int = 0,
+) -> Path:
+    """Write files in the layout of CarbonBench: one tower for each class given.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists, and is returned.
+    igbp, koppen : sequence of str
+        Vegetation class and Koeppen code of each tower, `T-000` and so on.
+    days : int
+        Of the targets, from 1 March 2001 on.
+    seed : int
+        Same seed, same values.
+
+    Returns
+    -------
+    folder : Path
+        All files, with the whole year 2001 of covariates, whose sites carry their network and `T-000` two of them. Of
+        the targets the 86th of 90 days is missing, RECO of the 21st is -9999, and some GPP is negative; of MOD09GA
+        every third day is missing. The standard set are the first 36 variables in alphabetical order.
+    """
+    rng = np.random.default_rng(seed)
+    year = pd.date_range("2001-01-01", "2001-12-31")
+    targets, weather, bands = [], [], []
+    for number in range(len(igbp)):
+        site = f"T-{number:03d}"
+        here = pd.date_range("2001-03-01", periods=days)
+        light = 1e7 * (1.2 - np.cos(2 * np.pi * year.day_of_year / 365)) + rng.normal(0, 5e5, len(year))
+        table = {row.published: rng.uniform(*_inside(row.valid_range), len(year)) for row in ERA5_ROWS}
+        table |= {"surface_net_solar_radiation_sum": light, "temperature_2m": 265 + light / 1e6}
+        gpp = light[here.day_of_year - 1] / 3e6 - 2.5 + rng.normal(0, 0.3, days)
+        reco = 1.0 + 0.1 * number + rng.normal(0, 0.1, days)
+        rows = pd.DataFrame({"TIMESTAMP": here.strftime("%Y%m%d").astype(int), "site": site})
+        rows = rows.assign(lat=40.0 + number, lon=-90.0 - number, IGBP=igbp[number])
+        rows = rows.assign(GPP_NT_VUT_USTAR50=gpp, RECO_NT_VUT_USTAR50=reco, NEE_VUT_USTAR50=reco - gpp)
+        rows["NEE_VUT_USTAR50_QC"] = np.where(np.arange(days) % 7 < 5, 1.0, 0.5)
+        rows.loc[20::90, "RECO_NT_VUT_USTAR50"] = -9999.0
+        targets.append(rows[np.arange(days) % 90 != 85])
+        for network in ("FLX", "AMF")[: 2 if number == 0 else 1]:
+            named = {"date": year.strftime("%Y-%m-%d"), "site": f"{network}_{site}"}
+            weather.append(pd.DataFrame({**named, **table}))
+            seen = {row.published: rng.uniform(*_inside(row.valid_range), len(year)) for row in MOD09GA_ROWS}
+            bands.append(pd.DataFrame({**named, **seen})[np.arange(len(year)) % 3 != 2])
+    sites = [f"T-{number:03d}" for number in range(len(igbp))]
+    pd.concat(targets, ignore_index=True).to_parquet(folder / "target_fluxes_v2.parquet")
+    pd.concat(weather, ignore_index=True).to_parquet(folder / "ERA5.parquet")
+    pd.concat(bands, ignore_index=True).to_parquet(folder / "MOD09GA.parquet")
+    names = [row.published for row in ERA5_ROWS]
+    contents = {
+        "koppen_sites": {site: code[0] for site, code in zip(sites, koppen, strict=True)},
+        "koppen_sites_short": dict(zip(sites, koppen, strict=True)),
+        "feature_sets": {"minimal": names[:6], "standard": sorted(names)[:36], "full": names},
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def _inside(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return the middle half of a range."""
+    low, high = limits
+    return low + (high - low) / 4, high - (high - low) / 4
 
 
 def _grid(shape: tuple[int, int], centre: tuple[float, float], resolution: float) -> Grid:

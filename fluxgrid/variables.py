@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fluxgrid.registry import unknown_name
+from fluxgrid.variables_towers import ERA5_ROWS, MOD09GA_ROWS
 
-Role = Literal["forcing", "derived", "static", "class", "flux", "annual", "quality"]
+Role = Literal["forcing", "tower", "derived", "static", "class", "flux", "annual", "quality"]
+
+SERIES_ROLES: tuple[Role, ...] = ("forcing", "tower", "flux", "quality")
+"""Roles of what a tower's series hold."""
 
 CARBON_FLUX_UNITS = "g m-2 d-1"
 """Grams of carbon per square metre of land and day: the unit of every flux in fluxgrid."""
@@ -33,14 +37,20 @@ class Variable:
     long_name: str
     """What it is, with its sign convention where it has one."""
     role: Role
-    """``forcing`` and ``derived`` vary in time, ``static`` and ``class`` do not; ``derived`` ones are computed.
-    ``annual`` ones are sums over a calendar year."""
+    """``forcing``, ``tower`` and ``derived`` vary in time, ``static`` and ``class`` do not. ``tower`` ones are forcings
+    that are known at towers only and stand in no cube, ``derived`` ones are computed from place and date. ``annual``
+    ones are sums over a calendar year."""
     valid_range: tuple[float, float] | None = None
     """Values outside are a sign of a wrong unit or a broken file."""
     standard_name: str | None = None
     """CF standard name, where the CF table has one that means this and has this sign."""
     classes: tuple[str, ...] = ()
     """Names of the classes of a ``class`` variable."""
+
+    @property
+    def in_cubes(self) -> bool:
+        """Whether a cube may bring it: towers' own covariates, sums over a year and a cell's place are not read."""
+        return self.role not in ("tower", "annual") and self.name not in PLACE
 
     @property
     def credible_range(self) -> tuple[float, float]:
@@ -56,6 +66,8 @@ class Variable:
         return low - slack, high + slack
 
 
+PLACE = ("latitude", "longitude")
+"""Derived variables that are a place's own coordinates."""
 IGBP_CLASSES = tuple("CRO CSH CVM DBF DNF EBF ENF GRA MF OSH SAV SNO URB WAT WET WSA".split())
 CLIMATE_GROUPS = ("tropical", "arid", "temperate", "continental", "polar")
 KOPPEN_CLASSES = tuple(
@@ -136,6 +148,8 @@ _TABLE = (
     Variable("reflectance_swir", "1", "surface reflectance, 1628-1652 nm", "forcing", (-0.05, 1)),
     Variable("corn_fraction", "1", "share of the cell under corn this year", "forcing", (0, 1), "area_fraction"),
     Variable("soybean_fraction", "1", "share of the cell under soybean this year", "forcing", (0, 1), "area_fraction"),
+    # forcings of towers
+    *(Variable(row.name, row.units, row.long_name, "tower", row.valid_range) for row in (*ERA5_ROWS, *MOD09GA_ROWS)),
     # derived from place and date
     Variable(
         "toa_radiation",
@@ -148,6 +162,8 @@ _TABLE = (
     Variable("day_length", "h", "time from sunrise to sunset", "derived", (0, 24)),
     Variable("calendar_year", "1", "calendar year", "derived", (1800, 2200)),
     Variable("day_of_year", "1", "day of the year, 1 on 1 January", "derived", (1, 366)),
+    Variable("latitude", "degrees_north", "latitude", "derived", (-90, 90), "latitude"),
+    Variable("longitude", "degrees_east", "longitude", "derived", (-180, 180), "longitude"),
     # statics
     Variable("elevation", "m", "height above the geoid", "static", (-450, 9000), "surface_altitude"),
     Variable("sand", "g kg-1", "sand in the fine earth of the topsoil", "static", (0, 1000)),

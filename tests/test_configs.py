@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 
@@ -11,6 +13,7 @@ from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.files import configs_folder
 from fluxgrid.geo.region import find_region, region_catalogue
+from fluxgrid.input_sets import input_sets, read_input_set
 from fluxgrid.models import model_config
 from fluxgrid.sources import SOURCES
 from fluxgrid.workflows.experiment import plan
@@ -20,8 +23,10 @@ FILES = sorted(configs_folder().rglob("*.y*ml"))
 
 
 @pytest.fixture(autouse=True)
-def data(monkeypatch):
+def data(monkeypatch, tmp_path):
     monkeypatch.setenv("FLUXGRID_TEST_DATA", "/data")
+    monkeypatch.setenv("CARBONBENCH_DATA", str(tmp_path))
+    (tmp_path / "feature_sets.json").write_text(json.dumps({"standard": ["temperature_2m"]}))
 
 
 @pytest.mark.parametrize("name", sorted(shipped_runs()))
@@ -47,6 +52,11 @@ def test_runs(name):
     assert config.sites.source == "synthetic" or SOURCES[config.sites.source]
 
 
+@pytest.mark.parametrize("name", sorted(input_sets()))
+def test_input_sets(name):
+    assert InputSpec(**read_input_set(name)).names
+
+
 @pytest.mark.parametrize("name", sorted(region_catalogue()))
 def test_regions(name):
     region = find_region(name)
@@ -61,6 +71,7 @@ def test_mappings(file):
 
 
 def test_no_file_is_left_out():
-    assert {file.parent.name for file in FILES} == {"runs", "regions", "mappings"}
+    assert {file.parent.name for file in FILES} == {"runs", "regions", "mappings", "inputs"}
     assert {file.stem for file in FILES if file.parent.name == "runs"} == set(shipped_runs())
+    assert {file.stem for file in FILES if file.parent.name == "inputs"} == set(input_sets())
     assert {file.stem for file in FILES if file.parent.name == "regions"} <= set(region_catalogue())

@@ -1,4 +1,4 @@
-"""Covariates computed from place and date: radiation at the top of the atmosphere, day length and the calendar."""
+"""Covariates computed from place and date: radiation above the atmosphere, day length, calendar, coordinates."""
 
 from __future__ import annotations
 
@@ -9,35 +9,40 @@ import pandas as pd
 
 from fluxgrid.data.steps import Step
 from fluxgrid.registry import unknown_name
+from fluxgrid.variables import PLACE
 
 SOLAR_CONSTANT = 1361.0
 """W m-2, total solar irradiance at 1 au (Kopp & Lean 2011, doi:10.1029/2010GL045777)."""
 
 
-def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) -> np.ndarray:
+def derive(
+    name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step, longitude: np.ndarray | None = None
+) -> np.ndarray:
     """Compute a derived variable.
 
     Parameters
     ----------
-    name : {"toa_radiation", "day_length", "calendar_year", "day_of_year"}
+    name : {"toa_radiation", "day_length", "calendar_year", "day_of_year", "latitude", "longitude"}
         A variable of role "derived".
     time : DatetimeIndex, (T,)
         Starts of the steps.
     latitude : ndarray, (n,), degrees north
     step : Step
         A monthly value is the mean over the true days of the month.
+    longitude : ndarray, (n,), degrees east, optional
+        Needed for itself alone.
 
     Returns
     -------
     values : ndarray, (T, n), float32
-        W m-2 (mean over day and night), h, or the calendar's year and day of the year (1 on 1 January).
+        W m-2 (mean over day and night), h, the calendar's year and day of the year (1 on 1 January), or degrees.
 
     Raises
     ------
     UnknownName
         If nothing of that name can be derived.
     ValueError
-        If a latitude is not within -90..90 (NaN gives NaN).
+        If a latitude is not within -90..90 (NaN gives NaN), or the longitude is wanted and not given.
 
     Examples
     --------
@@ -45,13 +50,16 @@ def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) 
     >>> derive("day_length", equinox, np.array([0.0, 42.0]), "daily").round(1)
     array([[12., 12.]], dtype=float32)
     """
-    if name not in (*_DAILY, *_CALENDAR):
-        error = unknown_name("derived variable", name, (*_DAILY, *_CALENDAR))
+    known = (*_DAILY, *_CALENDAR, *PLACE)
+    if name not in known:
+        error = unknown_name("derived variable", name, known)
         raise error
     latitude = np.asarray(latitude, dtype=np.float64)
     if np.any(np.abs(latitude) > 90):
         message = f"Latitudes must lie within -90..90 degrees, got {latitude.min()}..{latitude.max()}."
         raise ValueError(message)
+    if name in PLACE:
+        return _everywhere(name, len(time), latitude, longitude)
     if name in _CALENDAR:
         # of the step's start, also of a month
         return np.repeat(_CALENDAR[name](time).to_numpy(np.float32)[:, None], len(latitude), axis=1)
@@ -60,6 +68,15 @@ def derive(name: str, time: pd.DatetimeIndex, latitude: np.ndarray, step: Step) 
     else:
         values = _monthly(_DAILY[name], time, latitude)
     return values.astype(np.float32)
+
+
+def _everywhere(name: str, steps: int, latitude: np.ndarray, longitude: np.ndarray | None) -> np.ndarray:
+    """Return a coordinate, the same at every step, (T, n)."""
+    values = {"latitude": latitude, "longitude": longitude}[name]
+    if values is None:
+        message = "The longitude is an input here, but these places come without it; give theirs."
+        raise ValueError(message)
+    return np.repeat(np.asarray(values, np.float32)[None], steps, axis=0)
 
 
 def daily_toa_radiation(day_of_year: np.ndarray, latitude: np.ndarray) -> np.ndarray:

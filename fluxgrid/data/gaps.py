@@ -27,6 +27,8 @@ class GapRule:
     """Longest gap, in steps, that is bridged by a straight line; 0 bridges none."""
     harmonics: int = 0
     """Annual harmonics of the fit to past years that fills longer gaps; 0 leaves them missing."""
+    ends: bool = False
+    """Whether gaps at the ends of a record, of at most ``linear_steps`` steps, get the nearest value."""
 
     def __post_init__(self) -> None:
         if self.linear_steps < 0 or self.harmonics < 0:
@@ -235,7 +237,7 @@ def fill_gaps(
     missing = ~np.isfinite(values)
     result = np.where(missing, np.nan, values).astype(values.dtype)
     if missing.any():
-        result[missing] = _bridge(values, before, after, rule.linear_steps)[missing]
+        result[missing] = _bridge(values, before, after, rule)[missing]
         _fill_season(result, values, time, past)
     return Filled(result, missing & np.isfinite(result))
 
@@ -257,8 +259,8 @@ def _fill_season(result: np.ndarray, values: np.ndarray, time: pd.DatetimeIndex,
             history = history._sum(values[rows], time[rows])
 
 
-def _bridge(values: np.ndarray, before: np.ndarray | None, after: np.ndarray | None, steps: int) -> np.ndarray:
-    """Return straight lines across gaps of at most `steps` steps, (T, n); NaN elsewhere."""
+def _bridge(values: np.ndarray, before: np.ndarray | None, after: np.ndarray | None, rule: GapRule) -> np.ndarray:
+    """Return straight lines across gaps of at most `linear_steps` steps, (T, n); NaN elsewhere."""
     empty = np.empty((0, values.shape[1]))
     before, after = (empty if part is None else part for part in (before, after))
     record = np.concatenate([before, values, after]).astype(np.float64)
@@ -267,9 +269,11 @@ def _bridge(values: np.ndarray, before: np.ndarray | None, after: np.ndarray | N
     left = np.maximum.accumulate(np.where(seen, rows, -1), axis=0)
     right = np.minimum.accumulate(np.where(seen, rows, len(record))[::-1], axis=0)[::-1]
     length = right - left - 1
-    short = ~seen & (left >= 0) & (right < len(record)) & (length <= steps)
-    start = np.take_along_axis(record, np.maximum(left, 0), axis=0)
-    end = np.take_along_axis(record, np.minimum(right, len(record) - 1), axis=0)
+    known = (left >= 0).astype(int) + (right < len(record))
+    # one side is enough at the ends; a year by itself sees `linear_steps` beyond, so no end of a year looks like one
+    short = ~seen & (length <= rule.linear_steps) & (known >= (1 if rule.ends else 2))
+    start = np.take_along_axis(record, np.where(left >= 0, left, np.minimum(right, len(record) - 1)), axis=0)
+    end = np.take_along_axis(record, np.where(right < len(record), right, np.maximum(left, 0)), axis=0)
     share = (rows - left) / np.where(short, length + 1, 1)
     line = np.where(short, start + (end - start) * share, np.nan)
     return line[len(before) : len(before) + len(values)]

@@ -16,7 +16,7 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.variables import VARIABLES, get_variable
 
-_ROLES = {"dynamic": ("forcing", "derived"), "static": ("static",), "classes": ("class",)}
+_ROLES = {"dynamic": ("forcing", "tower", "derived"), "static": ("static",), "classes": ("class",)}
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Places:
         NaN where unknown; class variables as indices.
     before, after : int
         Steps of the halo that the record really has.
+    longitude : ndarray, (n,), degrees, optional
+        Needed where it is an input.
     """
 
     time: pd.DatetimeIndex
@@ -124,6 +126,7 @@ class Places:
     statics: Mapping[str, np.ndarray]
     before: int = 0
     after: int = 0
+    longitude: np.ndarray | None = None
 
     def pad(self, size: int) -> Places:
         """Return the same places followed by empty ones, `size` in all; ValueError if there are more already."""
@@ -136,7 +139,8 @@ class Places:
         wide = {k: np.pad(v, ((0, 0), (0, extra)), constant_values=np.nan) for k, v in self.forcings.items()}
         flat = {k: np.pad(v, (0, extra), constant_values=np.nan) for k, v in self.statics.items()}
         latitude = np.pad(self.latitude, (0, extra))
-        return Places(self.time, self.step, latitude, wide, flat, self.before, self.after)
+        longitude = None if self.longitude is None else np.pad(self.longitude, (0, extra))
+        return Places(self.time, self.step, latitude, wide, flat, self.before, self.after, longitude)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +195,7 @@ def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inpu
     past = dict(histories)
     for name in spec.dynamic:
         if VARIABLES[name].role == "derived":
-            dynamic[name] = derive(name, places.time, places.latitude, places.step)
+            dynamic[name] = derive(name, places.time, places.latitude, places.step, places.longitude)
             continue
         values = _credible(name, places.forcings[name])
         rule = spec.gaps.get(name)

@@ -15,7 +15,7 @@ from fluxgrid.errors import ConfigError, UnitError, UnknownName, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.registry import unknown_name
 from fluxgrid.units import check_units
-from fluxgrid.variables import VARIABLES, get_variable
+from fluxgrid.variables import PLACE, VARIABLES, get_variable
 
 UNKNOWN_CLASS = "unknown"
 """Class name of codes that stand for no class, such as ocean."""
@@ -169,9 +169,13 @@ def _content_problems(content: Any) -> list[str]:
     variables = content.get("variables")
     for name, entry in variables.items() if isinstance(variables, dict) else ():
         try:
-            get_variable(str(name))
+            variable = get_variable(str(name))
         except UnknownName as error:
             problems.append(f"variables.{name}: {error}")
+            continue
+        if variable.role == "tower" or variable.name in PLACE:
+            known = "is known at towers only" if variable.role == "tower" else "is that of the cells"
+            problems.append(f"variables.{name}: the {variable.long_name} {known}; take it out")
             continue
         if isinstance(entry, dict):
             problems += [f"variables.{name}.{problem}" for problem in _variable_problems(str(name), entry)]

@@ -101,7 +101,8 @@ def site_places(site: Site, step: Step, spec: InputSpec, steps: slice) -> Places
     forcings = {n: window.get(n, nothing).to_numpy(np.float32)[:, None] for n in spec.forcings}
     statics = {n: np.array([site.statics.get(n, np.nan)], np.float32) for n in (*spec.static, *spec.classes)}
     time = pd.DatetimeIndex(site.series.index[steps])
-    return Places(time, step, np.array([site.latitude]), forcings, statics, before, after)
+    latitude, longitude = np.array([site.latitude]), np.array([site.longitude])
+    return Places(time, step, latitude, forcings, statics, before, after, longitude)
 
 
 def site_inputs(site: Site, step: Step, spec: InputSpec) -> Inputs:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from fluxgrid.variables import MAP_FLUXES, VARIABLES
+from fluxgrid.variables import MAP_FLUXES, SERIES_ROLES, VARIABLES
 
 WRONG_UNIT_SHARE = 0.05
 """Share of a site's values far outside the valid range that speaks of a wrong unit, not of single broken values."""
@@ -91,7 +91,7 @@ def blank_outliers(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 def _series_names(table: pd.DataFrame) -> list[str]:
     """Return the columns that are series of known variables."""
-    return [name for name in table if name in VARIABLES and VARIABLES[name].role in ("forcing", "flux", "quality")]
+    return [name for name in table if name in VARIABLES and VARIABLES[name].role in SERIES_ROLES]
 
 
 def _check_dates(table: pd.DataFrame, step: str) -> Iterator[str]:

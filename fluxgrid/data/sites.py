@@ -14,7 +14,7 @@ from fluxgrid.data.steps import Step, calendar
 from fluxgrid.errors import TableError, itemise
 from fluxgrid.geo.sphere import great_circle_km
 from fluxgrid.registry import unknown_name
-from fluxgrid.variables import MAP_FLUXES, VARIABLES, get_variable
+from fluxgrid.variables import MAP_FLUXES, SERIES_ROLES, VARIABLES, get_variable
 
 GROUP_DISTANCE_KM = 10.0
 """Sites nearer than this belong to one group: they share weather, and at 0.1 degrees often the cell."""
@@ -287,7 +287,7 @@ def sites_from_table(table: pd.DataFrame, facts: pd.DataFrame, step: Step, sourc
 
 def _make_sites(table: pd.DataFrame, facts: pd.DataFrame, step: Step) -> tuple[Site, ...]:
     """Return one Site per row of facts."""
-    columns = [name for name in VARIABLES if name in table and VARIABLES[name].role in ("forcing", "flux", "quality")]
+    columns = [name for name in VARIABLES if name in table and VARIABLES[name].role in SERIES_ROLES]
     statics = [name for name in VARIABLES if name in facts and VARIABLES[name].role in ("static", "class")]
     numbers = facts[["latitude", "longitude", *statics]].astype(float).to_dict("index")
     groups = site_groups(list(facts.index), facts["latitude"].tolist(), facts["longitude"].tolist())

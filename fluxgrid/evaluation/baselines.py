@@ -273,7 +273,8 @@ def _values(site: Site, name: str, step: Step) -> np.ndarray:
     """Return one numeric input of a site, (time,), NaN where missing."""
     role = VARIABLES[name].role
     if role == "derived":
-        return derive(name, pd.DatetimeIndex(site.series.index), np.array([site.latitude]), step)[:, 0]
+        place = np.array([site.latitude]), np.array([site.longitude])
+        return derive(name, pd.DatetimeIndex(site.series.index), place[0], step, place[1])[:, 0]
     if role == "static":
         return np.full(len(site.series), site.statics.get(name, np.nan))
     return _column(site, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fluxgrid.data.sites import Sites, class_index, climate_group_of
-from fluxgrid.errors import ConfigError
+from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.registry import Registry
 from fluxgrid.variables import MAP_FLUXES
 
@@ -89,6 +89,39 @@ class Screen:
         note = f"fluxes of {count} steps set missing: nee_qc below {self.minimum_qc:g}"
         note += "" if self.keep_without_qc else " or not known"
         return table.assign(**{name: table[name].mask(bad) for name in fluxes}), (note,)
+
+
+def site_facts(table: pd.DataFrame, columns: Sequence[str], path: Path) -> pd.DataFrame:
+    """Return the facts of each site of a table that repeats them in every row.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``site``, ``latitude``, ``longitude`` and others.
+    columns : sequence of str
+        The others to take: the first value that is known.
+    path : Path
+        Where it was read, for messages.
+
+    Returns
+    -------
+    facts : DataFrame
+        Index site id; ``latitude``, ``longitude`` and the columns.
+
+    Raises
+    ------
+    TableError
+        Naming every site with more than one place.
+    """
+    places = ["latitude", "longitude"]
+    by_site = table.groupby("site")
+    moved = by_site[places].nunique().max(axis=1)
+    if (moved > 1).any():
+        problems = [
+            f"{site}: {count} different coordinates; one site, one place" for site, count in moved.items() if count > 1
+        ]
+        raise TableError(itemise(f"The tower table {path} cannot be used", problems))
+    return by_site[[*places, *columns]].first()
 
 
 def code_classes(facts: pd.DataFrame) -> pd.DataFrame:

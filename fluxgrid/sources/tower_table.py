@@ -17,7 +17,7 @@ import pandas as pd
 from fluxgrid.data.sites import Sites, sites_from_table
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import TableError, itemise
-from fluxgrid.sources.base import SOURCES, Screen, code_classes
+from fluxgrid.sources.base import SOURCES, Screen, code_classes, site_facts
 from fluxgrid.variables import VARIABLES
 
 _RENAMED = {"lat": "latitude", "lon": "longitude", "whc": "water_holding_capacity"}
@@ -127,12 +127,4 @@ def _find_step(dates: pd.Series) -> Step:
 def _facts(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Return one row per site: coordinates, statics, classes as positions."""
     columns = [name for name in table if name in VARIABLES and VARIABLES[name].role in ("static", "class")]
-    places = ["latitude", "longitude"]
-    by_site = table.groupby("site")
-    moved = by_site[places].nunique().max(axis=1)
-    if (moved > 1).any():
-        problems = [
-            f"{site}: {count} different coordinates; one site, one place" for site, count in moved.items() if count > 1
-        ]
-        raise TableError(itemise(f"The tower table {path} cannot be used", problems))
-    return code_classes(by_site[[*places, *columns]].first())
+    return code_classes(site_facts(table, columns, path))

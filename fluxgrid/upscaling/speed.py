@@ -36,7 +36,8 @@ def measure_rate(predictor: Predictor, plan: Plan) -> float:
     }
     statics = {name: rng.uniform(*_middle(name), BLOCK).astype(np.float32) for name in spec.inputs.static}
     statics |= {name: np.zeros(BLOCK, np.float32) for name in spec.inputs.classes}
-    places = Places(calendar, spec.step, np.full(BLOCK, 42.0), forcings, statics)
+    where = np.full(BLOCK, 42.0), np.full(BLOCK, -93.0)
+    places = Places(calendar, spec.step, where[0], forcings, statics, longitude=where[1])
     # a block of cells as they are blended: heads of places take time
     cells = np.resize(np.flatnonzero(plan.wanted), BLOCK)
     blend = None if plan.blend is None else plan.blend.select(cells)

@@ -243,7 +243,7 @@ class _TileRun:
         steps, rows, cols = window(self.job, self.task.tile, index, spec.halo)
         tile = read_tile(self._cube, spec, steps, rows, cols)
         before, after = halo_of(segment.steps, spec.halo, len(self.job.time))
-        latitude = self.task.tile.grid.lonlat()[1]
+        longitude, latitude = self.task.tile.grid.lonlat()
         calendar = self.job.time[segment.steps]
         fluxes, handed = [], []
         for block, state in zip(self.blocks, states, strict=True):
@@ -255,6 +255,7 @@ class _TileRun:
                 {n: tile[n][block].ravel() for n in (*spec.static, *spec.classes)},
                 before,
                 after,
+                longitude[block].ravel(),
             )
             blend = self._blend_of(block)
             if segment.scored:

@@ -7,7 +7,7 @@ import pyproj
 import pytest
 import xarray as xr
 
-from fluxgrid.data.cube import grid_of, open_cube, step_of
+from fluxgrid.data.cube import check_cube, grid_of, open_cube, step_of
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import ConfigError, CubeError
 from fluxgrid.testing import small_cube, write_cube
@@ -265,3 +265,12 @@ def test_the_real_conus_grid(data_dir):
     assert np.isnan(groups[codes == 32]).all()
     assert (groups[(codes >= 18) & (codes <= 29)] == 3).all()
     assert "field_capacity" not in cube
+
+
+def test_coordinates_of_cells_and_covariates_of_towers_are_not_read(tmp_path):
+    cube = small_cube()
+    place = xr.zeros_like(cube["crop_fraction"]).assign_attrs(units="degrees_north", standard_name="latitude")
+    weather = xr.zeros_like(cube["vpd"]).assign_attrs(units="K")
+    path = write_cube(cube.assign(latitude=place, era5_temperature_2m=weather), tmp_path / "cube.zarr")
+    assert set(open_cube(path)) == set(open_cube(write_cube(cube, tmp_path / "same.zarr")))
+    assert "latitude:" not in check_cube(path).suggestion

@@ -94,3 +94,14 @@ def test_the_calendar_is_that_of_the_steps():
 def test_a_month_has_the_calendar_of_its_first_day():
     months = pd.date_range("2004-01-01", periods=3, freq="MS")
     assert derive("day_of_year", months, np.array([42.0]), "monthly")[:, 0].tolist() == [1, 32, 61]
+
+
+def test_a_place_has_its_coordinates_at_every_step():
+    latitude, longitude = np.array([42.0, -5.5, np.nan]), np.array([-93.0, 120.25, 0.0])
+    for step, time in (("daily", YEAR[:4]), ("monthly", pd.date_range("2004-01-01", periods=4, freq="MS"))):
+        for name, values in (("latitude", latitude), ("longitude", longitude)):
+            found = derive(name, time, latitude, step, longitude)
+            np.testing.assert_array_equal(found, np.tile(values, (4, 1)))
+            assert found.dtype == np.float32
+    with pytest.raises(ValueError, match="come without it"):
+        derive("longitude", YEAR[:4], latitude, "daily")

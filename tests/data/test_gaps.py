@@ -70,6 +70,31 @@ def test_short_gaps_are_bridged_and_longer_ones_are_not():
     assert np.isnan(values[1, 0])  # pure
 
 
+def test_the_ends_of_a_record_get_the_nearest_value_where_asked():
+    time = calendar("2001-01-01", "2001-01-11", "daily")
+    nan = np.nan
+    values = np.array([[nan, nan], [nan, 4], [2, nan], [nan, nan], [4, nan], [nan, nan], [nan, 5]] + [[nan, nan]] * 4)
+    filled = fill_gaps(values, time, GapRule(2, ends=True))
+    np.testing.assert_array_equal(filled.values[:, 0], [2, 2, 2, 3, 4, *[nan] * 6])
+    np.testing.assert_array_equal(filled.values[:, 1], [4, 4, *[nan] * 4, 5, *[nan] * 4])
+    everything = fill_gaps(values, time, GapRule(99, ends=True)).values
+    assert np.isfinite(everything).all()
+    expected = pd.DataFrame(values).interpolate(limit_direction="both")
+    np.testing.assert_allclose(everything, expected)
+    nothing = np.full((11, 1), nan)
+    assert np.isnan(fill_gaps(nothing, time, GapRule(99, ends=True)).values).all()
+
+
+@given(st.integers(0, 50), st.sampled_from([2, 9, 100, 5000]))
+def test_years_by_themselves_see_where_a_record_ends(seed, steps):
+    values, time = holey(seed, "daily", 0.3)
+    rule = GapRule(steps, ends=True)
+    whole = fill_gaps(values, time, rule)
+    filled, mask = year_by_year(values, time, rule)
+    np.testing.assert_array_equal(filled, whole.values)
+    np.testing.assert_array_equal(mask, whole.mask)
+
+
 def test_long_gap_is_filled_by_the_season_of_the_past():
     time = calendar("2000-01-01", "2001-12-31", "daily")
     truth = season(time)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,21 @@ def test_names_of_a_spec():
         "climate_group=continental", "climate_group=polar",
     )  # fmt: skip
     assert (SPEC.n_dynamic, SPEC.halo, InputSpec(("vpd",)).halo) == (3, 1, 0)
+
+
+def test_places_bring_their_coordinates(places):
+    spec = InputSpec(("temperature_2m", "latitude", "longitude"))
+    there = replace(places, longitude=np.array([-90.0, -91.0, 15.0])).pad(4)
+    inputs, _ = prepare(there, spec, {})
+    np.testing.assert_array_equal(inputs.dynamic["longitude"][[0, -1]], [[-90, -91, 15, 0]] * 2)
+    np.testing.assert_array_equal(inputs.dynamic["latitude"][0], [30, 40, 50, 0])
+    with pytest.raises(ValueError, match="these places come without it"):
+        prepare(places, spec, {})
+
+
+def test_what_towers_alone_know_is_an_input_too():
+    spec = InputSpec(("era5_temperature_2m", "mod09ga_b01"), gaps={"mod09ga_b01": GapRule(9, ends=True)})
+    assert spec.names == ("era5_temperature_2m", "mod09ga_b01")
 
 
 @pytest.mark.parametrize("change", [{"dynamic": ("rainfal",)}, {"static": ("sandd",)}, {"gaps": {"tmn": GapRule(1)}}])

@@ -85,3 +85,12 @@ def test_missing_file_says_what_there_is():
 
 def test_empty_mapping_is_valid():
     assert parse_mapping({}) == CubeMapping()
+
+
+def test_what_no_cube_brings_cannot_be_mapped():
+    content = {"variables": {"era5_runoff_sum": {"from": "ro"}, "latitude": {"from": "lat"}, "tmin": {"from": "tn"}}}
+    with pytest.raises(ConfigError, match="not a valid mapping") as caught:
+        parse_mapping(content)
+    assert "the runoff, sum of the day (ERA5-Land) is known at towers only; take it out" in str(caught.value)
+    assert "variables.latitude: the latitude is that of the cells; take it out" in str(caught.value)
+    assert "tmin" not in str(caught.value)

@@ -24,7 +24,9 @@ from fluxgrid.workflows.upscale import upscale
 WINDOW, STRIDE, HIDDEN = 12, 5, 8
 FIRST, LAST = "2020-12-01", "2021-01-17"
 INPUTS = InputSpec(
-    ("temperature_2m", "precipitation", "shortwave", "day_length"), ("crop_fraction",), ("climate_group",)
+    ("temperature_2m", "precipitation", "shortwave", "day_length", "latitude", "longitude"),
+    ("crop_fraction",),
+    ("climate_group",),
 )
 OWN = {
     "transformer": {"attention_heads": 2},

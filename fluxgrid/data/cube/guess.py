@@ -100,13 +100,13 @@ def guess_variables(raw: xr.Dataset, layout: Layout) -> tuple[Guess, ...]:
 
 def _guess_name(source: str, array: xr.DataArray) -> str | None:
     """Return the name of our variable a foreign one most likely is."""
-    if source in VARIABLES and _fits(array, VARIABLES[source]):
+    if source in VARIABLES and VARIABLES[source].in_cubes and _fits(array, VARIABLES[source]):
         return source
     usual = _BY_NAME.get(source.lower())
     standard_name = array.attrs.get("standard_name")
     if standard_name in _SHARED:  # of many things: the name alone tells
         return usual
-    named = [v.name for v in VARIABLES.values() if v.standard_name and v.standard_name == standard_name]
+    named = [v.name for v in VARIABLES.values() if v.in_cubes and v.standard_name and v.standard_name == standard_name]
     if standard_name == "air_temperature":
         methods = str(array.attrs.get("cell_methods", ""))
         named = [name for method, name in _EXTREMES.items() if method in methods] or named

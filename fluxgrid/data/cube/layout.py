@@ -90,7 +90,7 @@ def _wanted(raw: xr.Dataset, mapping: CubeMapping, found: Findings) -> dict[str,
     if not mapping.variables:
         # In the order of our table: a zarr store lists its arrays in no order of its own.
         # what a finished map says of a whole year has no steps
-        names = [n for n, v in VARIABLES.items() if v.role != "annual" and n in raw.variables and n not in raw.dims]
+        names = [n for n, v in VARIABLES.items() if v.in_cubes and n in raw.variables and n not in raw.dims]
         if not names:
             found.problems.append(
                 "no variable bears a name fluxgrid knows; say in the mapping (variables:) which is which. "

@@ -1,4 +1,4 @@
-"""Towers as CarbonBench reads them: covariates in the order of its tensors, targets, and classes one-hot.
+"""Towers as CarbonBench reads them, from its files or a tower table: covariates, targets, and classes one-hot.
 
 Source: CarbonBench (Rozanov et al.), the 474-site revision: targets of days with GPP, RECO, NEE and their quality from
 24 February 2000 on; coordinates to three decimals among the dynamic inputs; 16 + 5 + 30 class columns.
@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fluxgrid.errors import TableError
+from fluxgrid.sources.carbonbench import FIRST_DAY, CarbonBenchTables, FeatureSet, read_tables
+from fluxgrid.variables import IGBP_CLASSES
+from fluxgrid.variables_towers import MOD09GA_ROWS
 
-FIRST_DAY = pd.Timestamp("2000-02-24")
-"""First day of MODIS; targets before it do not count."""
 TARGETS = ("gpp", "reco", "nee")
 """Order of the targets."""
-BANDS = (
-    *(f"sur_refl_b{band:02d}" for band in range(1, 8)),
-    *("SensorZenith", "SensorAzimuth", "SolarZenith", "SolarAzimuth", "clouds"),
-)
+BANDS = tuple(row.published for row in MOD09GA_ROWS)
 """The twelve columns of MOD09GA, which alone are interpolated over days without an observation."""
-IGBP = ("CRO", "CSH", "CVM", "DBF", "DNF", "EBF", "ENF", "GRA", "MF", "OSH", "SAV", "SNO", "URB", "WAT", "WET", "WSA")
 KOPPEN = tuple("ABCDE")
+"""Main letters, in the order of `fluxgrid.variables.CLIMATE_GROUPS`."""
+# the thirty of the variable `koppen`, in another order: that of the table is frozen with the reference world
 KOPPEN_SHORT = (
     *("Af", "Am", "Aw", "BWh", "BWk", "BSh", "BSk", "Cfa", "Cwa", "Csa", "Csb", "Csc", "Cwb", "Cwc", "Cfb", "Cfc"),
     *("Dsa", "Dsb", "Dsc", "Dsd", "Dwa", "Dwb", "Dwc", "Dwd", "Dfa", "Dfb", "Dfc", "Dfd", "ET", "EF"),
@@ -56,7 +56,7 @@ class Record:
     @property
     def place(self) -> np.ndarray:
         """Classes one-hot, (51,); a class nobody knows is all zeros."""
-        pairs = ((self.igbp, IGBP), (self.koppen, KOPPEN), (self.koppen_short, KOPPEN_SHORT))
+        pairs = ((self.igbp, IGBP_CLASSES), (self.koppen, KOPPEN), (self.koppen_short, KOPPEN_SHORT))
         return np.concatenate([np.array([float(name == own) for name in names]) for own, names in pairs])
 
 
@@ -111,6 +111,60 @@ def _tower(rows: pd.DataFrame, igbp: str | None) -> Record:
         igbp or str(first["igbp"]),
         str(first["koppen"])[:1],
         str(first["koppen"]),
+    )
+
+
+def carbonbench_records(folder: Path, features: FeatureSet = "minimal") -> list[Record]:
+    """Return the towers of CarbonBench's files as the published code takes them.
+
+    Parameters
+    ----------
+    folder : Path
+        As for `fluxgrid.sources.carbonbench.CarbonBench`.
+    features : {"minimal", "standard", "full"}
+        Which variables of ERA5-Land.
+
+    Returns
+    -------
+    records : list of Record
+        In alphabetical order; a day counts that has all targets, their quality and the site's three classes. Covariates
+        by their published names in the order of the tensors: ERA5-Land, MOD09GA, coordinates.
+
+    Raises
+    ------
+    TableError
+        If the files cannot be used, or no site has a day that counts.
+    """
+    tables = read_tables(folder, features, precision=np.float64)
+    covariates = {str(site): part for site, part in tables.covariates.groupby("site")}
+    found = [_record(rows, covariates, tables) for _, rows in _whole(tables).groupby("site")]
+    if not found:
+        message = f"No tower of {folder} has a day with gpp, reco, nee, nee_qc and its classes; look at the files."
+        raise TableError(message)
+    return found
+
+
+def _whole(tables: CarbonBenchTables) -> pd.DataFrame:
+    """Return the targets of the days that count."""
+    classes = {"letter": tables.letters, "code": tables.codes}
+    named = {name: tables.targets["site"].map(known) for name, known in classes.items()}
+    return tables.targets.assign(**named).dropna()
+
+
+def _record(rows: pd.DataFrame, covariates: dict[str, pd.DataFrame], tables: CarbonBenchTables) -> Record:
+    """Return one site."""
+    first = rows.iloc[0]
+    site = str(first["site"])
+    empty = tables.covariates.head(0)
+    own = covariates.get(site, empty).set_index("date").sort_index().drop(columns="site")
+    classes = (str(first[name]) for name in ("igbp", "letter", "code"))
+    return Record(
+        site,
+        pd.DatetimeIndex(rows["date"]),
+        rows[list(TARGETS)].to_numpy(np.float64),
+        rows["nee_qc"].to_numpy(np.float64),
+        own.assign(lat=first["latitude"], lon=first["longitude"]),
+        *classes,
     )
 
 

@@ -85,8 +85,6 @@ def cut(record: Record, rows: slice, moments: Moments, rule: SampleRule, positio
         beyond; all else must be known.
     """
     days, quality = record.days[rows], record.quality[rows]
-    known = pd.DatetimeIndex(record.covariates.dropna().index)
-    first = plan_samples(days, known, quality, rule)
     calendar = pd.date_range(days[0] - pd.Timedelta(days=rule.window - 1), days[-1])
     table = record.covariates.reindex(calendar)
     if rule.as_published:
@@ -94,6 +92,7 @@ def cut(record: Record, rows: slice, moments: Moments, rule: SampleRule, positio
     values = pd.DataFrame((table.to_numpy() - moments.x_mean) / moments.x_std, calendar, table.columns)
     bands = [name for name in BANDS if name in values]
     values[bands] = values[bands].interpolate(limit_direction="both")
+    first = plan_samples(days, calendar[values.notna().all(axis=1)], quality, rule)
     targets = (pd.DataFrame(record.targets[rows], days).reindex(calendar).to_numpy() - moments.y_mean) / moments.y_std
     at = calendar.get_indexer(first)
     last = at + rule.window - rule.stride
