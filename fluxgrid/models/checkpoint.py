@@ -19,6 +19,7 @@ from fluxgrid.models.calibrated import Calibration, load_calibrations
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.models.spec import ModelSpec
+from fluxgrid.models.uncertainty import UNCERTAINTY, Uncertainty
 from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.provenance import digest, digest_files
 from fluxgrid.registry import unknown_name
@@ -45,9 +46,13 @@ class Checkpoint:
     """Hash of everything that decides its numbers."""
     calibrations: dict[str, Calibration] = field(default_factory=dict)
     """Heads of places, by how cells choose among them: ``state``, ``neighbourhood``."""
+    uncertainty: Uncertainty | None = None
+    """Half-widths of its fluxes, where it is an ensemble."""
 
     def in_mode(self, mode: WindowMode | None) -> Checkpoint:
         """Return the same weights cutting a record in another way; without a mode the checkpoint as it is.
+
+        Half-widths hold for the trained mode and are left out in another.
 
         Raises
         ------
@@ -68,7 +73,8 @@ class Checkpoint:
         if isinstance(model, WindowNetwork):
             calibrations = {name: each.on(model) for name, each in self.calibrations.items()}
         spec = replace(self.spec, settings={**self.spec.settings, "window_mode": mode})
-        return replace(self, spec=spec, model=model, calibrations=calibrations, digest=digest(self.digest, mode))
+        other = replace(self, spec=spec, model=model, calibrations=calibrations, digest=digest(self.digest, mode))
+        return replace(other, uncertainty=None)
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -108,6 +114,7 @@ def save_checkpoint(
     config: str,
     provenance: dict[str, Any],
     calibrations: Iterable[Calibration] = (),
+    uncertainty: Uncertainty | None = None,
 ) -> None:
     """Write a checkpoint folder that appears whole or not at all.
 
@@ -123,6 +130,8 @@ def save_checkpoint(
         Versions, commit, sites, scores: JSON values.
     calibrations : iterable of Calibration
         Heads of places beside the model.
+    uncertainty : Uncertainty, optional
+        Half-widths of its fluxes.
 
     Raises
     ------
@@ -135,7 +144,8 @@ def save_checkpoint(
         (folder / _CONFIG).write_text(config, encoding="utf-8")
         weights = model.save_weights(folder)
         heads = [path for calibration in calibrations for path in calibration.save(folder)]
-        parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder), *heads]
+        widths = [uncertainty.save(folder)] if uncertainty is not None else []
+        parts = [folder / _SPEC, folder / _SCALER, *weights, domain.save(folder), *heads, *widths]
         for part in parts:  # safetensors makes files that only their owner may read
             part.chmod(0o644)
         names = [part.relative_to(folder).as_posix() for part in parts]
@@ -205,7 +215,8 @@ def _load(path: Path) -> Checkpoint:
         raise CheckpointError(itemise(f"The parts of the checkpoint {path} do not fit each other", problems))
     model = spec.build()
     model.load_weights(path)
-    return Checkpoint(path, spec, scaler, model, domain, found, load_calibrations(path, model))
+    uncertainty = Uncertainty.load(path) if UNCERTAINTY in provenance["parts"] else None
+    return Checkpoint(path, spec, scaler, model, domain, found, load_calibrations(path, model), uncertainty)
 
 
 def _disagreements(spec: ModelSpec, scaler: Scaler, domain: TrainingDomain) -> list[str]:

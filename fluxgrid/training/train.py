@@ -19,8 +19,10 @@ from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.ensemble import Ensemble, members_of
 from fluxgrid.models.network import Network
 from fluxgrid.models.trees import Trees
+from fluxgrid.models.uncertainty import LEVELS, Uncertainty
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.training.balance import balance_classes, balance_sequences, balance_variances
+from fluxgrid.training.conformal import fit_uncertainty
 from fluxgrid.training.fit import error_variances, fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -49,6 +51,8 @@ class Trained:
     """Of each member, the ids held back to choose when to stop."""
     validation_loss: float
     """Loss at these, each flux over its variance at the sites fitted to; mean of the members."""
+    uncertainty: Uncertainty | None = None
+    """Half-widths of the fluxes, of an ensemble."""
 
     @property
     def validation(self) -> tuple[str, ...]:
@@ -108,7 +112,12 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
         members.append(_train_member(usable, fold, inputs, scaler, spec, seeded, told))
     loss = float(np.mean([member.loss for member in members]))
     model = Ensemble([member.model for member in members])
-    return Trained(_with_errors(spec, members), model, scaler, usable.ids, tuple(fold.test for fold in folds), loss)
+    held_out, spec = tuple(fold.test for fold in folds), _with_errors(spec, members)
+    uncertainty = fit_uncertainty(model, held_out, usable, spec, scaler)
+    for level in LEVELS:
+        known = ", ".join(uncertainty.known(level)) or "no flux: too few site groups"
+        report(f"half-widths that hold {level:.0%} of the steps of a new site: {known}")
+    return Trained(spec, model, scaler, usable.ids, held_out, loss, uncertainty)
 
 
 def _with_errors(spec: ModelSpec, members: list[_Member]) -> ModelSpec:

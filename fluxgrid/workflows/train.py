@@ -69,7 +69,8 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     domain = training_domain(trained, sites, spec, config.fit)
     provenance = _provenance(trained, describe(sites))
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    save_checkpoint(out, spec, trained.scaler, trained.model, domain, text, provenance)
+    parts = trained.scaler, trained.model, domain
+    save_checkpoint(out, spec, *parts, text, provenance, uncertainty=trained.uncertainty)
     load_checkpoint(out)  # a checkpoint that cannot be read back must not look finished
     return TrainOutcome(out, len(trained.sites) + len(trained.validation), domain.threshold)
 
