@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 
 from fluxgrid.config import TrainConfig, load_config
-from fluxgrid.data.sites import Sites, class_index
+from fluxgrid.data.sites import Sites
 from fluxgrid.evaluation.metrics import score
 from fluxgrid.evaluation.site_pairs import compare_models
 from fluxgrid.models import Checkpoint
@@ -38,19 +38,12 @@ from fluxgrid.training.train import train_model, with_inputs
 from fluxgrid.workflows.sites import model_spec, read_sites
 
 FLUXES = ("gpp", "reco", "nee")
-CLASSES = {"US-xRN": "DBF"}
-"""IGBP classes that the table lacks, as the published code was given them."""
 PUBLISHED = {"LSTM": "lstm", "CT-LSTM": "ct_lstm", "TAM-RL": "tam_rl", "XGBoost": "xgboost", "LightGBM": "lightgbm"}
 
 
 def read(config: TrainConfig) -> Sites:
     """Return the towers that bring the inputs."""
     sites = read_sites(config)
-    named = [
-        replace(s, statics={**s.statics, "igbp": class_index("igbp", CLASSES[s.id])}) if s.id in CLASSES else s
-        for s in sites
-    ]
-    sites = replace(sites, sites=tuple(named))
     return sites.select(with_inputs(sites, model_spec(config, sites)))
 
 

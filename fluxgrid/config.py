@@ -44,6 +44,8 @@ class SitesConfig(Strict):
     """Options of the reader."""
     citation: str | None = None
     """How to cite the towers; by default what the reader says."""
+    classes: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Classes of sites that the source leaves out, such as ``{US-xRN: {igbp: DBF}}``."""
     targets: tuple[str, ...] = ("gpp", "reco", "nee")
     """A site counts if it observed each of these fluxes..."""
     minimum: int = 1

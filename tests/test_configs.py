@@ -33,6 +33,7 @@ def data(monkeypatch, tmp_path):
 def test_runs(name):
     file = shipped_runs()[name]
     keys = yaml.safe_load(file.read_text())
+    keys |= yaml.safe_load(shipped_runs()[keys["extends"]].read_text()) if "extends" in keys else {}
     if "seeds" in keys:
         assert plan(load_config(ExperimentConfig, name), "sensitivity" if "variants" in keys else "regimes")
         return

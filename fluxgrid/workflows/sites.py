@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.models.base import PREDICTED_FLUXES
+from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
+from fluxgrid.variables import VARIABLES
 
 
 def read_sites(config: TrainConfig) -> Sites:
@@ -53,7 +56,7 @@ def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
     if sites.step != step:
         message = f"{wanted.path} is {sites.step}, but the configuration says step: {step}. Change one of them."
         raise ConfigError(message)
-    kept = sites.with_targets(wanted.targets, wanted.minimum)
+    kept = with_classes(sites, wanted.classes).with_targets(wanted.targets, wanted.minimum)
     if not len(kept):
         message = (
             f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more. Lower "
@@ -62,6 +65,41 @@ def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
         message = "\n".join([message, *(f"  note: {note}" for note in sites.notes)])
         raise TableError(message)
     return kept
+
+
+def with_classes(sites: Sites, classes: dict[str, dict[str, str]]) -> Sites:
+    """Return sites with the classes that a configuration gives where their source gives none.
+
+    Parameters
+    ----------
+    sites : Sites
+    classes : dict of str to dict of str to str
+        Names of classes by site and class variable.
+
+    Returns
+    -------
+    sites : Sites
+
+    Raises
+    ------
+    ConfigError
+        Listing every site, variable and class that is not known.
+    """
+    problems, found = [], {site.id: site for site in sites}
+    for name, row in classes.items():
+        if name not in found:
+            problems.append(f"{name}: {unknown_name('site', name, found)}")
+            continue
+        for variable, text in row.items():
+            known = VARIABLES[variable].classes if variable in VARIABLES else ()
+            if text not in known:
+                problems.append(f"{name}.{variable}: {unknown_name('class', text, known)}")
+            elif found[name].class_name(variable) is None:
+                statics = {**found[name].statics, variable: float(known.index(text))}
+                found[name] = replace(found[name], statics=statics)
+    if problems:
+        raise ConfigError(itemise("sites.classes is wrong", problems))
+    return replace(sites, sites=tuple(found.values()))
 
 
 def _virtual(name: str, options: dict[str, Any]) -> Sites:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fluxgrid.config import SitesConfig
 from fluxgrid.errors import ConfigError, TableError, UnknownName
+from fluxgrid.testing import small_sites
 from fluxgrid.training.kgml.world_cells import world_cells
-from fluxgrid.workflows.sites import describe, read_site_config
+from fluxgrid.workflows.sites import describe, read_site_config, with_classes
 
 CELLS = {"states": ["IA"], "n": 2, "first": 2015, "last": 2015, "seed": 4}
 
@@ -56,3 +59,18 @@ def test_cells_are_daily():
 def test_other_seeds_are_other_cells():
     one, other = (read_site_config(wanted(options={**CELLS, "seed": seed}), "daily") for seed in (1, 2))
     assert set(one.ids) != set(other.ids)
+
+
+def test_a_configuration_may_give_classes_that_the_source_leaves_out():
+    sites = small_sites(n=3)
+    bare = replace(sites, sites=(replace(sites.sites[0], statics={"igbp": float("nan")}), *sites.sites[1:]))
+    first, second, _ = with_classes(bare, {"T-000": {"igbp": "DBF"}, "T-001": {"igbp": "WET"}})
+    assert first.class_name("igbp") == "DBF"
+    assert second.class_name("igbp") == sites.sites[1].class_name("igbp")  # what the source says stands
+    with pytest.raises(ConfigError) as caught:
+        with_classes(bare, {"T-009": {"igbp": "DBF"}, "T-001": {"igbp": "DBFF", "colour": "red"}})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert "T-009" in lines[1]
+    assert "DBFF" in lines[2]
+    assert "T-001.colour" in lines[3]
