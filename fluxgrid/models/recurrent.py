@@ -1,12 +1,16 @@
 """A gated recurrent unit whose steps are one matrix product and one compiled kernel, forwards and backwards.
 
 `GRU` holds the weights of `torch.nn.GRU` under the same names and gives the same numbers to rounding. On a CPU in
-single precision it runs 2 to 3 times as fast: torch spends most of its time between the small operations of a gate,
-here they are one pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
+single precision it is faster: torch spends much of its time between the small operations of a gate, here they are one
+pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
+
+`LSTM` runs torch's own kernels, over slices of the batch.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import Any
 
 import numba
@@ -224,8 +228,44 @@ class GRU(nn.GRU):
         return rows.transpose(0, 1), torch.stack(last)
 
 
+_SLICE = 128
+"""Rows of a batch that torch's LSTM is given at once: what it needs for more is fetched from further away."""
+
+
+def in_slices(cell: nn.LSTM, x: Tensor, start: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what an LSTM with ``batch_first`` does, run over slices of the batch where that is faster.
+
+    Parameters
+    ----------
+    cell : LSTM
+        Of any number of layers and directions, K states in all.
+    x : Tensor, (B, T, I)
+    start : tuple of Tensor, (K, B, H), optional
+        States and cells before the first step; zeros unless given.
+
+    Returns
+    -------
+    outputs : Tensor, (B, T, H), or (B, T, 2 * H) of two directions
+    states, cells : Tensor, (K, B, H)
+
+    Notes
+    -----
+    On a CPU, in single precision and one thread, slices of 128 rows take about 0.8 of the time of one call in training
+    (256 windows of 30 steps, widths of 128 and 256) and in prediction of 2048 windows; 256 windows are predicted in the
+    same time.
+    """
+    run = functools.partial(nn.LSTM.forward, cell)
+    if x.device.type != "cpu" or len(x) <= _SLICE:
+        outputs, (states, cells) = run(x, start)
+        return outputs, states, cells
+    starts = zip(*(part.split(_SLICE, dim=1) for part in start), strict=True) if start else itertools.repeat(None)
+    parts = [run(rows, first) for rows, first in zip(x.split(_SLICE), starts, strict=False)]
+    states, cells = (torch.cat([after[which] for _, after in parts], dim=1) for which in range(2))
+    return torch.cat([outputs for outputs, _ in parts]), states, cells
+
+
 class LSTM(nn.LSTM):
-    """`torch.nn.LSTM` with ``batch_first`` and a state that is one row for each place.
+    """`torch.nn.LSTM` with ``batch_first``, run over slices of the batch, and a state that is one row for each place.
 
     Parameters
     ----------
@@ -240,7 +280,9 @@ class LSTM(nn.LSTM):
 
     Notes
     -----
-    Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates).
+    Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates). Its kernels
+    are torch's: unlike those of the GRU they close the gates of a step at once, and steps compiled here as those of
+    `GRU` are were slower than slices of torch's.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002
@@ -259,3 +301,10 @@ class LSTM(nn.LSTM):
     def pack(self, after: tuple[Tensor, Tensor]) -> Tensor:
         """Return the state (B, 2 * L * H) of states and cells of the layers."""
         return torch.stack(after).permute(2, 0, 1, 3).reshape(after[0].shape[1], -1)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return states after each step of the last layer (B, T, H); states and cells of every layer (L, B, H)."""
+        outputs, states, cells = in_slices(self, x, start)
+        return outputs, (states, cells)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
-from fluxgrid.models.recurrent import LSTM
+from fluxgrid.models.recurrent import LSTM, in_slices
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork
 
 
@@ -62,7 +62,7 @@ class Inverse(nn.Module):
         """Return the codes, (N, latent), of windows (N, W, F + X)."""
         steps = inputs.shape[1]
         rows = F.leaky_relu(self.norm(self.embedding(inputs.flatten(0, 1))), 0.2)
-        _, (last, _) = self.lstm(rows.view(-1, steps, rows.shape[-1]))
+        _, last, _ = in_slices(self.lstm, rows.view(-1, steps, rows.shape[-1]))
         return self.code(last.sum(dim=0))
 
 

@@ -1,4 +1,4 @@
-"""The fast GRU is torch's: values, gradients, states; and its rows do not touch each other."""
+"""The fast GRU, and the LSTM in slices, are torch's: values, gradients, states; and rows do not touch each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from fluxgrid.models.recurrent import GRU
+from fluxgrid.models import recurrent
+from fluxgrid.models.recurrent import GRU, LSTM, in_slices
 
 INPUTS, HIDDEN, STEPS = 5, 12, 9
 
@@ -205,3 +206,62 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
     out, _ = fast(x)
     with pytest.raises(RuntimeError):
         torch.autograd.grad(out.sum(), x, create_graph=True)[0].sum().backward()
+
+
+@pytest.fixture
+def slices(monkeypatch):
+    """Cut batches every 4 rows, so that small ones are cut."""
+    monkeypatch.setattr(recurrent, "_SLICE", 4)
+
+
+def doubled(cell: nn.LSTM) -> nn.LSTM:
+    """Return torch's own LSTM in double precision with the weights of another."""
+    ways = {"bidirectional": cell.bidirectional, "batch_first": True}
+    reference = nn.LSTM(cell.input_size, cell.hidden_size, cell.num_layers, **ways)
+    reference.load_state_dict(cell.state_dict())
+    return reference.double()
+
+
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize(("layers", "batch", "width"), [(1, 1, 12), (1, 4, 13), (2, 9, 12), (3, 11, 7)])
+@pytest.mark.usefixtures("slices")
+def test_an_lstm_in_slices_is_torchs_in_double_precision(layers, batch, width, start):
+    torch.manual_seed(1)
+    cell = LSTM(INPUTS, width, layers)
+    reference = doubled(cell)
+    leaves = [numbers(STEPS, INPUTS, batch).permute(2, 0, 1)]  # not contiguous
+    if start:
+        leaves += [numbers(layers, batch, width, seed=seed) for seed in (1, 2)]
+    results = []
+    for module, dtype in ((cell, torch.float32), (reference, torch.float64)):
+        given = [leaf.to(dtype).detach().requires_grad_() for leaf in leaves]
+        out, (states, cells) = module(given[0], tuple(given[1:]) or None)
+        parts = (out, states, cells)
+        sum((part * numbers(*part.shape, seed=3 + i)).sum() for i, part in enumerate(parts)).backward()
+        results.append((parts, [leaf.grad for leaf in given], [p.grad for p in module.parameters()]))
+    (parts, of_inputs, of_weights), (parts2, of_inputs2, of_weights2) = results
+    assert not leaves[0].is_contiguous() or batch == 1
+    for one, other in zip(parts, parts2, strict=True):
+        torch.testing.assert_close(one, other.float(), **VALUES)
+    for one, other in zip((*of_inputs, *of_weights), (*of_inputs2, *of_weights2), strict=True):
+        torch.testing.assert_close(one, other.float(), **GRADIENTS)
+
+
+@pytest.mark.usefixtures("slices")
+def test_an_lstm_of_two_directions_in_slices_is_torchs():
+    torch.manual_seed(1)
+    cell = nn.LSTM(INPUTS, HIDDEN, bidirectional=True, batch_first=True)
+    x, reference = numbers(10, STEPS, INPUTS), doubled(cell)
+    out, states, cells = in_slices(cell, x)
+    out2, (states2, cells2) = reference(x.double())
+    for one, other in ((out, out2), (states, states2), (cells, cells2)):
+        torch.testing.assert_close(one, other.float(), **VALUES)
+
+
+@pytest.mark.usefixtures("slices")
+def test_slices_of_an_lstm_borrow_weights_too():
+    cell, x = LSTM(INPUTS, HIDDEN), numbers(6, STEPS, INPUTS)
+    with torch.no_grad():
+        zero = {name: torch.zeros_like(value) for name, value in cell.named_parameters()}
+        assert not functional_call(cell, zero, (x,))[0].any()
+        assert cell(x)[0].any()
