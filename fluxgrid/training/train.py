@@ -24,7 +24,7 @@ from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings
-from fluxgrid.training.trees import fit_trees
+from fluxgrid.training.trees import fine_tuned_text, fit_trees
 
 DOMAIN_POINTS = 4000
 """Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
@@ -120,6 +120,8 @@ def _train_member(
     elif isinstance(model, Trees):
         fit_trees(model, train, check, settings.seed)
         report(f"trees: {', '.join(map(str, model.rounds))} per flux")
+        if text := fine_tuned_text(model):
+            report(text)
     else:
         message = (
             f"fluxgrid does not know how to train the architecture {spec.kind!r}: build a `Network`, which is trained "

@@ -14,7 +14,7 @@ from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Sites
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
-from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.models import ModelSpec
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
@@ -110,11 +110,10 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     Raises
     ------
     UnknownName, ConfigError
-        If the architecture, an option or an input is not known.
+        If the architecture, an option or an input is not known, or they do not go together.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
-    model_config(config.model.kind, config.model.settings)
-    return ModelSpec(
+    spec = ModelSpec(
         name=config.name,
         kind=config.model.kind,
         settings=config.model.settings,
@@ -128,6 +127,8 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         caveats=config.caveats,
         sources=(config.sites.citation or sites.citation,),
     )
+    spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
+    return spec
 
 
 def describe(sites: Sites) -> dict[str, Any]:
