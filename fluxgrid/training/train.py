@@ -20,11 +20,15 @@ from fluxgrid.models.network import Network
 from fluxgrid.models.trees import Trees
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.training.balance import balance_sequences
-from fluxgrid.training.fit import fit, spread, stack_all, validation_loss
+from fluxgrid.training.fit import Lessons, fit, joint_lessons, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
+from fluxgrid.training.meta import meta_lessons
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
-from fluxgrid.training.settings import FitSettings
+from fluxgrid.training.settings import FitSettings, Regime
 from fluxgrid.training.trees import fine_tuned_text, fit_trees
+
+LESSONS: dict[Regime, Lessons] = {"joint": joint_lessons, "meta": meta_lessons}
+"""What an epoch teaches a network, by regime."""
 
 DOMAIN_POINTS = 4000
 """Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
@@ -70,8 +74,9 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     TableError
         If no site brings all inputs, or none of the sites trained on observed a flux.
     ConfigError
-        If all sites are of one group, the loss is never finite, or nothing here trains the architecture.
+        If all sites are of one group, the loss is never finite, or nothing here trains the architecture so.
     """
+    check_regime(spec, settings)
     usable = sites.select(with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
     # one split for all members: losses over different sites would pick the easiest split, not the best member
@@ -79,6 +84,22 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     seeds = range(settings.seed, settings.seed + settings.members)
     members = (_train_member(usable, split, inputs, spec, replace(settings, seed=seed), report) for seed in seeds)
     return min(members, key=lambda member: member.validation_loss)
+
+
+def check_regime(spec: ModelSpec, settings: FitSettings) -> None:
+    """Refuse a way of training that the architecture does not know.
+
+    Raises
+    ------
+    ConfigError
+        If it is not trained by gradients, and the regime is one of gradients.
+    """
+    if settings.regime != "joint" and not spec.differentiable:
+        message = (
+            f"fit.regime: {settings.regime} trains by gradients, which {spec.kind!r} is not. Choose a network "
+            "(`fluxgrid models` lists them), or leave fit.regime out."
+        )
+        raise ConfigError(message)
 
 
 def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
@@ -116,7 +137,7 @@ def _train_member(
     torch.manual_seed(settings.seed)
     model = spec.build()
     if isinstance(model, Network):
-        fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
+        fit(model, train, check, settings, lambda *row: report(_line(settings, *row)), LESSONS[settings.regime])
     elif isinstance(model, Trees):
         fit_trees(model, train, check, settings.seed)
         report(f"trees: {', '.join(map(str, model.rounds))} per flux")

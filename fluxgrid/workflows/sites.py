@@ -18,6 +18,7 @@ from fluxgrid.models import ModelSpec
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
+from fluxgrid.training.train import check_regime
 
 
 def read_sites(config: TrainConfig) -> Sites:
@@ -128,6 +129,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         sources=(config.sites.citation or sites.citation,),
     )
     spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
+    check_regime(spec, config.fit)
     return spec
 
 
