@@ -11,13 +11,13 @@ from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_run
 from fluxgrid.config_kgml import ExperimentConfig, KGMLConfig
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.mapping import load_mapping
+from fluxgrid.data.sites import Sites
 from fluxgrid.files import configs_folder
 from fluxgrid.geo.region import find_region, region_catalogue
 from fluxgrid.input_sets import input_sets, read_input_set
-from fluxgrid.models import model_config
 from fluxgrid.sources import SOURCES
 from fluxgrid.workflows.experiment import plan
-from fluxgrid.workflows.sites import SYNTHETIC
+from fluxgrid.workflows.sites import SYNTHETIC, model_spec
 
 FILES = sorted(configs_folder().rglob("*.y*ml"))
 
@@ -48,8 +48,8 @@ def test_runs(name):
         assert config.mapping is None or load_mapping(config.mapping)
         return
     config = load_config(TrainConfig, name)
-    assert model_config(config.model.kind, config.model.settings)
-    assert InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, config.inputs.gaps)
+    for entry in {"train": config, **config.entries}.values():
+        assert model_spec(entry, Sites(entry.step, (), "", "")).kind == entry.model.kind
     assert config.sites.source == "synthetic" or SOURCES[config.sites.source]
 
 

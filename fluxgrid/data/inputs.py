@@ -93,6 +93,15 @@ class InputSpec:
         return (*self.static, *one_hot)
 
     @property
+    def class_columns(self) -> dict[str, range]:
+        """Columns of the static tensor that hold each class variable."""
+        first, found = len(self.static), {}
+        for name in self.classes:
+            found[name] = range(first, first + len(VARIABLES[name].classes))
+            first = found[name].stop
+        return found
+
+    @property
     def halo(self) -> int:
         """Steps before and after a period that gap filling may look at."""
         return max((rule.linear_steps for rule in self.gaps.values()), default=0)

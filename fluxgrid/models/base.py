@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -25,6 +26,8 @@ class Sizes:
     dynamic: int
     static: int
     fluxes: int = len(PREDICTED_FLUXES)
+    classes: Mapping[str, range] = field(default_factory=dict)
+    """Static columns, one-hot, of each class variable."""
 
 
 @runtime_checkable

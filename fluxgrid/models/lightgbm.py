@@ -34,11 +34,16 @@ class LightGBMConfig(TreesConfig):
 class LightGBMTrees(Trees):
     """See the module's text."""
 
-    def fit_flux(self, rows: np.ndarray, target: np.ndarray, weight: np.ndarray, check: Rows, seed: int) -> None:
-        """Fit the booster of the next flux, with early stopping on other sites."""
+    suffix = ".txt"
+
+    def boost(
+        self, data: Rows, check: Rows | None, seed: int, base: lightgbm.Booster | None = None
+    ) -> lightgbm.Booster:
+        """Return a booster fitted to rows."""
+        rate, rounds = self.pace(check, base)
         settings = {
             "objective": "regression",
-            "learning_rate": self.config.learning_rate,
+            "learning_rate": rate,
             "max_depth": self.config.depth,
             "num_leaves": self.config.leaves,
             "min_data_in_leaf": self.config.rows_per_leaf,
@@ -48,30 +53,28 @@ class LightGBMTrees(Trees):
             "force_row_wise": True,
             "verbosity": -1,
         }
-        train = lightgbm.Dataset(rows, target, weight=weight, free_raw_data=True)
+        train = lightgbm.Dataset(data[0], data[1], weight=data[2], free_raw_data=True)
+        if check is None:
+            return lightgbm.train(settings, train, rounds, init_model=base)
         valid = lightgbm.Dataset(check[0], check[1], weight=check[2], reference=train)
         stop = lightgbm.early_stopping(self.config.patience, verbose=False)
-        self.boosters.append(lightgbm.train(settings, train, self.config.rounds, [valid], callbacks=[stop]))
+        return lightgbm.train(settings, train, rounds, [valid], init_model=base, callbacks=[stop])
 
     def values(self, booster: lightgbm.Booster, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows, (N,)."""
         return np.asarray(booster.predict(rows, num_threads=1))
 
-    @property
-    def rounds(self) -> list[int]:
-        """Trees kept of each booster."""
-        return [booster.best_iteration for booster in self.boosters]
+    def count(self, booster: lightgbm.Booster) -> int:
+        """Return the trees of a booster."""
+        return booster.current_iteration()
 
-    def save_weights(self, folder: Path) -> list[Path]:
-        """Write each booster in LightGBM's own text format."""
-        paths = [folder / f"trees_{index}.txt" for index in range(len(self.boosters))]
-        for path, booster in zip(paths, self.boosters, strict=True):
-            booster.save_model(path)
-        return paths
+    def write(self, booster: lightgbm.Booster, path: Path) -> None:
+        """Write a booster in LightGBM's own text format."""
+        booster.save_model(path)
 
-    def load_weights(self, folder: Path) -> None:
-        """Read the boosters of all fluxes."""
+    def read(self, path: Path) -> lightgbm.Booster:
+        """Return the booster in a file."""
         try:
-            self.boosters = [lightgbm.Booster(model_file=folder / f"trees_{i}.txt") for i in range(self.sizes.fluxes)]
+            return lightgbm.Booster(model_file=path)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error)) from error

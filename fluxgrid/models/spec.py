@@ -71,7 +71,7 @@ class ModelSpec:
     def sizes(self) -> Sizes:
         """Widths of the tensors."""
         outputs = len(self.fluxes) + len(self.annual)
-        return Sizes(self.inputs.n_dynamic, len(self.inputs.static_columns), outputs)
+        return Sizes(self.inputs.n_dynamic, len(self.inputs.static_columns), outputs, self.inputs.class_columns)
 
     @property
     def map_fluxes(self) -> tuple[str, ...]:

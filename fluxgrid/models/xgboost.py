@@ -42,54 +42,61 @@ class XGBoostConfig(TreesConfig):
 class XGBoostTrees(Trees):
     """See the module's text."""
 
-    def fit_flux(self, rows: np.ndarray, target: np.ndarray, weight: np.ndarray, check: Rows, seed: int) -> None:
-        """Fit the booster of the next flux, with early stopping on other sites."""
+    suffix = ".json"
+
+    def boost(self, data: Rows, check: Rows | None, seed: int, base: Any = None) -> Any:
+        """Return a booster fitted to rows."""
         xgboost = _library()
+        rate, rounds = self.pace(check, base)
         settings = {
             "objective": "reg:squarederror",
             "tree_method": "hist",
-            "eta": self.config.learning_rate,
+            "eta": rate,
             "max_depth": self.config.depth,
             "max_leaves": self.config.leaves,
             "min_child_weight": self.config.weight_per_leaf,
             "seed": seed,
             "nthread": 2,
         }
-        train, valid = (xgboost.DMatrix(x, label=y, weight=w) for x, y, w in ((rows, target, weight), check))
+        train = _matrix(data)
+        if check is None:
+            return xgboost.train(settings, train, rounds, xgb_model=base)
         booster = xgboost.train(
             settings,
             train,
-            self.config.rounds,
-            evals=[(valid, "held_out")],
+            rounds,
+            evals=[(_matrix(check), "held_out")],
             early_stopping_rounds=self.config.patience,
             verbose_eval=False,
+            xgb_model=base,
         )
-        self.boosters.append(booster[: booster.best_iteration + 1])
+        return booster[: booster.best_iteration + 1]
 
     def values(self, booster: Any, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows, (N,)."""
         booster.set_param({"nthread": 1})
         return booster.inplace_predict(rows)
 
-    @property
-    def rounds(self) -> list[int]:
-        """Trees kept of each booster."""
-        return [booster.num_boosted_rounds() for booster in self.boosters]
+    def count(self, booster: Any) -> int:
+        """Return the trees of a booster."""
+        return booster.num_boosted_rounds()
 
-    def save_weights(self, folder: Path) -> list[Path]:
-        """Write each booster in XGBoost's own JSON."""
-        paths = [folder / f"trees_{index}.json" for index in range(len(self.boosters))]
-        for path, booster in zip(paths, self.boosters, strict=True):
-            booster.save_model(path)
-        return paths
+    def write(self, booster: Any, path: Path) -> None:
+        """Write a booster in XGBoost's own JSON."""
+        booster.save_model(path)
 
-    def load_weights(self, folder: Path) -> None:
-        """Read the boosters of all fluxes."""
+    def read(self, path: Path) -> Any:
+        """Return the booster in a file."""
         xgboost = _library()
         try:
-            self.boosters = [xgboost.Booster(model_file=folder / f"trees_{i}.json") for i in range(self.sizes.fluxes)]
+            return xgboost.Booster(model_file=path)
         except xgboost.core.XGBoostError as error:
             raise ValueError(str(error)) from error
+
+
+def _matrix(rows: Rows) -> Any:
+    """Return rows, targets and weights as the library has them."""
+    return _library().DMatrix(rows[0], label=rows[1], weight=rows[2])
 
 
 def _library() -> Any:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from fluxgrid.training.balance import Balance
 from fluxgrid.training.losses import LossSettings
+
+Regime = Literal["joint", "meta"]
+
+
+@dataclass(frozen=True)
+class MetaSettings:
+    """How a network is meta-trained; see `fluxgrid.training.meta`."""
+
+    inner_rate: Annotated[float, Field(ge=0)] = 1e-2
+    """Rate of the plain gradient steps that adapt a copy of the network to a site."""
+    inner_steps: Annotated[int, Field(ge=0)] = 2
+    """Such steps for each site; none is ordinary training with every site counting alike."""
+    tasks: Annotated[int, Field(ge=1)] = 8
+    """Sites per optimiser step; they share its windows."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -35,6 +51,10 @@ class FitSettings:
     """Terms of the loss."""
     balance: Balance | None = None
     """Weights that make the towers stand for the land; none counts every observed step alike."""
+    regime: Regime = "joint"
+    """How a network is trained: ``joint``, on windows of all sites alike; ``meta``, so that it adapts well to each."""
+    meta: MetaSettings | None = None
+    """Of regime ``meta``; its defaults where nothing is said."""
     tries: Annotated[int, Field(ge=1)] = 1
     """Seeds tried; the one that does best on its validation sites is kept."""
     members: Annotated[int, Field(ge=1)] = 1
@@ -44,3 +64,8 @@ class FitSettings:
     """Of weights, order of windows and choice of validation sites."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        if self.meta is not None and self.regime != "meta":
+            message = f"meta says how regime meta trains, but regime is {self.regime!r}; give regime: meta, or no meta"
+            raise ValueError(message)  # pydantic names the key and lists it with the others

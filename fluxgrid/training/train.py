@@ -23,11 +23,15 @@ from fluxgrid.models.uncertainty import LEVELS, Uncertainty
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.training.balance import balance_classes, balance_sequences, balance_variances
 from fluxgrid.training.conformal import fit_uncertainty
-from fluxgrid.training.fit import error_variances, fit, spread, stack_all, validation_loss
+from fluxgrid.training.fit import Lessons, error_variances, fit, joint_lessons, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
+from fluxgrid.training.meta import meta_lessons
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
-from fluxgrid.training.settings import FitSettings
-from fluxgrid.training.trees import fit_trees
+from fluxgrid.training.settings import FitSettings, Regime
+from fluxgrid.training.trees import fine_tuned_text, fit_trees
+
+LESSONS: dict[Regime, Lessons] = {"joint": joint_lessons, "meta": meta_lessons}
+"""What an epoch teaches a network, by regime."""
 
 DOMAIN_POINTS = 4000
 """Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
@@ -95,8 +99,9 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     TableError
         If no site brings all inputs, or none of the sites trained on observed a flux.
     ConfigError
-        If all sites are of one group, the loss is never finite, or nothing here trains the architecture.
+        If all sites are of one group, the loss is never finite, or nothing here trains the architecture so.
     """
+    check_regime(spec, settings)
     usable = sites.select(with_inputs(sites, spec))
     inputs = inputs_of(usable, spec.inputs, spec.step)
     if settings.members == 1:
@@ -124,6 +129,22 @@ def _with_errors(spec: ModelSpec, members: list[_Member]) -> ModelSpec:
     """Return the spec with the mean of the members' error variances."""
     names = members[0].errors
     return replace(spec, error_variances={name: float(np.mean([m.errors[name] for m in members])) for name in names})
+
+
+def check_regime(spec: ModelSpec, settings: FitSettings) -> None:
+    """Refuse a way of training that the architecture does not know.
+
+    Raises
+    ------
+    ConfigError
+        If it is not trained by gradients, and the regime is one of gradients.
+    """
+    if settings.regime != "joint" and not spec.differentiable:
+        message = (
+            f"fit.regime: {settings.regime} trains by gradients, which {spec.kind!r} is not. Choose a network "
+            "(`fluxgrid models` lists them), or leave fit.regime out."
+        )
+        raise ConfigError(message)
 
 
 def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
@@ -185,10 +206,12 @@ def _fit_once(
     torch.manual_seed(settings.seed)
     model = replace(spec, members=1).build()
     if isinstance(model, Network):
-        fit(model, train, check, settings, lambda *row: report(_line(settings, *row)))
+        fit(model, train, check, settings, lambda *row: report(_line(settings, *row)), LESSONS[settings.regime])
     elif isinstance(model, Trees):
         fit_trees(model, train, check, settings.seed)
         report(f"trees: {', '.join(map(str, model.rounds))} per flux")
+        if text := fine_tuned_text(model):
+            report(text)
     else:
         message = (
             f"fluxgrid does not know how to train the architecture {spec.kind!r}: build a `Network`, which is trained "

@@ -15,12 +15,13 @@ from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Sites
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
-from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.models import ModelSpec
 from fluxgrid.models.base import PREDICTED_FLUXES
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
+from fluxgrid.training.train import check_regime
 from fluxgrid.variables import VARIABLES
 
 
@@ -149,11 +150,10 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     Raises
     ------
     UnknownName, ConfigError
-        If the architecture, an option or an input is not known.
+        If the architecture, an option or an input is not known, or they do not go together.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
-    model_config(config.model.kind, config.model.settings)
-    return ModelSpec(
+    spec = ModelSpec(
         name=config.name,
         kind=config.model.kind,
         settings=config.model.settings,
@@ -170,6 +170,9 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         closure=config.model.closure,
         members=config.fit.members,
     )
+    spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
+    check_regime(spec, config.fit)
+    return spec
 
 
 def describe(sites: Sites) -> dict[str, Any]:

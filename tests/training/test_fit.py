@@ -117,6 +117,11 @@ def test_same_seed_same_weights(make_spec, split):
     assert not same_weights(networks[0], networks[2])
 
 
+def test_any_number_of_steps_can_be_scheduled(spec, split):
+    for epochs in range(1, 13):  # of one step each
+        fit(build(spec), *split, replace(QUICK, epochs=epochs, batch=64))
+
+
 def test_each_epoch_is_reported(spec, split):
     rows = []
     history = fit(build(spec), *split, replace(QUICK, epochs=3), lambda *row: rows.append(row))
