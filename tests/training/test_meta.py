@@ -16,7 +16,8 @@ from fluxgrid.data.windows import Window
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import zero_state
 from fluxgrid.testing import small_sites
-from fluxgrid.training.fit import fit, plan, spread, stack, training_loss
+from fluxgrid.training.fit import fit, flux_moments, plan, stack, training_loss
+from fluxgrid.training.losses import LossSettings
 from fluxgrid.training.meta import meta_lessons, plan_tasks
 from fluxgrid.training.settings import FitSettings, MetaSettings
 from fluxgrid.training.train import train_model
@@ -59,7 +60,7 @@ def lesson(network, sequences, settings, generator_seed: int = 3) -> tuple[float
     """Return loss and gradients of the first step of an epoch."""
     generator = torch.Generator().manual_seed(generator_seed)
     windows = plan(network, sequences, settings.window)
-    loss = next(meta_lessons(network, windows, sequences, spread(sequences), settings, generator))
+    loss = next(meta_lessons(network, windows, sequences, flux_moments(sequences), settings, generator))
     return loss, gradients(network)
 
 
@@ -71,17 +72,17 @@ def tasks_of(network, sequences, settings, generator_seed: int = 3):
 
 def reference(network, tasks, sequences, meta) -> tuple[float, list[torch.Tensor]]:
     """Return loss and gradients as the definition has them: a copy for each task, plain steps, clipped at 1."""
-    sigma, losses, found = spread(sequences), [], []
+    moments, losses, found = flux_moments(sequences), [], []
     for task in tasks:
         own = copy.deepcopy(network)
         for _ in range(meta.inner_steps):
-            loss = training_loss(own, stack(list(task.inner), sequences), sigma)
+            loss = training_loss(own, stack(list(task.inner), sequences), moments, LossSettings())
             steps = torch.autograd.grad(loss, list(own.parameters()))
             norm = torch.sqrt(sum(step.square().sum() for step in steps))
             with torch.no_grad():
                 for parameter, step in zip(own.parameters(), steps, strict=True):
                     parameter -= meta.inner_rate * step * min(1.0, 1.0 / float(norm))
-        loss = training_loss(own, stack(list(task.outer), sequences), sigma)
+        loss = training_loss(own, stack(list(task.outer), sequences), moments, LossSettings())
         losses.append(float(loss.detach()))
         found.append(torch.autograd.grad(loss, list(own.parameters())))
     return float(np.mean(losses)), [torch.stack(each).mean(dim=0) for each in zip(*found, strict=True)]
@@ -105,8 +106,8 @@ def test_without_inner_steps_it_is_plain_training_on_the_outer_windows(spec, seq
     settings = replace(META, epochs=1, meta=meta)
     network, plain = build(spec), build(spec)
     fit(network, sequences[:5], sequences[5:], settings, lessons=meta_lessons)
-    train, sigma = sequences[:5], spread(sequences[:5])
-    plain.set_scale(sigma[:2])
+    train, moments = sequences[:5], flux_moments(sequences[:5])
+    plain.set_scale(moments.std)
     windows = plan(plain, train, settings.window)
     generator = torch.Generator().manual_seed(settings.seed)
     steps = list(plan_tasks(windows, settings.batch, meta.tasks, generator))
@@ -117,7 +118,7 @@ def test_without_inner_steps_it_is_plain_training_on_the_outer_windows(spec, seq
     for tasks in steps:
         batches = [stack(list(task.outer), train) for task in tasks]
         optimiser.zero_grad()
-        torch.stack([training_loss(plain, batch, sigma) for batch in batches]).mean().backward()
+        torch.stack([training_loss(plain, batch, moments, LossSettings()) for batch in batches]).mean().backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), settings.clip)
         optimiser.step()
         schedule.step()
@@ -150,14 +151,14 @@ def test_a_network_adapts_faster_once_it_was_taught_to(spec, sequences):
         network = build(spec)
         fit(network, sequences[:5], sequences[5:6], settings, lessons=lessons)
         windows = plan(network, sequences[6:], 12)
-        years, sigma = [stack([window], sequences[6:]) for window in windows], spread(sequences)
+        years, moments = [stack([window], sequences[6:]) for window in windows], flux_moments(sequences)
         for _ in range(2):
             network.zero_grad()
-            training_loss(network, years[0], sigma).backward()
+            training_loss(network, years[0], moments, LossSettings()).backward()
             with torch.no_grad():
                 for parameter in network.parameters():
                     parameter -= 0.1 * parameter.grad
-        return float(training_loss(network, stack(windows[1:], sequences[6:]), sigma).detach())
+        return float(training_loss(network, stack(windows[1:], sequences[6:]), moments, LossSettings()).detach())
 
     settings = replace(META, epochs=20, patience=20, meta=MetaSettings(inner_rate=0.1, inner_steps=2, tasks=3))
     plain = replace(settings, meta=replace(settings.meta, inner_steps=0))
