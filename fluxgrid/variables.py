@@ -26,6 +26,10 @@ CARBON_UNITS = "g m-2"
 """Grams of carbon per square metre: the unit of every sum over a calendar year."""
 
 
+STANDARD_ERROR_COVERAGE = 0.6827
+"""Share of the values that one standard error holds; the ``<flux>_se`` of maps are half-widths of this coverage."""
+
+
 @dataclass(frozen=True)
 class Variable:
     """One quantity, everywhere the same."""

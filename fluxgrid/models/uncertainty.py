@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fluxgrid.variables import STANDARD_ERROR_COVERAGE
+
 UNCERTAINTY = "uncertainty.json"
 
-STANDARD = 0.6827
-"""Coverage of one standard error."""
-
-LEVELS = (STANDARD, 0.9)
+LEVELS = (STANDARD_ERROR_COVERAGE, 0.9)
 """Coverages that half-widths are fitted for."""
 
 _MEANING = (
@@ -80,11 +79,11 @@ class Uncertainty:
     fluxes: Mapping[str, FluxUncertainty]
     """By flux; one that no training site observed is not there."""
 
-    def known(self, level: float = STANDARD) -> tuple[str, ...]:
+    def known(self, level: float = STANDARD_ERROR_COVERAGE) -> tuple[str, ...]:
         """Return the fluxes that have a half-width at a level."""
         return tuple(name for name, flux in self.fluxes.items() if flux.factors.get(level) is not None)
 
-    def text(self, level: float = STANDARD) -> str:
+    def text(self, level: float = STANDARD_ERROR_COVERAGE) -> str:
         """Return one sentence for people, such as a map's metadata."""
         about = ", ".join(
             f"{name} {self.fluxes[name].groups} site groups and {self.fluxes[name].steps} steps"

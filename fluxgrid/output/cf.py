@@ -11,9 +11,9 @@ import pandas as pd
 from pyproj import CRS, Transformer
 
 from fluxgrid.output.flags import flag_masks, flag_meanings
-from fluxgrid.output.layers import CALIBRATION, Layers
+from fluxgrid.output.layers import CALIBRATION, Layers, error_name
 from fluxgrid.output.store import EPOCH_UNITS
-from fluxgrid.variables import VARIABLES
+from fluxgrid.variables import STANDARD_ERROR_COVERAGE, VARIABLES
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
@@ -77,6 +77,14 @@ _DISSIMILARITY = (
     "training samples. Above the threshold the model extrapolates and its skill at the training sites does not hold."
 )
 
+_ERROR = (
+    "Conformal half-width of a single {step}: at sites that no member of the ensemble was trained on, in the mean over "
+    "sites, {share} of the observed {step}s lie within it of the predicted {name}. Spread of the members, never less "
+    "than a floor, times a factor that held there; errors of the observations are in it. It is not of sums or means: "
+    "errors of neighbouring {step}s and cells go together, so it must not be averaged down. Outside the area of "
+    "applicability it does not hold."
+)
+
 _Attributes = dict[str, Any]
 
 
@@ -98,6 +106,7 @@ def variable_attributes(info: MapInfo, grid: Grid, layers: Layers) -> dict[str, 
         By variable, without fill values and coordinates.
     """
     specific = {name: _flux_attributes(name, info, layers) for name in layers.fluxes}
+    specific |= {error_name(name): _error_attributes(name, info) for name in layers.errors}
     specific |= {name: _annual_attributes(name) for name in layers.annual}
     if layers.calibrated_places:
         specific |= _calibration_attributes(layers.calibrated_places)
@@ -246,10 +255,28 @@ def _flux_attributes(name: str, info: MapInfo, layers: Layers) -> _Attributes:
         "units": variable.units,
         "expressed_as": "carbon",
         "cell_methods": "time: mean area: mean where land",
-        "ancillary_variables": "quality_flag applicability",
+        "ancillary_variables": "quality_flag applicability" + (f" {error_name(name)}" if name in layers.errors else ""),
         "cell_measures": "area: cell_area",
         "comment": _flux_comment(name, info, layers),
         "coverage_content_type": "modelResult",
+    }
+
+
+def _error_attributes(name: str, info: MapInfo) -> _Attributes:
+    """Attributes of the half-width of a flux."""
+    variable, step = VARIABLES[name], "day" if info.step == "daily" else "month"
+    attributes: _Attributes = {}
+    if variable.standard_name:
+        attributes["standard_name"] = f"{variable.standard_name} standard_error"
+    return attributes | {
+        "long_name": f"half-width at {STANDARD_ERROR_COVERAGE:.0%} of one {step}: {variable.long_name}",
+        "units": variable.units,
+        "expressed_as": "carbon",
+        "cell_measures": "area: cell_area",
+        "coverage_target": np.float32(STANDARD_ERROR_COVERAGE),
+        "comment": _ERROR.format(share=f"{STANDARD_ERROR_COVERAGE:.0%}", step=step, name=name),
+        "references": "Lee, Barber and Willett (2023), https://arxiv.org/abs/2306.06342",
+        "coverage_content_type": "qualityInformation",
     }
 
 

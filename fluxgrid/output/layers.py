@@ -22,11 +22,24 @@ CALIBRATION: dict[str, np.dtype] = {
 PER_CROP = ("corn_yield", "soybean_yield")
 """Annual variables per area of a crop; without its area in each cell they have no mean and no sum over a region."""
 
+_ERROR_SUFFIX = "_se"
+
 GLOBAL_ONLY = -1
 """``calibration_id`` where no calibrated place has weight: the values are the global model's alone."""
 
 _FLAG: np.dtype = np.dtype("int8")
 _FLOAT: np.dtype = np.dtype("float32")
+
+
+def error_name(flux: str) -> str:
+    """Return the name of the variable that says how far a flux may be off: its half-width.
+
+    Examples
+    --------
+    >>> error_name("nee")
+    'nee_se'
+    """
+    return f"{flux}{_ERROR_SUFFIX}"
 
 
 def _role_problems(names: tuple[str, ...], role: Role) -> list[str]:
@@ -48,13 +61,15 @@ class Layers:
     calibrated_places : tuple of str
         Places whose calibrated parameters the map uses; the position is the ``calibration_id``. Without any, the map
         has no variables about calibration.
+    errors : tuple of str
+        Fluxes that have their half-width beside them, ``<flux>_se``, (time, y, x), float32.
 
     Raises
     ------
     UnknownName
         If a name is not in the table of variables.
     ValueError
-        If a name has another role, stands twice, or one of `MAP_FLUXES` is missing.
+        If a name has another role, stands twice, one of `MAP_FLUXES` is missing, or a half-width has no flux.
 
     Examples
     --------
@@ -65,6 +80,7 @@ class Layers:
     fluxes: tuple[str, ...] = MAP_FLUXES
     annual: tuple[str, ...] = ()
     calibrated_places: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse names that no map can hold."""
@@ -76,6 +92,7 @@ class Layers:
         ]
         if len(set(self.calibrated_places)) < len(self.calibrated_places):
             problems.append(f"calibrated places stand twice: {', '.join(self.calibrated_places)}")
+        problems += [f"{error_name(name)} has no {name} beside it" for name in self.errors if name not in self.fluxes]
         if problems:
             message = f"No map has these layers: {'; '.join(problems)}."
             raise ValueError(message)
@@ -88,7 +105,8 @@ class Layers:
     @property
     def stepwise(self) -> dict[str, np.dtype]:
         """Variables of dims (time, y, x) and their types, in order."""
-        return {**dict.fromkeys(self.fluxes, _FLOAT), "quality_flag": _FLAG, "applicability": _FLOAT}
+        values = (*self.fluxes, *map(error_name, self.errors))
+        return {**dict.fromkeys(values, _FLOAT), "quality_flag": _FLAG, "applicability": _FLOAT}
 
     @property
     def constant(self) -> dict[str, np.dtype]:
@@ -143,7 +161,8 @@ def layers_of(dataset: xr.Dataset) -> Layers:
         tuple(name for name, variable in VARIABLES.items() if variable.role == role and name in dataset)
         for role in ("flux", "annual")
     )
-    return Layers(fluxes, annual, tuple(_places_of(dataset)))
+    errors = tuple(name for name in fluxes if error_name(name) in dataset)
+    return Layers(fluxes, annual, tuple(_places_of(dataset)), errors)
 
 
 def whole_year(times: pd.DatetimeIndex, step: str) -> bool:

@@ -21,6 +21,7 @@ from pyproj import CRS
 
 from fluxgrid.errors import OutputError
 from fluxgrid.files import write_text
+from fluxgrid.output.layers import error_name
 from fluxgrid.output.qgis_style import ANNUAL_SUFFIX, add_mesh_style, add_raster_style
 from fluxgrid.output.ramps import Scale, flux_scale
 from fluxgrid.output.store import readable
@@ -48,18 +49,23 @@ class _File:
     ends: pd.DatetimeIndex
     groups: tuple[str, ...]
     samples: dict[str, np.ndarray]
-    """Some values of each flux and annual variable."""
+    """Some values of each flux, half-width and annual variable."""
     still: int
 
     @property
     def fluxes(self) -> list[str]:
         """Names of its fluxes."""
-        return [name for name in self.samples if VARIABLES[name].role == "flux"]
+        return [name for name in self.samples if name in VARIABLES and VARIABLES[name].role == "flux"]
 
     @property
     def annual(self) -> list[str]:
         """Names of its annual variables."""
-        return [name for name in self.samples if VARIABLES[name].role == "annual"]
+        return [name for name in self.samples if name in VARIABLES and VARIABLES[name].role == "annual"]
+
+    @property
+    def errors(self) -> list[str]:
+        """Names of the half-widths of its fluxes."""
+        return [error_name(flux) for flux in self.fluxes if error_name(flux) in self.samples]
 
     @classmethod
     def read(cls, path: Path, folder: Path) -> _File:
@@ -98,7 +104,7 @@ def write_qlr(
     info : MapInfo
         Title and summary.
     kind : {"raster", "mesh"}
-        ``raster``: crisp cells, animated by QGIS 3.38 and later, one layer for each flux and file, and for
+        ``raster``: crisp cells, animated by QGIS 3.38 and later, one layer for each flux and file, each half-width and
         each annual variable. ``mesh``: animated by older QGIS too, one layer for each file, in which the flux can be
         chosen.
 
@@ -179,6 +185,7 @@ def _sample(file: netCDF4.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         [name for name in VARIABLES if VARIABLES[name].role == role and name in file.variables]
         for role in ("flux", "annual")
     )
+    fluxes += [error_name(flux) for flux in fluxes if error_name(flux) in file.variables]
     values = {flux: [file[flux][step, ::every, ::every] for step in picks] for flux in fluxes}
     values |= {name: [file[name][::every, ::every]] for name in annual}
     return picks, {name: np.ma.filled(np.ma.array(maps), np.nan) for name, maps in values.items()}
@@ -213,7 +220,13 @@ def _add_rasters(document: _Document, files: Sequence[_File], scales: dict[str, 
     for flux in files[0].fluxes:
         folder = _group(document.tree, flux.upper(), flux == "nee") if len(files) > 1 else document.tree
         for file in files:
-            _add_raster(document, folder, file, flux, scales[flux])
+            visible = flux == "nee" or folder is not document.tree
+            _add_raster(document, folder, file, flux, scales[flux], visible)
+    if any(file.errors for file in files):
+        folder = _group(document.tree, "Half-widths of single steps", False)
+        for file in files:
+            for name in file.errors:
+                _add_raster(document, folder, file, name, scales[name], False)
     if any(file.annual for file in files):
         folder = _group(document.tree, "Sums over the calendar year", False)
         for file in files:
@@ -229,12 +242,11 @@ def _add_annual(document: _Document, folder: ET.Element, file: _File, name: str,
     add_raster_style(layer, scale, 1, ANNUAL_SUFFIX)
 
 
-def _add_raster(document: _Document, folder: ET.Element, file: _File, flux: str, scale: Scale) -> None:
+def _add_raster(document: _Document, folder: ET.Element, file: _File, flux: str, scale: Scale, visible: bool) -> None:
     """Add one flux of one file as a raster layer with a time range for each band."""
-    name = f"{flux.upper()} {file.period} (still: {file.starts[file.still]:%d %b %Y})"
-    layer = document.add(
-        folder, file, name, f'NETCDF:"{file.source}":{flux}', "raster", flux == "nee" or folder is not document.tree
-    )
+    title = flux.upper().replace("_SE", " half-width")
+    name = f"{title} {file.period} (still: {file.starts[file.still]:%d %b %Y})"
+    layer = document.add(folder, file, name, f'NETCDF:"{file.source}":{flux}', "raster", visible)
     _text(layer, "provider", "gdal")
     temporal = ET.SubElement(layer, "temporal", enabled="1", mode=_RANGE_PER_BAND, fetchMode="0")
     ranges = ET.SubElement(temporal, "ranges")

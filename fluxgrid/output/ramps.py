@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 
 RAMPS = {
     **{"nee": "BrBG_r", "gpp": "YlGn", "reco": "YlOrBr", "ra": "YlOrBr", "rh": "YlOrBr"},
+    **dict.fromkeys(("nee_se", "gpp_se", "reco_se"), "Purples"),
     **{"corn_yield": "YlGn", "soybean_yield": "YlGn", "harvest_removal": "YlOrBr", "balance_after_harvest": "BrBG_r"},
 }
 """ColorBrewer ramps the colour-blind can read. NEE and balance: green is uptake, brown is release."""

@@ -25,7 +25,7 @@ from fluxgrid.output.layers import whole_year
 from fluxgrid.prediction.applicability import Applicability
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.closure import close_fluxes
-from fluxgrid.variables import MAP_FLUXES
+from fluxgrid.variables import MAP_FLUXES, STANDARD_ERROR_COVERAGE
 
 BLOCK = 256
 """Places predicted together."""
@@ -181,6 +181,27 @@ class Predictor:
             spread={name: values[:, :n] for name, values in _blank(spread, inputs.missing).items()},
         )
         return result, _cut_state(BlockState(hidden, histories), n)
+
+    def half_widths(self, fluxes: Fluxes, level: float = STANDARD_ERROR_COVERAGE) -> dict[str, np.ndarray]:
+        """Return how far what was predicted may be off at a place nobody measured.
+
+        Parameters
+        ----------
+        fluxes : Fluxes
+            As `predict` returned them.
+        level : float
+            Coverage: one of `fluxgrid.models.uncertainty.LEVELS`.
+
+        Returns
+        -------
+        half_widths : dict of ndarray, (T, n), float32, g m-2 d-1
+            By flux; of one step, not of sums. Empty where the model has none.
+        """
+        uncertainty = self.checkpoint.uncertainty
+        if uncertainty is None:
+            return {}
+        known = uncertainty.known(level)
+        return {name: uncertainty.fluxes[name].half_width(level, fluxes.spread[name]) for name in known}
 
     def advance(self, places: Places, state: BlockState | None = None, blend: Blend | None = None) -> BlockState:
         """Return the state after a period whose fluxes nobody wants: that of `predict`, bit for bit, in less time.

@@ -21,7 +21,7 @@ from fluxgrid.errors import CubeError, FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import load_checkpoint
 from fluxgrid.output.flags import Quality
-from fluxgrid.output.layers import GLOBAL_ONLY, Layers, whole_year
+from fluxgrid.output.layers import GLOBAL_ONLY, Layers, error_name, whole_year
 from fluxgrid.output.store import tile_digest, write_tile
 from fluxgrid.prediction import BlockState, Fluxes, Predictor
 from fluxgrid.prediction.blend import Blend
@@ -282,6 +282,8 @@ class _TileRun:
             wanted = self.task.wanted[block]
             values = {name: result.daily[name] for name in layers.fluxes} | {"applicability": result.applicability}
             values |= {name: result.annual[name] for name in annual}
+            half_widths = self._predictor.half_widths(result)
+            values |= {error_name(name): half_widths[name] for name in layers.errors}
             for name, flat in values.items():
                 found = flat.reshape(*flat.shape[:-1], *wanted.shape)
                 arrays[name][(..., *block)] = np.where(wanted, found, np.float32(np.nan))

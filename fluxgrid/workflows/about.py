@@ -56,6 +56,7 @@ def map_info(
         "fluxgrid_inputs": ", ".join(spec.inputs.dynamic + spec.inputs.static + spec.inputs.classes),
         "fluxgrid_calibration": _calibration_text(plan, checkpoint),
         **_mode_attributes(spec),
+        **({"fluxgrid_uncertainty": checkpoint.uncertainty.text()} if checkpoint.uncertainty else {}),
         "fluxgrid_spin_up": spin_up if spec.spin_up_years else "none needed",
         "fluxgrid_covariates": str(cube.attrs.get("title", "")),
         "fluxgrid_warnings": " ".join(warnings) or "none",

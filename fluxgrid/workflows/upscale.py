@@ -216,6 +216,7 @@ class _Run:
             "model": self.checkpoint.spec.name,
             "model_digest": self.checkpoint.digest,
             "calibration": plan.calibration,
+            "uncertainty": self.checkpoint.uncertainty.text() if self.checkpoint.uncertainty else "none",
             "period": map_period(plan),
             "step": plan.step,
             "synthetic": self.checkpoint.spec.synthetic,
@@ -294,6 +295,11 @@ def _calibrated(plan: Plan, calibration: Calibration, cube: xr.Dataset | None) -
     )
 
 
+def _errors(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the fluxes whose half-width a map of the model holds."""
+    return checkpoint.uncertainty.known() if checkpoint.uncertainty else ()
+
+
 def _state_size(checkpoint: Checkpoint, plan: Plan) -> int:
     """Return the columns of the state of a cell."""
     if plan.blend is None:
@@ -331,7 +337,7 @@ def _plan(
         region_share=share,
         tiles=make_tiles(grid, config.tile),
         device=device_name(device),
-        layers=Layers(checkpoint.spec.map_fluxes, checkpoint.spec.map_annual),
+        layers=Layers(checkpoint.spec.map_fluxes, checkpoint.spec.map_annual, errors=_errors(checkpoint)),
     )
     if config.calibration != "none":
         plan = _calibrated(plan, find_calibration(checkpoint, config.calibration), None if dry_run else cube)

@@ -12,8 +12,9 @@ from fluxgrid.errors import CheckpointError
 from fluxgrid.models import load_checkpoint, save_checkpoint
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.models.ensemble import Ensemble
-from fluxgrid.models.uncertainty import LEVELS, STANDARD, FluxUncertainty, Uncertainty
+from fluxgrid.models.uncertainty import LEVELS, FluxUncertainty, Uncertainty
 from fluxgrid.provenance import digest_files
+from fluxgrid.variables import STANDARD_ERROR_COVERAGE as STANDARD
 
 FITTED = Uncertainty(
     {

@@ -30,6 +30,7 @@ RICH = Layers(
     ("corn_yield", "soybean_yield", "harvest_removal", "balance_after_harvest"),
     ("Iowa", "Saint Louis, MO", "US-Ne1"),
 )
+UNSURE = Layers(errors=("nee", "gpp", "reco"))
 THRESHOLD = 0.4
 
 
@@ -103,6 +104,11 @@ def enrich(arrays: dict[str, np.ndarray], times: pd.DatetimeIndex, seed: int = 0
     return {**arrays, **parts, **masked, "calibration_id": place}
 
 
+def doubt(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a map with the half-width of every flux, missing where the flux is."""
+    return arrays | {f"{name}_se": 0.3 + 0.2 * np.abs(arrays[name]) for name in ("nee", "gpp", "reco")}
+
+
 def write_store(
     path: Path, grid: Grid, times: pd.DatetimeIndex, arrays: dict[str, np.ndarray], layers: Layers = PLAIN
 ) -> Path:
@@ -122,6 +128,8 @@ def make_example(folder: Path, grid: Grid, times: pd.DatetimeIndex, step: str, l
     arrays = make_arrays(grid, inside, times)
     if layers is RICH:
         arrays = enrich(arrays, times)
+    if layers is UNSURE:
+        arrays = doubt(arrays)
     store = write_store(folder / "map.zarr", grid, times, arrays, layers)
     info, land = make_info(step), np.clip(inside, 0, 1).astype("float32")
     file = export_netcdf(store, grid, info, folder / f"iowa_{times[0].year}.nc", land)
@@ -155,6 +163,14 @@ def rich(tmp_path_factory) -> Example:
 def rich_albers(tmp_path_factory, monthly) -> Example:
     """The same on a projection."""
     return make_example(tmp_path_factory.mktemp("rich_albers"), monthly.grid, monthly.times, "monthly", RICH)
+
+
+@pytest.fixture(scope="session")
+def unsure(tmp_path_factory) -> Example:
+    """The daily map with half-widths."""
+    grid = Grid.from_bounds(find_region("iowa").bounds, 0.5)
+    times = pd.date_range("2019-06-25", periods=11)
+    return make_example(tmp_path_factory.mktemp("unsure"), grid, times, "daily", UNSURE)
 
 
 @pytest.fixture(params=["rich", "rich_albers"])

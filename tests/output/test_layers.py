@@ -30,6 +30,15 @@ def test_order_is_steps_then_years_then_calibration():
         layers.dims("corn_yield")
 
 
+def test_half_widths_stand_after_the_fluxes():
+    layers = Layers(errors=("nee", "reco"))
+    assert list(layers.dtypes) == ["nee", "gpp", "reco", "nee_se", "reco_se", "quality_flag", "applicability"]
+    assert layers.dims("nee_se") == ("time", "y", "x")
+    assert layers.step_bytes == 25
+    with pytest.raises(ValueError, match="ra_se has no ra beside it"):
+        Layers(errors=("ra",))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

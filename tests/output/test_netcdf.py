@@ -29,7 +29,7 @@ DTYPES = Layers().dtypes
 ANNUAL = {"corn_yield", "soybean_yield", "harvest_removal", "balance_after_harvest"}
 
 
-@pytest.mark.parametrize("name", ["daily", "monthly", "rich", "rich_albers"])
+@pytest.mark.parametrize("name", ["daily", "monthly", "rich", "rich_albers", "unsure"])
 def test_compliance_checker_finds_nothing(request, name, tmp_path):
     example = request.getfixturevalue(name)
     CheckSuite.load_all_available_checkers()
@@ -199,9 +199,31 @@ def test_calibration_names_its_places_and_is_empty_where_the_global_model_stands
             np.testing.assert_array_equal(dataset[name], rich_example.arrays[name])
 
 
-def test_a_file_made_from_a_netcdf_map_is_the_same(rich, tmp_path):
-    again = export_netcdf(rich.netcdf, rich.grid, rich.info, tmp_path / "again.nc", rich.land)
-    with xr.open_dataset(rich.netcdf) as first, xr.open_dataset(again) as second:
+def test_half_widths_belong_to_their_fluxes_and_say_what_they_are_not(unsure, daily):
+    with xr.open_dataset(unsure.netcdf) as dataset:
+        assert layers_of(dataset).errors == ("nee", "gpp", "reco")
+        for name in ("nee", "gpp", "reco"):
+            error = dataset[f"{name}_se"]
+            assert f"{name}_se" in dataset[name].attrs["ancillary_variables"].split()
+            assert error.dims == dataset[name].dims
+            assert error.attrs["units"] == "g m-2 d-1"
+            assert error.attrs["coverage_target"] == np.float32(0.6827)
+            assert "must not be averaged down" in error.attrs["comment"]
+            assert "one day" in error.attrs["long_name"]
+            np.testing.assert_array_equal(error, unsure.arrays[f"{name}_se"])
+        name = "gross_primary_productivity_of_biomass_expressed_as_carbon standard_error"
+        assert dataset["gpp_se"].attrs["standard_name"] == name
+        assert "standard_name" not in {**dataset["nee_se"].attrs, **dataset["reco_se"].attrs}
+    with xr.open_dataset(daily.netcdf) as dataset:
+        assert layers_of(dataset).errors == ()
+        assert "_se" not in dataset["nee"].attrs["ancillary_variables"]
+
+
+@pytest.mark.parametrize("name", ["rich", "unsure"])
+def test_a_file_made_from_a_netcdf_map_is_the_same(request, name, tmp_path):
+    example = request.getfixturevalue(name)
+    again = export_netcdf(example.netcdf, example.grid, example.info, tmp_path / "again.nc", example.land)
+    with xr.open_dataset(example.netcdf) as first, xr.open_dataset(again) as second:
         xr.testing.assert_identical(first, second)
 
 

@@ -119,6 +119,26 @@ def test_annual_variables_are_untimed_layers_of_their_own(rich, tmp_path):
     assert len(set(groups)) == 5
 
 
+def test_half_widths_are_layers_that_are_switched_off(unsure, tmp_path):
+    raster, mesh = (
+        write_qlr(tmp_path / f"{kind}.qlr", [shutil.copy(unsure.netcdf, tmp_path)], unsure.info, kind)
+        for kind in ("raster", "mesh")
+    )
+    root = ET.parse(raster).getroot()
+    checked = {leaf.get("name").split(" 2019")[0]: leaf.get("checked") for leaf in root.iter("layer-tree-layer")}
+    assert checked.pop("NEE") == "Qt::Checked"
+    assert set(checked.values()) == {"Qt::Unchecked"}
+    assert list(checked)[2:] == ["NEE half-width", "GPP half-width", "RECO half-width"]
+    folder = root.find("layer-tree-group/layer-tree-group/layer-tree-group")
+    assert (folder.get("name"), folder.get("checked")) == ("Half-widths of single steps", "Qt::Unchecked")
+    scale = layers(raster)[3].find("pipe/rasterrenderer")
+    assert float(scale.get("classificationMin")) == 0
+    with netCDF4.Dataset(unsure.netcdf) as file:
+        names = sorted(v.long_name for v in file.variables.values() if v.dimensions[-2:] == ("lat", "lon"))
+    shown = layers(mesh)[0].find("mesh-renderer-settings/active-dataset-group").get("scalar")
+    assert names[int(shown)].startswith("net ecosystem exchange")
+
+
 def test_no_file_is_a_clear_error(monthly, tmp_path):
     with pytest.raises(OutputError, match="There is no NetCDF file"):
         write_qlr(tmp_path / "iowa.qlr", [], monthly.info)

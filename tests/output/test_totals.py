@@ -46,6 +46,14 @@ def test_columns_levels_and_periods(example, table):
     assert set(table.loc[table["level"] == "county", "fips"].str[:2]) == {"19"}
 
 
+def test_half_widths_are_no_totals(unsure, daily, tmp_path):
+    one, other = (
+        read(write_totals([each.store], each.region, each.grid, each.land, tmp_path / name, "daily"))
+        for name, each in (("one.csv", unsure), ("other.csv", daily))
+    )
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_whole_years_and_months_are_named_as_such(tmp_path):
     region = find_region("iowa")
     grid = Grid.from_bounds(region.bounds, 1.0)

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.domain import TrainingDomain
-from fluxgrid.models.uncertainty import LEVELS, STANDARD
+from fluxgrid.models.uncertainty import LEVELS
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.testing import small_sites
 from fluxgrid.training.conformal import FLOOR_SHARE, OutOfFold, conformal_factor, fit_flux
 from fluxgrid.training.settings import FitSettings
 from fluxgrid.training.train import train_model
+from fluxgrid.variables import STANDARD_ERROR_COVERAGE as STANDARD
 
 QUICK = FitSettings(epochs=2, batch=8, window=12, members=5)
 
