@@ -11,7 +11,7 @@ import torch
 
 from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
-from fluxgrid.data.sites import Sites
+from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds, validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
@@ -25,6 +25,7 @@ from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings
 from fluxgrid.training.trees import fit_trees
+from fluxgrid.variables import VARIABLES
 
 DOMAIN_POINTS = 4000
 """Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
@@ -72,7 +73,7 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     ConfigError
         If all sites are of one group, the loss is never finite, or nothing here trains the architecture.
     """
-    usable = sites.select(with_inputs(sites, spec))
+    usable = usable_sites(sites, spec)
     inputs = inputs_of(usable, spec.inputs, spec.step)
     # one split for all members: losses over different sites would pick the easiest split, not the best member
     split = validation_split(usable, settings.validation, settings.seed)
@@ -81,27 +82,42 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
     return min(members, key=lambda member: member.validation_loss)
 
 
-def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
-    """Return the ids of the sites that bring every input at some step.
+def usable_sites(sites: Sites, spec: ModelSpec) -> Sites:
+    """Return the sites that bring every input at some step.
+
+    Parameters
+    ----------
+    sites : Sites
+    spec : ModelSpec
+
+    Returns
+    -------
+    sites : Sites
+        With a note of how many were left out, and for want of what.
 
     Raises
     ------
     TableError
         If there is none.
     """
-    ids = tuple(
-        site.id
-        for site in sites
-        if all(name in site.series and site.series[name].notna().any() for name in spec.inputs.forcings)
-        and all(np.isfinite(site.statics.get(name, np.nan)) for name in (*spec.inputs.static, *spec.inputs.classes))
-    )
-    if not ids:
+    lacking = {name: [site.id for site in sites if not _brings(site, name)] for name in spec.inputs.names}
+    lacking = {name: ids for name, ids in lacking.items() if ids}
+    without = sorted({site for ids in lacking.values() for site in ids})
+    if len(without) == len(sites):
+        few = "; ".join(f"{name} is lacking at {len(ids)} of {len(sites)} sites" for name, ids in lacking.items())
         message = (
-            f"No site of {sites.source} brings all inputs of {spec.name}: {', '.join(spec.inputs.names)}. "
+            f"No site of {sites.source} brings all inputs of {spec.name}: {few}. "
             "Drop an input, or give a table that has them."
         )
-        raise TableError(message)
-    return ids
+        raise TableError("\n".join([message, *(f"  note: {note}" for note in sites.notes)]))
+    return sites.without(without, f"no {', '.join(f'{name} (at {len(ids)})' for name, ids in lacking.items())}")
+
+
+def _brings(site: Site, name: str) -> bool:
+    """Return whether a site knows an input at some step."""
+    if VARIABLES[name].role == "forcing":
+        return name in site.series and bool(site.series[name].notna().any())
+    return bool(np.isfinite(site.statics.get(name, np.nan)))
 
 
 def _train_member(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fluxgrid.errors import TableError
 from fluxgrid.models.trees import Trees
-from fluxgrid.training.sequences import Sequence
+from fluxgrid.training.sequences import TARGETS, Sequence
 
 
 def fit_trees(trees: Trees, train: list[Sequence], validation: list[Sequence], seed: int) -> None:
@@ -18,9 +19,22 @@ def fit_trees(trees: Trees, train: list[Sequence], validation: list[Sequence], s
     train, validation : list of Sequence
         No site group may stand in both.
     seed : int
+
+    Raises
+    ------
+    TableError
+        If a flux was not observed at either.
     """
     for column in range(trees.sizes.fluxes):
-        trees.fit_flux(*_rows(train, column), check=_rows(validation, column), seed=seed)
+        rows, check = _rows(train, column), _rows(validation, column)
+        for part, found in (("trained on", rows), ("held back to stop on", check)):
+            if not len(found[0]):
+                message = (
+                    f"None of the sites {part} observed {TARGETS[column]} at a step whose inputs are known, and trees "
+                    f"need it: name {TARGETS[column]} under sites.targets, or give more sites that have it."
+                )
+                raise TableError(message)
+        trees.fit_flux(*rows, check=check, seed=seed)
 
 
 def _rows(sequences: list[Sequence], column: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
+from fluxgrid.variables import MAP_FLUXES
 
 
 def read_sites(config: TrainConfig) -> Sites:
@@ -54,13 +56,23 @@ def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
         raise ConfigError(message)
     kept = sites.with_targets(wanted.targets, wanted.minimum)
     if not len(kept):
+        most = ", ".join(f"{name} {_most(sites, name)}" for name in wanted.targets)
         message = (
-            f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more. Lower "
-            "sites.minimum or name fewer sites.targets."
+            f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more each "
+            f"(most steps at one site: {most}). Lower sites.minimum or name fewer sites.targets."
         )
         message = "\n".join([message, *(f"  note: {note}" for note in sites.notes)])
         raise TableError(message)
-    return kept
+    observed = [name.upper() for name in MAP_FLUXES if _most(kept, name)]
+    if len(observed) != 1:
+        return kept
+    note = f"{observed[0]} is the only flux observed: what a model says of the other two was never trained"
+    return replace(kept, notes=(*kept.notes, note))
+
+
+def _most(sites: Sites, name: str) -> int:
+    """Return at how many steps the site that observed a flux most often did so."""
+    return max((int(site.series[name].notna().sum()) for site in sites if name in site.series), default=0)
 
 
 def _virtual(name: str, options: dict[str, Any]) -> Sites:
