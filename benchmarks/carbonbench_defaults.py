@@ -34,7 +34,7 @@ from fluxgrid.models import Checkpoint
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
-from fluxgrid.training.train import train_model, with_inputs
+from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.workflows.sites import model_spec, read_sites
 
 FLUXES = ("gpp", "reco", "nee")
@@ -44,7 +44,7 @@ PUBLISHED = {"LSTM": "lstm", "CT-LSTM": "ct_lstm", "TAM-RL": "tam_rl", "XGBoost"
 def read(config: TrainConfig) -> Sites:
     """Return the towers that bring the inputs."""
     sites = read_sites(config)
-    return sites.select(with_inputs(sites, model_spec(config, sites)))
+    return usable_sites(sites, model_spec(config, sites))
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from fluxgrid.data.site_checks import blank_outliers, check_site_table
+from fluxgrid.data.site_checks import blank_outliers, check_site_table, some
+from fluxgrid.data.site_units import blank_small_units
 from fluxgrid.data.steps import Step, calendar
 from fluxgrid.errors import TableError, itemise
 from fluxgrid.geo.sphere import great_circle_km
@@ -144,10 +145,26 @@ class Sites:
         """
         for name in names:
             get_variable(name)
-        kept = tuple(site for site in self.sites if _observed(site, names) >= minimum)
-        left_out = len(self.sites) - len(kept)
-        note = f"{left_out} sites left out: fewer than {minimum} steps of {', '.join(names)}"
-        return replace(self, sites=kept, notes=(*self.notes, *([note] if left_out else [])))
+        few = [site.id for site in self.sites if _observed(site, names) < minimum]
+        return self.without(few, f"fewer than {minimum} steps of {', '.join(names)}")
+
+    def without(self, ids: Sequence[str], reason: str) -> Sites:
+        """Return the other sites, with a note of how many were left out and why.
+
+        Parameters
+        ----------
+        ids : sequence of str
+            Ids to leave out; none, and nothing changes.
+        reason : str
+
+        Returns
+        -------
+        sites : Sites
+        """
+        if not ids:
+            return self
+        kept = tuple(site for site in self.sites if site.id not in set(ids))
+        return replace(self, sites=kept, notes=(*self.notes, f"{len(ids)} sites left out: {reason} ({some(ids)})"))
 
 
 def _observed(site: Site, names: Sequence[str]) -> int:
@@ -247,11 +264,14 @@ def climate_group_of(koppen: object) -> float:
     return float(position) if position >= 0 else float("nan")
 
 
-def sites_from_table(table: pd.DataFrame, facts: pd.DataFrame, step: Step, source: str, citation: str) -> Sites:
+def sites_from_table(
+    table: pd.DataFrame, facts: pd.DataFrame, step: Step, source: str, citation: str, found: Sequence[str] = ()
+) -> Sites:
     """Check a long table of towers at the door and make Sites of it.
 
-    Values far outside the valid range of their Variable are set missing where they are few, and noted. Sites without
-    any of NEE, GPP and RECO are dropped, and counted in the notes. Negative fluxes stay as they are.
+    Values far outside the valid range of their Variable are set missing where they are few, and a site's column where
+    it must be in another unit; both are noted. Sites without any of NEE, GPP and RECO are dropped, and counted in the
+    notes, as are sites of no known class. Negative fluxes stay as they are.
 
     Parameters
     ----------
@@ -262,6 +282,8 @@ def sites_from_table(table: pd.DataFrame, facts: pd.DataFrame, step: Step, sourc
     step : {"daily", "monthly"}
     source, citation : str
         What is read and how to cite it.
+    found : sequence of str
+        Problems that the reader has found already; they are told with all others.
 
     Returns
     -------
@@ -273,16 +295,26 @@ def sites_from_table(table: pd.DataFrame, facts: pd.DataFrame, step: Step, sourc
     TableError
         If anything is wrong; the message lists every problem with site and column.
     """
-    problems = check_site_table(table, facts, step)
+    problems = check_site_table(table, facts, step, found)
     if problems:
         raise TableError(itemise(f"The towers of {source} cannot be used", problems))
-    table, notes = blank_outliers(table)
+    table, outliers = blank_outliers(table)
+    table, small = blank_small_units(table, step)
     has_flux = table[[name for name in MAP_FLUXES if name in table]].notna().any(axis=1)
     kept = sorted(set(table["site"][has_flux]))
     dropped = sorted(set(table["site"]) - set(kept))
+    notes = [*outliers, *small]
     if dropped:
-        notes = (*notes, f"{len(dropped)} sites dropped: no NEE, GPP or RECO at all ({', '.join(dropped)})")
-    return Sites(step, _make_sites(table, facts.loc[kept], step), source, citation, notes)
+        notes.append(f"{len(dropped)} sites dropped: no NEE, GPP or RECO at all ({', '.join(dropped)})")
+    notes += _unknown_classes(facts.loc[kept])
+    return Sites(step, _make_sites(table, facts.loc[kept], step), source, citation, tuple(notes))
+
+
+def _unknown_classes(facts: pd.DataFrame) -> Iterator[str]:
+    """Yield how many sites have no known class."""
+    for name in (name for name in facts if name in VARIABLES and VARIABLES[name].role == "class"):
+        if len(unknown := facts.index[facts[name].isna()]):
+            yield f"{name}: {len(unknown)} sites of no known class ({some(unknown)})"
 
 
 def _make_sites(table: pd.DataFrame, facts: pd.DataFrame, step: Step) -> tuple[Site, ...]:

@@ -123,8 +123,8 @@ def _deal(sites: Sites, sizes: Sequence[float], seed: int, stratify: str) -> lis
     groups = _shuffled_groups(sites, seed)
     if len(groups) < len(sizes):
         message = (
-            f"{len(sites)} sites in {len(groups)} groups of one place cannot be split into {len(sizes)} parts; "
-            "ask for fewer folds or give more sites."
+            f"{len(sites)} sites at {len(groups)} places (sites of one place are never parted) cannot be split into "
+            f"{len(sizes)} parts; give sites of more places, or ask for fewer folds."
         )
         raise ConfigError(message)
     parts: list[list[Site]] = [[] for _ in sizes]

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pandas as pd
 
+from fluxgrid.data.site_checks import as_numbers
 from fluxgrid.data.sites import Sites, class_index, climate_group_of
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.registry import Registry
@@ -80,7 +81,8 @@ class Screen:
         notes : tuple of str
             How many steps were screened out.
         """
-        qc = table["nee_qc"] if "nee_qc" in table else pd.Series(np.nan, index=table.index)
+        none = pd.Series(np.nan, index=table.index)
+        qc = as_numbers(table["nee_qc"])[0] if "nee_qc" in table else none  # text is told of later, with all else
         bad = (qc < self.minimum_qc) | (qc.isna() & (not self.keep_without_qc))
         fluxes = [name for name in MAP_FLUXES if name in table]
         count = int(table.loc[bad, fluxes].notna().any(axis=1).sum())

@@ -8,6 +8,7 @@ from typing import IO
 
 import pandas as pd
 
+from fluxgrid.data.site_checks import MISSING_MARK
 from fluxgrid.errors import TableError
 from fluxgrid.sources.base import code_classes
 
@@ -57,7 +58,8 @@ def read_site_facts(file: Path | IO[bytes], name: str) -> pd.DataFrame:
     facts = facts.dropna(subset="site").groupby("site").first()
     facts = facts.reindex(columns=[each for each in _NAMES if each != "site"])
     numbers = {each: pd.to_numeric(facts[each], errors="coerce") for each in ("latitude", "longitude", "elevation")}
-    return code_classes(facts.assign(**numbers))
+    known = {name: values.mask(values == MISSING_MARK) for name, values in numbers.items()}
+    return code_classes(facts.assign(**known))
 
 
 def _read_text(file: Path | IO[bytes], name: str) -> pd.DataFrame:

@@ -88,6 +88,14 @@ def plan(model: FluxModel, sequences: list[Sequence], window: int) -> list[Windo
     return [w for w in windows if np.isfinite(sequences[w.sequence].targets[w.scored]).any()]
 
 
+def _some_windows(network: Network, sequences: list[Sequence], window: int, kind: str) -> list[Window]:
+    """Return the training windows of sequences; raise where there is none."""
+    if windows := plan(network, sequences, window):
+        return windows
+    message = f"None of the {len(sequences)} {kind} sites observed a flux at a step whose inputs are known."
+    raise TableError(message)
+
+
 def stack_all(model: FluxModel, sequences: list[Sequence], window: int) -> Batch:
     """Return all training windows of some sequences as one batch; see `plan`."""
     return stack(plan(model, sequences, window), sequences)
@@ -218,7 +226,7 @@ def fit(
     Raises
     ------
     TableError
-        If no flux was observed at any training step whose inputs are known.
+        If no flux was observed at any step of either whose inputs are known.
     ConfigError
         If the loss was never finite.
     """
@@ -227,11 +235,8 @@ def fit(
     sigma = moments.std
     network.set_scale(sigma)
     network.set_centre(moments.mean)
-    windows = plan(network, train, settings.window)
-    if not windows:
-        message = f"None of the {len(train)} training sites observed a flux at a step whose inputs are known."
-        raise TableError(message)
-    checks = stack_all(network, validation, settings.window)
+    windows = _some_windows(network, train, settings.window, "training")
+    checks = stack(_some_windows(network, validation, settings.window, "held-out"), validation)
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     batches = -(-len(windows) // settings.batch)
     steps = settings.epochs * batches

@@ -11,7 +11,7 @@ import torch
 
 from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
-from fluxgrid.data.sites import Sites
+from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, member_folds, site_folds, validation_split
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.models import FluxModel, ModelSpec
@@ -29,6 +29,7 @@ from fluxgrid.training.meta import meta_lessons
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings, Regime
 from fluxgrid.training.trees import fine_tuned_text, fit_trees
+from fluxgrid.variables import VARIABLES
 
 LESSONS: dict[Regime, Lessons] = {"joint": joint_lessons, "meta": meta_lessons}
 """What an epoch teaches a network, by regime."""
@@ -102,7 +103,7 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
         If all sites are of one group, the loss is never finite, or nothing here trains the architecture so.
     """
     check_regime(spec, settings)
-    usable = sites.select(with_inputs(sites, spec))
+    usable = usable_sites(sites, spec)
     inputs = inputs_of(usable, spec.inputs, spec.step)
     if settings.members == 1:
         fold = validation_split(usable, settings.validation, settings.seed)
@@ -147,27 +148,42 @@ def check_regime(spec: ModelSpec, settings: FitSettings) -> None:
         raise ConfigError(message)
 
 
-def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
-    """Return the ids of the sites that bring every input at some step.
+def usable_sites(sites: Sites, spec: ModelSpec) -> Sites:
+    """Return the sites that bring every input at some step.
+
+    Parameters
+    ----------
+    sites : Sites
+    spec : ModelSpec
+
+    Returns
+    -------
+    sites : Sites
+        With a note of how many were left out, and for want of what.
 
     Raises
     ------
     TableError
         If there is none.
     """
-    ids = tuple(
-        site.id
-        for site in sites
-        if all(name in site.series and site.series[name].notna().any() for name in spec.inputs.forcings)
-        and all(np.isfinite(site.statics.get(name, np.nan)) for name in (*spec.inputs.static, *spec.inputs.classes))
-    )
-    if not ids:
+    lacking = {name: [site.id for site in sites if not _brings(site, name)] for name in spec.inputs.names}
+    lacking = {name: ids for name, ids in lacking.items() if ids}
+    without = sorted({site for ids in lacking.values() for site in ids})
+    if len(without) == len(sites):
+        few = "; ".join(f"{name} is lacking at {len(ids)} of {len(sites)} sites" for name, ids in lacking.items())
         message = (
-            f"No site of {sites.source} brings all inputs of {spec.name}: {', '.join(spec.inputs.names)}. "
+            f"No site of {sites.source} brings all inputs of {spec.name}: {few}. "
             "Drop an input, or give a table that has them."
         )
-        raise TableError(message)
-    return ids
+        raise TableError("\n".join([message, *(f"  note: {note}" for note in sites.notes)]))
+    return sites.without(without, f"no {', '.join(f'{name} (at {len(ids)})' for name, ids in lacking.items())}")
+
+
+def _brings(site: Site, name: str) -> bool:
+    """Return whether a site knows an input at some step."""
+    if VARIABLES[name].role == "forcing":
+        return name in site.series and bool(site.series[name].notna().any())
+    return bool(np.isfinite(site.statics.get(name, np.nan)))
 
 
 def _prefixed(report: Report, prefix: str) -> Report:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fluxgrid.errors import TableError
 from fluxgrid.models.trees import UNKNOWN, Rows, Trees
 from fluxgrid.training.sequences import TARGETS, Sequence
 from fluxgrid.variables import get_variable
@@ -19,13 +20,31 @@ def fit_trees(trees: Trees, train: list[Sequence], validation: list[Sequence], s
     train, validation : list of Sequence
         No site group may stand in both.
     seed : int
+
+    Raises
+    ------
+    TableError
+        If a flux was not observed at either.
     """
     for column in range(trees.sizes.fluxes):
-        trees.fit_flux(*_rows(train, column), check=_rows(validation, column), seed=seed)
-        for kind, own in _by_kind(trees, train, column).items():
-            if kind != UNKNOWN and len({sequence.group for sequence in own}) >= trees.config.fine_tune_groups:
-                check = _by_kind(trees, validation, column).get(kind)
-                trees.tune_flux(column, kind, _rows(own, column), _rows(check, column) if check else None, seed)
+        rows, check = _rows(train, column), _rows(validation, column)
+        for part, found in (("trained on", rows), ("held back to stop on", check)):
+            if not len(found[0]):
+                message = (
+                    f"None of the sites {part} observed {TARGETS[column]} at a step whose inputs are known, and trees "
+                    f"need it: name {TARGETS[column]} under sites.targets, or give more sites that have it."
+                )
+                raise TableError(message)
+        trees.fit_flux(*rows, check=check, seed=seed)
+        _fine_tune(trees, train, validation, column, seed)
+
+
+def _fine_tune(trees: Trees, train: list[Sequence], validation: list[Sequence], column: int, seed: int) -> None:
+    """Go on with the booster of a flux on the sites of each class that has enough of them; nothing if not wanted."""
+    for kind, own in _by_kind(trees, train, column).items():
+        if kind != UNKNOWN and len({sequence.group for sequence in own}) >= trees.config.fine_tune_groups:
+            check = _by_kind(trees, validation, column).get(kind)
+            trees.tune_flux(column, kind, _rows(own, column), _rows(check, column) if check else None, seed)
 
 
 def fine_tuned_text(trees: Trees) -> str:

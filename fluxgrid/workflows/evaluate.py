@@ -26,7 +26,7 @@ from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import digest, digest_arrays
-from fluxgrid.training.train import train_model, with_inputs
+from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.variables import MAP_FLUXES
 from fluxgrid.workflows.sites import model_spec, read_sites
 
@@ -107,7 +107,9 @@ def evaluate(
         raise ConfigError(message)
     sites = read_sites(config)
     for entry in entries.values():
-        sites = sites.select(with_inputs(sites, model_spec(entry, sites)))
+        sites = usable_sites(sites, model_spec(entry, sites))
+    for note in sites.notes:
+        report(note)
     folds = site_folds(sites, config.evaluation.folds, config.evaluation.seed)
     units = list(_plan(entries, sites, folds, folder / "predictions"))
     missing = [unit for unit in units if not unit.path.is_file()]

@@ -22,7 +22,7 @@ from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
 from fluxgrid.training.train import check_regime
-from fluxgrid.variables import VARIABLES
+from fluxgrid.variables import MAP_FLUXES, VARIABLES
 
 
 def read_sites(config: TrainConfig) -> Sites:
@@ -59,13 +59,23 @@ def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
         raise ConfigError(message)
     kept = with_classes(sites, wanted.classes).with_targets(wanted.targets, wanted.minimum)
     if not len(kept):
+        most = ", ".join(f"{name} {_most(sites, name)}" for name in wanted.targets)
         message = (
-            f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more. Lower "
-            "sites.minimum or name fewer sites.targets."
+            f"No site of {wanted.path} observed {', '.join(wanted.targets)} at {wanted.minimum} steps or more each "
+            f"(most steps at one site: {most}). Lower sites.minimum or name fewer sites.targets."
         )
         message = "\n".join([message, *(f"  note: {note}" for note in sites.notes)])
         raise TableError(message)
-    return kept
+    observed = [name.upper() for name in MAP_FLUXES if _most(kept, name)]
+    if len(observed) != 1:
+        return kept
+    note = f"{observed[0]} is the only flux observed: what a model says of the other two was never trained"
+    return replace(kept, notes=(*kept.notes, note))
+
+
+def _most(sites: Sites, name: str) -> int:
+    """Return at how many steps the site that observed a flux most often did so."""
+    return max((int(site.series[name].notna().sum()) for site in sites if name in site.series), default=0)
 
 
 def with_classes(sites: Sites, classes: dict[str, dict[str, str]]) -> Sites:

@@ -20,7 +20,7 @@ from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import git_commit, now, versions
-from fluxgrid.training.train import Trained, train_model, training_domain
+from fluxgrid.training.train import Trained, train_model, training_domain, usable_sites
 from fluxgrid.workflows.sites import describe, model_spec, read_sites
 
 
@@ -61,6 +61,7 @@ def train(config: TrainConfig, report: Callable[[str], None] = lambda _: None) -
     out = new_folder(config.out)
     sites = read_sites(config)
     spec = model_spec(config, sites)
+    sites = usable_sites(sites, spec)
     for note in sites.notes:
         report(note)
     report(f"Training {spec.name} ({spec.kind}) on {len(sites)} sites")

@@ -65,7 +65,7 @@ def test_all_problems_are_told_at_once_with_site_and_column():
         (table().iloc[:0], "it has no rows"),
         (table().drop(columns="gpp"), "no column of a flux"),
         (table().assign(date="soon"), "column date: no dates"),
-        (table().assign(lai="many"), "column lai: text where numbers are wanted"),
+        (table().assign(lai="many"), "US-Aaa, column lai: 11 cells that are no numbers, such as 'many'"),
         (table().assign(date=[pd.NaT, *pd.date_range("2001-01-01", periods=10)]), "missing in 1 rows"),
     ],
 )
@@ -108,7 +108,7 @@ def test_select_and_targets():
     assert len(sites) == 3
     assert sites.select(["US-C", "US-A"]).ids == ("US-A", "US-C")
     assert sites.with_targets(["gpp", "nee"], 3).ids == ("US-A", "US-C")
-    assert sites.with_targets(["nee"], 4).notes == ("2 sites left out: fewer than 4 steps of nee",)
+    assert sites.with_targets(["nee"], 4).notes == ("2 sites left out: fewer than 4 steps of nee (US-B, US-C)",)
     assert len(sites.with_targets(["reco"])) == 0
     with pytest.raises(UnknownName, match="no site named 'US-X'"):
         sites.select(["US-X"])

@@ -103,6 +103,20 @@ def test_other_partitioning_version_and_screen(tmp_path, site_list):
         Fluxnet(site_list, threshold="CUT").read_sites(path)
 
 
+def test_text_among_numbers_is_told_with_site_and_column(tmp_path, site_list):
+    put(tmp_path, body=DAYS.replace("8.63", "8.6.3"))
+    with pytest.raises(
+        TableError, match=r"US-Ha1, column temperature_2m: 1 cells that are no numbers, such as '8.6.3'"
+    ):
+        Fluxnet(site_list).read_sites(tmp_path)
+
+
+def test_an_elevation_nobody_knows_is_missing(tmp_path, site_list):
+    listed = tmp_path / "list.csv"
+    listed.write_text(FLUXNET_LIST.replace(",340,", ",-9999,"))
+    assert np.isnan(Fluxnet(listed).read_sites(put(tmp_path))["US-Ha1"].statics["elevation"])
+
+
 @pytest.mark.parametrize("text", [FLUXNET_LIST, AMERIFLUX_LIST, BADM])
 def test_site_facts_in_every_layout(tmp_path, text):
     listed = tmp_path / "list.csv"
@@ -137,7 +151,7 @@ def test_other_aggregations_are_refused(tmp_path, site_list, step):
 def test_all_sites_without_coordinates_are_named(tmp_path, site_list):
     for site in ("US-Ha1", "US-Aaa", "US-Bbb"):
         put(tmp_path, site=site)
-    with pytest.raises(TableError, match="US-Aaa, US-Bbb: latitude is missing; add it to the site list"):
+    with pytest.raises(TableError, match="US-Aaa, US-Bbb: latitude is missing; give it in the table or the site list"):
         Fluxnet(site_list).read_sites(tmp_path)
     with pytest.raises(TableError, match="The coordinates of the sites are not known"):
         Fluxnet().read_sites(tmp_path)

@@ -91,15 +91,17 @@ def test_constructed_reco_is_told_and_can_be_dropped(tmp_path):
 
 
 def test_problems_of_the_file(tmp_path):
-    with pytest.raises(TableError, match="Cannot read the tower table"):
+    with pytest.raises(TableError, match="There is no tower table"):
         TowerTable().read_sites(tmp_path / "none.parquet")
+    with pytest.raises(TableError, match="is a folder"):
+        TowerTable().read_sites(tmp_path)
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"no parquet")
     with pytest.raises(TableError, match="Cannot read the tower table"):
         TowerTable().read_sites(broken)
-    with pytest.raises(TableError, match=r"no column latitude\n.*no column longitude"):
+    with pytest.raises(TableError, match=r"no column latitude \(or lat\)\n.*no column longitude"):
         TowerTable().read_sites(write(tmp_path, rows().drop(columns=["lat", "lon"])))
-    with pytest.raises(TableError, match="US-Aaa: 11 different coordinates"):
+    with pytest.raises(TableError, match="US-Aaa, columns lat and lon: 11 different coordinates"):
         TowerTable().read_sites(write(tmp_path, rows(lat=np.arange(11.0))))
 
 
@@ -120,6 +122,8 @@ def test_real_daily_towers(data_dir):
     assert len(sites) == 156
     assert any("9 sites dropped" in note for note in sites.notes)
     assert any("reco of 21 sites" in note for note in sites.notes)
+    # a tenth of what the monthly table says of CA-Oas and CA-Obs
+    assert any("vpd: 1304 values set missing at 3 sites (CA-Oas, CA-Obs, US-SdH)" in note for note in sites.notes)
     for flux in ("gpp", "nee"):
         assert sum(site.series[flux].notna().sum() for site in sites) == table[flux].notna().sum()
     assert sum((site.series["gpp"] < 0).sum() for site in sites) == (table["gpp"] < 0).sum() > 20000
