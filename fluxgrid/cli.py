@@ -250,11 +250,14 @@ def evaluate(
 ) -> None:
     """Score models at sites held out from training, beside simple baselines; goes on where it stopped."""
     from fluxgrid.config import TrainConfig, load_config
+    from fluxgrid.evaluation.published import published_text
     from fluxgrid.evaluation.tables import as_text
     from fluxgrid.workflows.evaluate import evaluate as run
 
     path, overrides = _split(config)
-    outcome = run(load_config(TrainConfig, path, overrides), _report, overwrite, jobs)
+    settings = load_config(TrainConfig, path, overrides)
+    outcome = run(settings, _report, overwrite, jobs)
+    _say(outcome.about)
     _say("Median [quartiles] over sites held out; fluxes in g m-2 d-1")
     _say(as_text(outcome.overall))
     for table in outcome.by_class.values():
@@ -263,6 +266,9 @@ def evaluate(
     _say("")
     _say("R2 site by site against the first model: median difference with the 95 % interval of a bootstrap over sites")
     _say(outcome.pairs.round(3).to_string(index=False))
+    if text := published_text(outcome.published, settings.evaluation.split):
+        _say("")
+        _say(text)
     _say(f"Tables: {outcome.folder}")
 
 

@@ -106,14 +106,21 @@ class EntryConfig(Strict):
 class EvaluationConfig(Strict):
     """How skill is measured."""
 
+    split: Literal["folds", "igbp", "koppen"] = "folds"
+    """``folds``: every site is held out once; ``igbp`` or ``koppen``: CarbonBench's one split into training and test,
+    stratified by vegetation class or Koeppen's main letter."""
+    as_published: bool = False
+    """Keep the training sites of CarbonBench's split that are of one group with a test site."""
     folds: int = Field(default=5, ge=2)
     """Site-group folds."""
+    stratify: Literal["igbp", "climate_group", "koppen"] = "igbp"
+    """Class that is spread evenly over the folds."""
     minimum: int = Field(default=12, ge=2)
     """Fewest observed steps for a site to be scored."""
     minimum_qc: float = Field(default=0.0, ge=0, le=1)
     """Lowest share of good half-hours for a step to be scored."""
     seed: int = 56
-    """Of the folds."""
+    """Of the folds or the split."""
 
 
 class TrainConfig(Strict):

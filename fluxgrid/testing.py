@@ -216,7 +216,7 @@ def carbonbench_files(
         gpp = light[here.day_of_year - 1] / 3e6 - 2.5 + rng.normal(0, 0.3, days)
         reco = 1.0 + 0.1 * number + rng.normal(0, 0.1, days)
         rows = pd.DataFrame({"TIMESTAMP": here.strftime("%Y%m%d").astype(int), "site": site})
-        rows = rows.assign(lat=40.0 + number, lon=-90.0 - number, IGBP=igbp[number])
+        rows = rows.assign(lat=10.0 + 2 * number, lon=-90.0 - 3 * number, IGBP=igbp[number])
         rows = rows.assign(GPP_NT_VUT_USTAR50=gpp, RECO_NT_VUT_USTAR50=reco, NEE_VUT_USTAR50=reco - gpp)
         rows["NEE_VUT_USTAR50_QC"] = np.where(np.arange(days) % 7 < 5, 1.0, 0.5)
         rows.loc[20::90, "RECO_NT_VUT_USTAR50"] = -9999.0

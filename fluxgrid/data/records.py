@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -119,6 +119,13 @@ def site_inputs(site: Site, step: Step, spec: InputSpec) -> Inputs:
         inputs, histories = prepare(site_places(site, step, spec, steps), spec, histories)
         parts.append(inputs)
     return concatenate(parts)
+
+
+def filled_site(site: Site, step: Step, spec: InputSpec) -> Site:
+    """Return a site whose forcings are filled by the rules of a spec; its fluxes stay as observed."""
+    inputs = site_inputs(site, step, spec)
+    filled = {name: inputs.dynamic[name][:, 0] for name in spec.forcings if name in spec.gaps}
+    return replace(site, series=site.series.assign(**filled))
 
 
 def concatenate(parts: list[Inputs]) -> Inputs:

@@ -1,15 +1,32 @@
-"""Folds of sites: which are trained on and which are held out, with sites of one place never parted."""
+"""Folds of sites: which are trained on and which are held out, with sites of one place never parted.
+
+CarbonBench's two splits, and its folds, are here too: the published rule, which knows no places, and the same without
+the training sites that stand at the place of one held out.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
 
 from fluxgrid.data.sites import Site, Sites
 from fluxgrid.errors import ConfigError
+from fluxgrid.registry import unknown_name
+from fluxgrid.variables import CLIMATE_GROUPS
 
+SplitKind = Literal["igbp", "koppen"]
+
+CARBONBENCH_SEED = 56
+"""Of CarbonBench's splits."""
+RARE = 10
+"""Most sites of a vegetation class that is parted by half and not by 80 to 20."""
+_STRATA = {"igbp": "igbp", "koppen": "climate_group"}
 PARTS = 5
 """Most parts that the sites are dealt into for the members of an ensemble."""
 
@@ -116,6 +133,117 @@ def member_folds(sites: Sites, members: int, seed: int = 0) -> tuple[Fold, ...]:
     parts = max(2, min(members, PARTS, len(set(sites.groups))))
     dealt = (site_folds(sites, parts, seed + number) for number in range(-(-members // parts)))
     return tuple(fold for folds in dealt for fold in folds)[:members]
+
+
+def carbonbench_split(sites: Sites, by: SplitKind, seed: int = CARBONBENCH_SEED, groups: bool = True) -> Fold:
+    """Split sites once into training and test by CarbonBench's rule.
+
+    Parameters
+    ----------
+    sites : Sites
+        Those of unknown class stand in neither part.
+    by : {"igbp", "koppen"}
+        Stratified by vegetation class, or by the main letter of Koeppen.
+    seed : int
+        The published one is 56.
+    groups : bool
+        Leave training sites out that are of the group of one held out: the test sites are the published ones in any
+        case. False is as published.
+
+    Returns
+    -------
+    fold : Fold
+
+    Raises
+    ------
+    UnknownName
+        If ``by`` is neither.
+    ConfigError
+        If the sites are too few for the rule.
+    """
+    if by not in _STRATA:
+        error = unknown_name("split", by, _STRATA)
+        raise error
+    fold = published_split({site.id: kind for site in sites if (kind := _published_class(site, by))}, by, seed)
+    if not groups:
+        return fold
+    group_of = dict(zip(sites.ids, sites.groups, strict=True))
+    held = {group_of[name] for name in fold.test}
+    train = tuple(name for name in fold.train if group_of[name] not in held)
+    if not train:
+        message = f"The {by} split of these {len(sites)} sites leaves none to train on that no test site stands beside."
+        raise ConfigError(message)
+    return Fold(train, fold.test)
+
+
+def _published_class(site: Site, by: SplitKind) -> str | None:
+    """Return the class of a site under its published name: what is drawn hangs on the order of the classes."""
+    name = site.class_name(_STRATA[by])
+    return name if name is None or by == "igbp" else "ABCDE"[CLIMATE_GROUPS.index(name)]
+
+
+def published_split(classes: Mapping[str, str], by: SplitKind, seed: int = CARBONBENCH_SEED) -> Fold:
+    """Split sites as the published code of CarbonBench does.
+
+    Parameters
+    ----------
+    classes : mapping of str to str
+        Class of each site, Koeppen's as the main letter; the split is made in the alphabetical order of the sites, as
+        the published code does.
+    by : {"igbp", "koppen"}
+        With ``igbp`` half of the sites, rounded down, are drawn from each class of up to ten, and 20 % of all others,
+        stratified by class; with ``koppen`` 20 % of all, stratified.
+    seed : int
+
+    Returns
+    -------
+    fold : Fold
+
+    Raises
+    ------
+    ConfigError
+        If the sites are too few for the rule.
+    """
+    table = pd.Series(dict(sorted(classes.items())), dtype=object)
+    counts = Counter(table)
+    rare = [name for name, count in counts.items() if count <= RARE] if by == "igbp" else []
+    test: list[str] = []
+    for name in rare:
+        test += table[table == name].sample(counts[name] // 2, random_state=seed).index.tolist()
+    common = table[~table.isin(rare)]
+    if len(common):
+        try:
+            test += train_test_split(list(common.index), test_size=0.2, stratify=list(common), random_state=seed)[1]
+        except ValueError as error:
+            message = (
+                f"{len(common)} sites cannot be split by {by} as CarbonBench does it ({error}). Give more sites, or "
+                "take folds of site groups (evaluation.split: folds)."
+            )
+            raise ConfigError(message) from error
+    if not test:
+        message = f"The {by} split of {len(table)} sites holds none out; give more sites."
+        raise ConfigError(message)
+    held = set(test)
+    return Fold(tuple(name for name in table.index if name not in held), tuple(sorted(held)))
+
+
+def carbonbench_folds(sites: Sites, by: SplitKind, seed: int = CARBONBENCH_SEED) -> tuple[Fold, ...]:
+    """Return the five folds of the training sites of a split, by group and stratified by Koeppen's main letter.
+
+    Parameters
+    ----------
+    sites : Sites
+    by : {"igbp", "koppen"}
+        The split whose test sites no fold sees.
+    seed : int
+
+    Returns
+    -------
+    folds : tuple of Fold
+        For choosing hyperparameters. The published lists of sites were of an older revision, and no rule makes them.
+    """
+    split = carbonbench_split(sites, by, seed)
+    return site_folds(sites.select(split.train), 5, seed, stratify="climate_group")
 
 
 def _deal(sites: Sites, sizes: Sequence[float], seed: int, stratify: str) -> list[tuple[str, ...]]:

@@ -13,10 +13,12 @@ import pandas as pd
 import torch
 
 from fluxgrid.config import TrainConfig
+from fluxgrid.data.records import filled_site
 from fluxgrid.data.sites import Site, Sites
-from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.data.splits import Fold
 from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.published import ABOUT, ABOUT_FILES, published_scores
 from fluxgrid.evaluation.site_pairs import compare_models
 from fluxgrid.evaluation.skill_picture import draw_skill
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
@@ -28,13 +30,13 @@ from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.variables import MAP_FLUXES
-from fluxgrid.workflows.sites import model_spec, read_sites
+from fluxgrid.workflows.sites import evaluation_folds, model_spec, read_sites, split_text
 
 Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
 
 _GROUPINGS = ("class", "climate")
-_TABLES = ("sites", "overall", *_GROUPINGS, "pairs")
+_TABLES = ("sites", "overall", *_GROUPINGS, "pairs", "published")
 _SUFFIXES = (".csv", ".json")
 _PICTURE = "skill.png"
 
@@ -51,6 +53,10 @@ class EvaluateOutcome:
     """The same by vegetation class and climate group."""
     pairs: pd.DataFrame
     """Every model against the first, site by site, by R2."""
+    published: pd.DataFrame
+    """What CarbonBench published of these architectures, on other data; empty for a step of months."""
+    about: str
+    """How sites were held out."""
     folder: Path
     """Where the tables stand."""
 
@@ -71,7 +77,7 @@ class Unit:
 def evaluate(
     config: TrainConfig, report: Report = lambda _: None, overwrite: bool = False, jobs: int = 1
 ) -> EvaluateOutcome:
-    """Train on all folds but one, predict the sites of that one, and score; every site is held out once.
+    """Train on all folds but one, or on CarbonBench's training sites, predict the sites held out, and score.
 
     Parameters
     ----------
@@ -105,12 +111,12 @@ def evaluate(
     if taken := sorted(entries.keys() & BASELINES.keys()):
         message = f"models: {', '.join(taken)} is the name of a baseline, which is always scored; choose another name."
         raise ConfigError(message)
-    sites = read_sites(config)
+    sites = everything = read_sites(config)
     for entry in entries.values():
         sites = usable_sites(sites, model_spec(entry, sites))
     for note in sites.notes:
         report(note)
-    folds = site_folds(sites, config.evaluation.folds, config.evaluation.seed)
+    folds = evaluation_folds(config.evaluation, everything, sites)
     units = list(_plan(entries, sites, folds, folder / "predictions"))
     missing = [unit for unit in units if not unit.path.is_file()]
     for done, unit in enumerate(_carried_out(missing, config, jobs), len(units) - len(missing) + 1):
@@ -122,7 +128,7 @@ def evaluate(
     for fold in folds:
         for name, found in _baselines(config, sites, fold).items():
             predictions[name].update(found)
-    return _scored(config, sites, predictions, folder)
+    return _scored(config, sites, folds, predictions, folder)
 
 
 def _plan(entries: dict[str, TrainConfig], sites: Sites, folds: Sequence[Fold], folder: Path) -> Iterator[Unit]:
@@ -131,7 +137,7 @@ def _plan(entries: dict[str, TrainConfig], sites: Sites, folds: Sequence[Fold], 
     facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
     for number, fold in enumerate(folds):
         for name, entry in entries.items():
-            decides = [asdict(model_spec(entry, sites)), asdict(entry.fit), table, facts, fold.test, NUMERICS_VERSION]
+            decides = [asdict(model_spec(entry, sites)), asdict(entry.fit), table, facts, fold, NUMERICS_VERSION]
             key = digest(repr(decides))
             yield Unit(name, number, entry, fold, folder / f"{name}-{number + 1}-{key[:12]}.parquet")
 
@@ -177,7 +183,10 @@ def _read(path: Path) -> Predictions:
 
 def _baselines(config: TrainConfig, sites: Sites, fold: Fold) -> dict[str, Predictions]:
     """Return what the baselines predict at the sites held out."""
-    train, test = sites.select(fold.train), sites.select(fold.test)
+    spec = model_spec(config, sites).inputs
+    # the same inputs as the models: a day that a band was not seen on is no day without a prediction
+    parts = (sites.select(ids) for ids in (fold.train, fold.test))
+    train, test = (replace(s, sites=tuple(filled_site(each, s.step, spec) for each in s)) for s in parts)
     inputs = (*config.inputs.dynamic, *config.inputs.static, *config.inputs.classes)
     found = {}
     for name, fit in BASELINES.items():
@@ -186,7 +195,9 @@ def _baselines(config: TrainConfig, sites: Sites, fold: Fold) -> dict[str, Predi
     return found
 
 
-def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Predictions], folder: Path) -> EvaluateOutcome:
+def _scored(
+    config: TrainConfig, sites: Sites, folds: Sequence[Fold], predictions: dict[str, Predictions], folder: Path
+) -> EvaluateOutcome:
     """Return and write the scores of all models on the steps they share."""
     observed = replace(sites, sites=tuple(screen(site, config.evaluation.minimum_qc) for site in sites))
     shared = common_steps(predictions)
@@ -196,9 +207,12 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
     pairs = compare_models(scores, next(iter(predictions)))
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
+    kinds = {entry.model.kind for entry in config.entries.values()} if config.step == "daily" else ()
+    published = published_scores(kinds, about=ABOUT_FILES if config.sites.source == "carbonbench" else ABOUT)
+    held = split_text(config.evaluation, folds)
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, published, held, folder)
     _write(outcome)
-    about = f"{config.evaluation.folds} folds of site groups; {len(sites)} sites of {sites.source}. {sites.citation}"
+    about = f"{held}; {len(sites)} sites of {sites.source}. {sites.citation}"
     draw_skill(outcome.overall, about, folder / _PICTURE)
     return outcome
 
@@ -214,7 +228,8 @@ def screen(site: Site, minimum_qc: float) -> Site:
 
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
-    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS), outcome.pairs)
+    classes = (outcome.by_class[by] for by in _GROUPINGS)
+    tables = (outcome.scores, outcome.overall, *classes, outcome.pairs, outcome.published)
     for name, table in zip(_TABLES, tables, strict=True):
         for suffix in _SUFFIXES:
             write_table(table, outcome.folder / f"{name}{suffix}")

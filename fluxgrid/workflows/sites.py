@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from fluxgrid.config import SitesConfig, TrainConfig
+from fluxgrid.config import EvaluationConfig, SitesConfig, TrainConfig
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Sites
+from fluxgrid.data.splits import Fold, carbonbench_split, site_folds
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec
@@ -183,6 +184,50 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
     check_regime(spec, config.fit)
     return spec
+
+
+def evaluation_folds(settings: EvaluationConfig, sites: Sites, usable: Sites) -> tuple[Fold, ...]:
+    """Return which sites are trained on and which are held out.
+
+    Parameters
+    ----------
+    settings : EvaluationConfig
+    sites : Sites
+        All that were read: CarbonBench splits before it looks at inputs.
+    usable : Sites
+        Those that bring the inputs of every model.
+
+    Returns
+    -------
+    folds : tuple of Fold
+        Of the usable sites; one alone for a split of CarbonBench.
+
+    Raises
+    ------
+    ConfigError
+        If the sites are too few.
+    """
+    if settings.split == "folds":
+        return site_folds(usable, settings.folds, settings.seed, settings.stratify)
+    split = carbonbench_split(sites, settings.split, settings.seed, groups=not settings.as_published)
+    known = set(usable.ids)
+    train, test = (tuple(name for name in part if name in known) for part in (split.train, split.test))
+    if not (train and test):
+        message = (
+            f"The {settings.split} split leaves {len(train)} sites to train on and {len(test)} to test with that bring "
+            "all inputs; take folds of site groups (evaluation.split: folds) or fewer inputs."
+        )
+        raise ConfigError(message)
+    return (Fold(train, test),)
+
+
+def split_text(settings: EvaluationConfig, folds: Sequence[Fold]) -> str:
+    """Return a few words on how sites are held out."""
+    if settings.split == "folds":
+        return f"{len(folds)} folds of site groups"
+    rule = "as published" if settings.as_published else "no site beside a test site in training"
+    name = {"igbp": "IGBP", "koppen": "Koeppen"}[settings.split]
+    return f"{name} split of CarbonBench, {rule}: {len(folds[0].train)} sites to train, {len(folds[0].test)} held out"
 
 
 def describe(sites: Sites) -> dict[str, Any]:

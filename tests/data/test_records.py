@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxgrid.data.inputs import prepare
-from fluxgrid.data.records import halo_of, plan_segments, site_inputs, site_places
+from fluxgrid.data.gaps import GapRule
+from fluxgrid.data.inputs import InputSpec, prepare
+from fluxgrid.data.records import filled_site, halo_of, plan_segments, site_inputs, site_places
 from fluxgrid.data.steps import STEPS, STEPS_PER_YEAR, calendar
 from fluxgrid.testing import small_sites
 
@@ -106,3 +107,13 @@ def test_a_record_by_years_is_filled_as_the_record_at_once(make_spec):
     np.testing.assert_array_equal(by_years.missing, at_once.missing)
     for name in spec.dynamic:
         np.testing.assert_array_equal(by_years.dynamic[name], at_once.dynamic[name], err_msg=name)
+
+
+def test_a_filled_site_has_the_inputs_of_the_models_and_its_own_fluxes():
+    site = small_sites("daily", n=1, periods=60, missing=0.3).sites[0]
+    spec = InputSpec(("temperature_2m", "shortwave"), gaps={"temperature_2m": GapRule(60, ends=True)})
+    filled = filled_site(site, "daily", spec).series
+    expected = site.series["temperature_2m"].interpolate(limit_direction="both")
+    np.testing.assert_allclose(filled["temperature_2m"], expected, rtol=1e-6)
+    unchanged = filled.columns.difference(["temperature_2m"])
+    pd.testing.assert_frame_equal(filled[unchanged], site.series[unchanged])

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
 
 from fluxgrid.data.sites import Site, Sites
-from fluxgrid.data.splits import PARTS, member_folds, site_folds, validation_split
-from fluxgrid.errors import ConfigError
+from fluxgrid.data.splits import (
+    PARTS,
+    carbonbench_folds,
+    carbonbench_split,
+    member_folds,
+    site_folds,
+    validation_split,
+)
+from fluxgrid.errors import ConfigError, UnknownName
 
 
 def make_sites(groups, classes=None) -> Sites:
@@ -124,3 +133,91 @@ def test_a_second_round_of_members_is_dealt_anew():
 def test_one_group_makes_no_ensemble():
     with pytest.raises(ConfigError, match="cannot be split into 2 parts"):
         member_folds(make_sites([0, 0, 0]), 5)
+
+
+def classed(classes, groups=None):
+    """Return sites with class positions of vegetation and climate."""
+    sites = make_sites(groups or range(len(classes)))
+    changed = [
+        replace(site, statics={"igbp": float(kind), "climate_group": float(kind % 5)})
+        for site, kind in zip(sites, classes, strict=True)
+    ]
+    return replace(sites, sites=tuple(changed))
+
+
+def published(table, by):
+    """Return the test sites by the published steps on a table with a row per site, in order of their names."""
+    if by == "koppen":
+        return set(train_test_split(table.site, test_size=0.2, stratify=table.Koppen, random_state=56)[1])
+    counts = table.IGBP.value_counts()
+    rare = counts[counts <= 10].index.tolist()
+    test = set()
+    for name in rare:
+        test |= set(table[name == table.IGBP].sample(counts[name] // 2, random_state=56).site)
+    rest = table[~table.IGBP.isin(rare)]
+    return test | set(train_test_split(rest.site, test_size=0.2, stratify=rest.IGBP, random_state=56)[1])
+
+
+def published_table(sites):
+    return pd.DataFrame(
+        {
+            "site": sites.ids,
+            "Koppen": ["ABCDE"[int(site.statics["climate_group"])] for site in sites],
+            "IGBP": [site.class_name("igbp") for site in sites],
+        }
+    )
+
+
+@pytest.mark.parametrize("by", ["igbp", "koppen"])
+def test_the_split_of_carbonbench_draws_the_published_sites(by):
+    counts = [58, 7, 4, 71, 12, 20, 95, 76, 19, 30, 12, 2, 2, 2, 56, 10]  # about those of CarbonBench
+    classes = np.random.default_rng(0).permutation(np.repeat(np.arange(16), counts)).tolist()
+    sites = classed([*classes, 0, 0])
+    unknown = [replace(site, statics={}) for site in sites.sites[-2:]]
+    sites = replace(sites, sites=(*sites.sites[:-2], *unknown))
+    fold = carbonbench_split(sites, by, groups=False)
+    known = sites.select(sites.ids[:-2])
+    assert set(fold.test) == published(published_table(known), by)
+    assert sorted((*fold.train, *fold.test)) == sorted(known.ids)
+    if by == "igbp":
+        # 3 + 2 + 1 + 1 + 1 + 5 of the rare classes, and a fifth of the 449 others
+        assert len(fold.test) == 3 + 2 + 1 + 1 + 1 + 5 + 90 == 103
+    shuffled = replace(sites, sites=sites.sites[::-1])
+    assert carbonbench_split(shuffled, by, groups=False) == fold
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(0, 30), min_size=60, max_size=60), st.sampled_from(["igbp", "koppen"]))
+def test_our_split_has_the_published_test_sites_and_parts_no_group(groups, by):
+    sites = classed([i % 4 for i in range(60)], groups)
+    everything = carbonbench_split(sites, by, groups=False)
+    group_of = dict(zip(sites.ids, sites.groups, strict=True))
+    held = {group_of[each] for each in everything.test}
+    beside = [each for each in everything.train if group_of[each] not in held]
+    if not beside:
+        with pytest.raises(ConfigError, match="leaves none to train on"):
+            carbonbench_split(sites, by)
+        return
+    fold = carbonbench_split(sites, by)
+    assert fold.test == everything.test
+    assert list(fold.train) == beside
+
+
+def test_folds_of_carbonbench_never_see_its_test_sites():
+    sites = classed([i % 4 for i in range(80)], [i // 2 for i in range(80)])
+    split = carbonbench_split(sites, "koppen")
+    folds = carbonbench_folds(sites, "koppen")
+    assert len(folds) == 5
+    assert sorted(each for fold in folds for each in fold.test) == sorted(split.train)
+    for fold in folds:
+        assert not set(fold.train) & set(fold.test)
+
+
+def test_splits_of_too_few_sites():
+    with pytest.raises(ConfigError, match="cannot be split by koppen as CarbonBench does it"):
+        carbonbench_split(classed([0, 0, 0, 1]), "koppen")
+    with pytest.raises(ConfigError, match="holds none out"):
+        carbonbench_split(classed([0, 1, 2]), "igbp")
+    with pytest.raises(UnknownName, match="Did you mean 'koppen'"):
+        carbonbench_split(classed([0] * 20), "kopen")
+    assert len(carbonbench_split(classed([0] * 20 + [1] * 5), "igbp").test) == 4 + 2

@@ -68,7 +68,7 @@ def test_facts_of_the_sites(folder):
     assert (sites.ids, sites.step, sites.source) == (("T-000", "T-001", "T-002"), "daily", folder.name)
     site = sites["T-002"]
     assert [site.class_name(name) for name in ("igbp", "koppen", "climate_group")] == ["GRA", "Cfa", "temperate"]
-    assert (site.latitude, site.longitude) == (42.0, -92.0)
+    assert (site.latitude, site.longitude) == (14.0, -96.0)
 
 
 def test_sets_of_features(folder):

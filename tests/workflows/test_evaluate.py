@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+import yaml
 
 from fluxgrid.config import TrainConfig, load_config
+from fluxgrid.data.splits import carbonbench_split, site_folds
 from fluxgrid.errors import ConfigError, OutputExists
 from fluxgrid.sources.base import SOURCES
 from fluxgrid.testing import small_sites
 from fluxgrid.workflows import evaluate as module
 from fluxgrid.workflows.evaluate import evaluate
+from fluxgrid.workflows.sites import evaluation_folds
 
 VALUES = {
     "name": "towers",
@@ -72,6 +77,77 @@ def test_what_was_trained_is_not_trained_again(config, monkeypatch):
 def test_without_models_the_one_of_the_configuration_is_evaluated(config):
     alone = config.model_copy(update={"models": {}})
     assert set(evaluate(alone).scores["model"]) == {"mlp", "climatology", "ridge"}
+
+
+def test_published_scores_of_the_same_architectures_stand_beside(config, run, monkeypatch):
+    config = config.model_copy(update={"models": {"trees": config.models["trees"]}})
+    outcome = evaluate(config)
+    assert set(outcome.published["model"]) == {"lightgbm"}
+    stored = pd.read_csv(outcome.folder / "published.csv")
+    assert len(stored) == len(outcome.published)
+    assert stored["about"].str.contains("not the same data").all()
+    assert (outcome.folder / "published.json").is_file()
+    file = outcome.folder / "run.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    code, said, _ = run("evaluate", str(file), "--overwrite")
+    assert code == 0
+    assert said.startswith("2 folds of site groups\n")
+    assert "Published (474 sites of CarbonBench; not the same data" in said
+    monthly = config.model_copy(update={"step": "monthly", "models": {}})
+    monkeypatch.setattr(module, "read_sites", lambda _: small_sites("monthly", n=4, periods=30))
+    assert evaluate(monthly, overwrite=True).published.empty
+
+
+def carbonbench_like(n=24):
+    """Return sites of three climates and vegetation classes, the first two at one place."""
+    sites = small_sites("daily", n=n, periods=120)
+    changed = [
+        replace(
+            site,
+            group="here" if number < 2 else site.id,
+            statics={**site.statics, "igbp": float(number % 2), "climate_group": float(number % 3)},
+        )
+        for number, site in enumerate(sites)
+    ]
+    return replace(sites, sites=tuple(changed))
+
+
+@pytest.mark.parametrize("split", ["igbp", "koppen"])
+def test_one_split_of_carbonbench_in_the_place_of_folds(config, monkeypatch, split):
+    sites = carbonbench_like()
+    monkeypatch.setattr(module, "read_sites", lambda _: sites)
+    models = {"mlp": config.models["mlp"]}
+    settings = config.evaluation.model_copy(update={"split": split, "minimum_qc": 0.8})
+    outcome = evaluate(config.model_copy(update={"evaluation": settings, "models": models}))
+    expected = carbonbench_split(sites, split)
+    assert set(outcome.scores["site"]) == set(expected.test)
+    assert set(outcome.scores["model"]) == {"mlp", "climatology", "ridge"}
+    assert len(list((outcome.folder / "predictions").iterdir())) == 1
+    assert f"{len(expected.train)} sites to train, {len(expected.test)} held out" in outcome.about
+    good = sum(int((sites[name].series["nee_qc"] >= 0.8).sum()) for name in expected.test)
+    one = outcome.overall[(outcome.overall["model"] == "mlp") & (outcome.overall["flux"] == "gpp")]
+    assert one["steps"].item() == good
+    # one more site in training is another training
+    published = settings.model_copy(update={"as_published": True})
+    again = evaluate(config.model_copy(update={"evaluation": published, "models": models}), overwrite=True)
+    whole = carbonbench_split(sites, split, groups=False)
+    assert "as published" in again.about
+    assert set(again.scores["site"]) == set(whole.test)
+    assert len(list((outcome.folder / "predictions").iterdir())) == 1 + (whole.train != expected.train)
+
+
+def test_sites_are_split_before_inputs_are_looked_at(config):
+    sites = carbonbench_like()
+    usable = sites.select(sites.ids[1:-1])
+    settings = config.evaluation.model_copy(update={"split": "koppen"})
+    (fold,) = evaluation_folds(settings, sites, usable)
+    whole = carbonbench_split(sites, "koppen")
+    assert set(fold.test) == set(whole.test) & set(usable.ids)
+    assert set(fold.train) == set(whole.train) & set(usable.ids)
+    with pytest.raises(ConfigError, match="bring all inputs; take folds"):
+        evaluation_folds(settings, sites, sites.select(whole.test))
+    stratified = config.evaluation.model_copy(update={"stratify": "climate_group"})
+    assert evaluation_folds(stratified, sites, usable) == site_folds(usable, 2, 56, "climate_group")
 
 
 def test_settings_of_all_models_are_checked_before_any_is_trained(config):
