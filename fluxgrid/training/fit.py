@@ -31,12 +31,13 @@ class FitHistory:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows stacked: inputs (B, T, F) and (B, S), targets (B, T, 3), weights (B, T)."""
+    """Windows stacked: inputs (B, T, F) and (B, S), targets (B, T, 3), weights (B, T), sequence of each (B,)."""
 
     dynamic: Tensor
     static: Tensor
     targets: Tensor
     weights: Tensor
+    sequence: Tensor
 
 
 def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
@@ -63,7 +64,8 @@ def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
         targets[row, spin_up:length] = sequence.targets[window.scored]
         weights[row, spin_up:length] = sequence.weights[window.scored]
     static = np.stack([sequences[w.sequence].static for w in windows])
-    return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
+    owner = np.array([w.sequence for w in windows])
+    return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights, owner)))
 
 
 def plan(model: FluxModel, sequences: list[Sequence], window: int) -> list[Window]:
@@ -91,6 +93,18 @@ def plan(model: FluxModel, sequences: list[Sequence], window: int) -> list[Windo
 def stack_all(model: FluxModel, sequences: list[Sequence], window: int) -> Batch:
     """Return all training windows of some sequences as one batch; see `plan`."""
     return stack(plan(model, sequences, window), sequences)
+
+
+def shuffle(windows: list[Window], together: int, generator: torch.Generator) -> list[Window]:
+    """Return windows in random order, runs of so many of one sequence side by side; what is left of one is shorter."""
+    order = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
+    if together == 1:
+        return order
+    of_sequence: dict[int, list[Window]] = {}
+    for window in order:
+        of_sequence.setdefault(window.sequence, []).append(window)
+    runs = [own[first : first + together] for own in of_sequence.values() for first in range(0, len(own), together)]
+    return [window for i in torch.randperm(len(runs), generator=generator).tolist() for window in runs[i]]
 
 
 def spread(sequences: list[Sequence]) -> Tensor:
@@ -124,7 +138,10 @@ def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
     loss : float
     """
     if isinstance(model, Network):
-        fluxes = model.say(batch.dynamic, batch.static)
+        model.eval()
+        with torch.inference_mode():
+            places = model.places(batch.dynamic, batch.static, batch.sequence)
+        fluxes = model.say(batch.dynamic, places)
     else:
         fluxes, _ = model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))
     return float(_loss(fluxes, batch, sigma))
@@ -184,11 +201,12 @@ def fit(
     best, lowest, kept = 0, float("inf"), network.state_dict()
     for epoch in range(settings.epochs):
         network.train()
-        order = torch.randperm(len(windows), generator=generator).tolist()
+        order = shuffle(windows, network.together, generator)
         total = 0.0
         for first in range(0, len(order), settings.batch):
-            batch = stack([windows[i] for i in order[first : first + settings.batch]], train)
-            fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
+            batch = stack(order[first : first + settings.batch], train)
+            places = network.places(batch.dynamic, batch.static, batch.sequence)
+            fluxes, _ = network(batch.dynamic, places, zero_state(network, len(batch.dynamic)))
             loss = _loss(fluxes, batch, sigma)
             optimiser.zero_grad()
             loss.backward()

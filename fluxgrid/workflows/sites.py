@@ -113,7 +113,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         If the architecture, an option or an input is not known.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
-    model_config(config.model.kind, config.model.settings)
+    architecture = model_config(config.model.kind, config.model.settings)
     return ModelSpec(
         name=config.name,
         kind=config.model.kind,
@@ -127,6 +127,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         limits=config.limits,
         caveats=config.caveats,
         sources=(config.sites.citation or sites.citation,),
+        whole_year_from=getattr(architecture, "whole_year_from", None),
     )
 
 
