@@ -33,7 +33,7 @@ class Ensemble:
     def __init__(self, members: Sequence[FluxModel]):
         self.members = tuple(members)
         first = self.members[0]
-        self.shares_state = not first.state_size or (isinstance(first, WindowNetwork) and first.window_mode != "stream")
+        self.shares_state = not first.state_size or (isinstance(first, WindowNetwork) and first.keeps_inputs_only)
         self.state_size = first.state_size * (1 if self.shares_state else len(self.members))
 
     def predict(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

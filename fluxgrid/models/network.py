@@ -36,6 +36,8 @@ class Network(nn.Module):
     state_size: int
     lookback: int | None = None
     """Steps before the scored ones of a training window; None where the state of spin-up years is carried on."""
+    together: int = 1
+    """Training windows of one sequence that a batch brings side by side, where the sequence has so many."""
 
     @abstractmethod
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
@@ -76,6 +78,13 @@ class Network(nn.Module):
         self.eval()
         with torch.inference_mode():
             return self(dynamic, static, state)
+
+    def places(self, dynamic: Tensor, static: Tensor, sequence: Tensor) -> Tensor:  # noqa: ARG002
+        """Return what training windows (N, T, F) know of their places, (N, S or more), in the stead of `static`.
+
+        `sequence` (N,) numbers the records that the windows are cut from.
+        """
+        return static
 
     def say(self, dynamic: Tensor, static: Tensor) -> Tensor:
         """Return fluxes (N, S, O) of the last steps of training windows (N, T, F), for scores without gradients."""

@@ -7,12 +7,18 @@ an LSTM over s * W x + s with s = relu(A z) + 1, whose states h are read as (gam
 
 The published inverse network also decodes z back to its inputs; nothing of that enters a loss or a prediction, and it
 is left out. The code is read from the window that is predicted, as published: modes ``exact`` and ``stride``.
+
+With ``code_from: record`` a place has one code: the mean of those of the windows laid every S days over its record, up
+to the end of the block - the calendar year - that is predicted. Sum and count of the codes are carried from block to
+block; the windows of recycled spin-up, and those that begin before the record, count as any other. In training, the
+code of a window is the mean over those of the same site in its batch, which are brought together in fours where the
+site has so many; of the sites that choose the epoch, over all their windows.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +29,9 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.recurrent import LSTM, in_slices
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork
+
+_TOGETHER = 4
+"""Windows of a site whose codes are averaged in training: few, so that a batch holds many sites."""
 
 
 @MODELS.register("tam_rl")
@@ -36,6 +45,18 @@ class TAMRLConfig(WindowConfig):
     """Stacked layers of the forward LSTM."""
     latent: Annotated[int, Field(ge=1)] = 32
     """Width of the code and of the inverse network."""
+    code_from: Literal["window", "record"] = "window"
+    """Where the code of a place is read: in the ``window`` that is predicted, as published, or in its ``record``."""
+
+    @property
+    def whole_year_from(self) -> int | None:
+        """The first day of the year, where the code is that of the record up to its end."""
+        return 0 if self.code_from == "record" else None
+
+    @property
+    def remark(self) -> str:
+        """Where the code comes from, if not from the window."""
+        return "with a code of the place from its record to the end of the year" if self.code_from == "record" else ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,6 +94,8 @@ class TAMRL(WindowNetwork):
 
     def __init__(self, config: TAMRLConfig, sizes: Sizes):
         super().__init__(config, sizes)
+        self.statics, self.latent, self.by_record = sizes.static, config.latent, config.code_from == "record"
+        self.together = _TOGETHER if self.by_record else 1
         self.inverse = Inverse(sizes.dynamic + sizes.static, config.latent)
         self.forcing_encoder = nn.Linear(sizes.dynamic, config.hidden)
         self.modulation = nn.Linear(config.latent, config.hidden)
@@ -83,9 +106,36 @@ class TAMRL(WindowNetwork):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
 
+    @property
+    def memory_size(self) -> int:
+        """Columns of the sum of the codes of a place, and their count."""
+        return self.latent + 1 if self.by_record else 0
+
+    def recall(self, record: Tensor, static: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Return static properties with the mean code of the record so far, (B, X + latent), and sum and count."""
+        if not self.by_record:
+            return static, memory
+        total, count = memory[:, :-1], memory[:, -1:]
+        for start in self.laid(record.shape[1] - self.window + 1):
+            total = total + self.codes(record[:, start : start + self.window], static)
+            count = count + 1.0
+        return torch.cat([static, total / count], dim=1), torch.cat([total, count], dim=1)
+
+    def places(self, dynamic: Tensor, static: Tensor, sequence: Tensor) -> Tensor:
+        """Return static properties with the mean code of the windows of each sequence, (N, X + latent)."""
+        if not self.by_record:
+            return static
+        owners, owner, counts = sequence.unique(return_inverse=True, return_counts=True)
+        total = dynamic.new_zeros(len(owners), self.latent).index_add(0, owner, self.codes(dynamic, static))
+        return torch.cat([static, (total / counts[:, None])[owner]], dim=1)
+
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
-        """Return the modulated states of the last steps of windows, (N, last, H)."""
-        return self.modulate(dynamic, self.codes(dynamic, static), last)
+        """Return the modulated states of the last steps of windows, (N, last, H).
+
+        What follows the static properties is the code of the place; without it, the window's own is taken.
+        """
+        static, codes = static[:, : self.statics], static[:, self.statics :]
+        return self.modulate(dynamic, codes if codes.shape[1] else self.codes(dynamic, static), last)
 
     def codes(self, dynamic: Tensor, static: Tensor) -> Tensor:
         """Return the codes of the places of windows, (N, latent)."""

@@ -10,7 +10,8 @@ Three modes, the weights the same:
 
 In the first two the state is the last W - 1 days of scaled inputs (zeros, the mean of the training sites, before the
 first day), so a year by itself gives what the whole record does: `exact` for any cut, `stride` for cuts at the end of
-a year. While it is trained, a network is given windows and says what each of them says, whatever the mode.
+a year. An architecture may keep a memory of the record beside them (`recall`). While it is trained, a network is given
+windows and says what each of them says, whatever the mode.
 """
 
 from __future__ import annotations
@@ -59,6 +60,16 @@ class WindowConfig:
         """Days of a training window before those it answers for; None where a state is carried."""
         return None if self.window_mode == "stream" else self.window - self.stride
 
+    @property
+    def whole_year_from(self) -> int | None:
+        """Day of the year from which fluxes hang on the whole year; see `ModelSpec`."""
+        return None
+
+    @property
+    def remark(self) -> str:
+        """What a day's flux hangs on beside its window, for metadata; empty for most."""
+        return ""
+
     def __post_init__(self) -> None:
         if self.stride > self.window:
             message = f"stride: {self.stride} days are more than the window of {self.window}; give at most as many."
@@ -95,10 +106,22 @@ class WindowNetwork(Network):
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the hidden states of the last steps, (N, last, H), of windows (N, W, F) at places (N, X)."""
 
+    def recall(self, record: Tensor, static: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return what windows know of their places, (B, X or more), and the memory (B, M) after a record.
+
+        The record, (B, W - 1 + T, F), is T days and those before them; `memory` is what was kept at its start.
+        """
+        return static, memory
+
     def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return hidden states (B, T, H) and state (B, K) of a run without windows."""
         message = f"A {type(self).__name__} has no state to carry; its modes are exact and stride."
         raise ConfigError(message)
+
+    @property
+    def memory_size(self) -> int:
+        """Columns M of what is kept of a record beside its last days."""
+        return 0
 
     @property
     def stream_size(self) -> int:
@@ -106,9 +129,16 @@ class WindowNetwork(Network):
         return 0
 
     @property
+    def keeps_inputs_only(self) -> bool:
+        """Whether the state is the last inputs and nothing that hangs on the weights."""
+        return self.window_mode != "stream" and not self.memory_size
+
+    @property
     def state_size(self) -> int:  # type: ignore[override]
         """Columns K of the state."""
-        return self.stream_size if self.window_mode == "stream" else (self.window - 1) * self.channels
+        if self.window_mode == "stream":
+            return self.stream_size
+        return (self.window - 1) * self.channels + self.memory_size
 
     def in_mode(self, mode: WindowMode) -> Self:
         """Return a network that shares these weights and cuts a record in another way."""
@@ -143,13 +173,11 @@ class WindowNetwork(Network):
         elif self.training:
             hidden, after, days = self.encode(dynamic, static, self.stride), state, torch.arange(self.stride)
         else:
-            tail = state.view(len(state), self.window - 1, self.channels)
-            record = torch.cat([tail, dynamic], dim=1)  # (B, W - 1 + T, F)
+            record, place, after = self._open(dynamic, static, state)
             if self.window_mode == "exact":
-                hidden = self._exact(record, static)
+                hidden = self._exact(record, place)
             else:
-                hidden, days = self._stride(record, static), self._days(steps)
-            after = record[:, steps:].reshape(len(state), -1)
+                hidden, days = self._stride(record, place), self._days(steps)
         context = {"day": days.to(dynamic.device).expand(len(dynamic), -1)}
         return Taps({self.tap: self.dropout(hidden)[:, None]}, context, after)
 
@@ -157,9 +185,9 @@ class WindowNetwork(Network):
         """Return the state that `predict` returns, without its fluxes."""
         if self.window_mode == "stream":
             return super().advance(dynamic, static, state)
-        tail = state.view(len(state), self.window - 1, self.channels)
-        record = torch.cat([tail, dynamic], dim=1)
-        return record[:, dynamic.shape[1] :].reshape(len(state), -1)
+        self.eval()
+        with torch.inference_mode():
+            return self._open(dynamic, static, state)[2]
 
     def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
         """Return fluxes (B, T, O); ``day`` (B, T) is which of the S days of its window each step is."""
@@ -172,6 +200,20 @@ class WindowNetwork(Network):
     def set_centre(self, centre: Tensor) -> None:
         """Set the mean of each flux."""
         self.head.set_centre(centre)
+
+    def _open(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the record (B, W - 1 + T, F), what windows know of their places, and the state after it (B, K)."""
+        tail, memory = state.split([(self.window - 1) * self.channels, self.memory_size], dim=1)
+        record = torch.cat([tail.unflatten(1, (self.window - 1, self.channels)), dynamic], dim=1)
+        place, memory = self.recall(record, static, memory)
+        return record, place, torch.cat([record[:, dynamic.shape[1] :].flatten(1), memory], dim=1)
+
+    def laid(self, steps: int) -> list[int]:
+        """Return the first days, in a record (B, W - 1 + T, F) of T steps, of the windows of mode ``stride``."""
+        whole, rest = divmod(steps, self.stride)
+        first = self.stride - 1  # of the window whose last S days begin with the first day
+        starts = [first + number * self.stride for number in range(whole)]
+        return [*starts, steps - 1] if rest else starts
 
     def _exact(self, record: Tensor, static: Tensor) -> Tensor:
         """Return the last hidden state of the window that ends on each day, (B, T, H), of (B, W - 1 + T, F)."""
@@ -186,15 +228,13 @@ class WindowNetwork(Network):
     def _stride(self, record: Tensor, static: Tensor) -> Tensor:
         """Return the last S hidden states of windows laid from the first day on, (B, T, H), of (B, W - 1 + T, F)."""
         steps = record.shape[1] - self.window + 1
-        whole, rest = divmod(steps, self.stride)
         parts = []
-        first = self.stride - 1  # of the window whose last S days begin with the first day
-        for start in range(first, first + whole * self.stride, self.stride):
+        for start in self.laid(steps):
             window = record[:, start : start + self.window].transpose(1, 2)[:, None]  # (B, 1, F, W)
             parts.append(self._windows(window, static, self.stride)[:, 0])
+        rest = steps % self.stride
         if rest:
-            window = record[:, record.shape[1] - self.window :].transpose(1, 2)[:, None]
-            parts.append(self._windows(window, static, self.stride)[:, 0, self.stride - rest :])
+            parts[-1] = parts[-1][:, self.stride - rest :]
         return torch.cat(parts, dim=1)
 
     def _days(self, steps: int) -> Tensor:

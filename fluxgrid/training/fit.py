@@ -31,12 +31,13 @@ class FitHistory:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows stacked: inputs (B, T, F) and (B, S), targets and their weights (B, T, 3)."""
+    """Windows stacked: inputs (B, T, F) and (B, S), targets and weights (B, T, 3), which sequence each is of (B,)."""
 
     dynamic: Tensor
     static: Tensor
     targets: Tensor
     weights: Tensor
+    sequence: Tensor
 
 
 def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
@@ -63,7 +64,8 @@ def stack(windows: list[Window], sequences: list[Sequence]) -> Batch:
         targets[row, spin_up:length] = sequence.targets[window.scored]
         weights[row, spin_up:length] = sequence.weights[window.scored, None] * sequence.emphasis
     static = np.stack([sequences[w.sequence].static for w in windows])
-    return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights)))
+    owner = np.array([w.sequence for w in windows])
+    return Batch(*(torch.from_numpy(array) for array in (dynamic, static, targets, weights, owner)))
 
 
 def plan(model: FluxModel, sequences: list[Sequence], window: int) -> list[Window]:
@@ -99,6 +101,18 @@ def _some_windows(network: Network, sequences: list[Sequence], window: int, kind
 def stack_all(model: FluxModel, sequences: list[Sequence], window: int) -> Batch:
     """Return all training windows of some sequences as one batch; see `plan`."""
     return stack(plan(model, sequences, window), sequences)
+
+
+def shuffle(windows: list[Window], together: int, generator: torch.Generator) -> list[Window]:
+    """Return windows in random order, runs of so many of one sequence side by side; what is left of one is shorter."""
+    order = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
+    if together == 1:
+        return order
+    of_sequence: dict[int, list[Window]] = {}
+    for window in order:
+        of_sequence.setdefault(window.sequence, []).append(window)
+    runs = [own[first : first + together] for own in of_sequence.values() for first in range(0, len(own), together)]
+    return [window for i in torch.randperm(len(runs), generator=generator).tolist() for window in runs[i]]
 
 
 def flux_moments(sequences: list[Sequence]) -> Moments:
@@ -140,7 +154,10 @@ def validation_loss(model: FluxModel, batch: Batch, sigma: Tensor) -> float:
 def _said(model: FluxModel, batch: Batch) -> Tensor:
     """Return the fluxes of training windows in evaluation mode, (B, T, O), or of their last steps, (B, S, O)."""
     if isinstance(model, Network):
-        return model.say(batch.dynamic, batch.static)
+        model.eval()
+        with torch.inference_mode():
+            places = model.places(batch.dynamic, batch.static, batch.sequence)
+        return model.say(batch.dynamic, places)
     return model.predict(batch.dynamic, batch.static, zero_state(model, len(batch.dynamic)))[0]
 
 
@@ -167,7 +184,8 @@ def error_variances(model: FluxModel, batch: Batch) -> dict[str, float]:
 
 def training_loss(network: Network, batch: Batch, moments: Moments, terms: LossSettings) -> Tensor:
     """Return the loss of a network on training windows, (), for gradients; its state starts at zero."""
-    fluxes, _ = network(batch.dynamic, batch.static, zero_state(network, len(batch.dynamic)))
+    places = network.places(batch.dynamic, batch.static, batch.sequence)
+    fluxes, _ = network(batch.dynamic, places, zero_state(network, len(batch.dynamic)))
     return _loss(fluxes, batch, moments.std) + _imbalance(fluxes, terms, moments)
 
 
@@ -188,9 +206,9 @@ def joint_lessons(
     generator: torch.Generator,
 ) -> Iterator[float]:
     """Show every window once, in batches drawn from all sites alike; see `Lessons`."""
-    order = torch.randperm(len(windows), generator=generator).tolist()
+    order = shuffle(windows, network.together, generator)
     for first in range(0, len(order), settings.batch):
-        batch = stack([windows[i] for i in order[first : first + settings.batch]], sequences)
+        batch = stack(order[first : first + settings.batch], sequences)
         loss = training_loss(network, batch, moments, settings.loss)
         network.zero_grad()
         loss.backward()

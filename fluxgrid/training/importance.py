@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -66,11 +68,11 @@ def _shuffle_channel(batch: Batch, channel: int, rng: np.random.Generator) -> Ba
     dynamic = batch.dynamic.clone()
     values = dynamic[..., channel].flatten()
     dynamic[..., channel] = values[torch.from_numpy(rng.permutation(len(values)))].view(dynamic.shape[:2])
-    return Batch(dynamic, batch.static, batch.targets, batch.weights)
+    return replace(batch, dynamic=dynamic)
 
 
 def _shuffle_static(batch: Batch, columns: list[int], rng: np.random.Generator) -> Batch:
     """Return the batch with some static columns shuffled over windows, together."""
     static = batch.static.clone()
     static[:, columns] = static[torch.from_numpy(rng.permutation(len(static)))][:, columns]
-    return Batch(batch.dynamic, static, batch.targets, batch.weights)
+    return replace(batch, static=static)

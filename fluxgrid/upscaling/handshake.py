@@ -143,8 +143,8 @@ def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], 
     if spec.whole_year_from is not None and first.day_of_year != 1:
         warnings.append(
             f"The period begins on {first:%Y-%m-%d}, inside a year. What the model takes from whole years (residue "
-            "after the harvest, yield) knows this year from that day on only: what the year holds from day "
-            f"{spec.whole_year_from + 1} on stays provisional, and is off by more the later the period begins; "
+            "after the harvest, yield, code of a place) knows this year from that day on only: what it holds from "
+            f"day {spec.whole_year_from + 1} on stays provisional, and is off by more the later the period begins; "
             "the next year starts from it. Begin on 1 January (--start)."
         )
     return tuple(warnings)

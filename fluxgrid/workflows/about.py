@@ -107,6 +107,7 @@ def _mode_attributes(spec: ModelSpec) -> dict[str, str]:
     if not isinstance(config, WindowConfig):
         return {}
     text = _MODES[config.window_mode].format(window=config.window, stride=config.stride)
+    text += f", {config.remark}" if config.remark else ""
     differences = [
         f"{mode}: " + ", ".join(f"{flux} {value:.3g}" for flux, value in row.items())
         for mode, row in spec.mode_differences.items()

@@ -16,7 +16,7 @@ from fluxgrid.data.sites import Sites
 from fluxgrid.data.splits import Fold, carbonbench_split, site_folds
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
-from fluxgrid.models import ModelSpec
+from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.models.base import PREDICTED_FLUXES
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import virtual_sites
@@ -164,6 +164,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         If the architecture, an option or an input is not known, or they do not go together.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
+    architecture = model_config(config.model.kind, config.model.settings)
     spec = ModelSpec(
         name=config.name,
         kind=config.model.kind,
@@ -180,6 +181,7 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
         fluxes=PREDICTED_FLUXES if config.model.closure == "derived" else (*PREDICTED_FLUXES, "nee"),
         closure=config.model.closure,
         members=config.fit.members,
+        whole_year_from=getattr(architecture, "whole_year_from", None),
     )
     spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
     check_regime(spec, config.fit)

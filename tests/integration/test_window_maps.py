@@ -14,10 +14,11 @@ from fluxgrid.api import open_map
 from fluxgrid.config import UpscaleConfig, load_config
 from fluxgrid.data.cube import open_cube
 from fluxgrid.data.inputs import InputSpec, design
-from fluxgrid.data.records import site_inputs
+from fluxgrid.data.records import plan_segments, site_inputs, site_places
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import MODELS, ModelSpec, load_checkpoint
 from fluxgrid.models.windowed import WindowNetwork
+from fluxgrid.prediction import Predictor
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.workflows.upscale import upscale
 
@@ -149,6 +150,31 @@ def slow(network: WindowNetwork, record, place, mode: str, days: np.ndarray) -> 
         raw = network.raw({network.tap: hidden[:, None]})
         found.append(network.finish(raw, {"day": torch.tensor([[which]])})[0, 0])
     return torch.stack(found).detach().numpy()
+
+
+def test_a_site_read_with_the_code_of_its_record_is_a_cell_of_the_map(world, tools, tmp_path):
+    """The code is carried over the turn of the year, on a map as at a site."""
+    cube = open_cube(world[0])
+    settings = {**settings_of("tam_rl"), "code_from": "record"}
+    spec = ModelSpec("record", "tam_rl", settings, "daily", INPUTS, 1, "UTC", description="a test", whole_year_from=0)
+    model = tools["write_model"](tmp_path / "model", cube, spec)
+    found = make((world[0], {"record": model}), tmp_path / "map", "record").load()
+    assert "with a code of the place from its record" in found.attrs["fluxgrid_window_mode"]
+    y, x = 2, 3
+    row, col = (
+        int(np.abs(cube[a].values - float(found[b][i])).argmin()) for a, b, i in (("y", "lat", y), ("x", "lon", x))
+    )
+    steps = slice(None, len(pd.date_range(cube.indexes["time"][0], LAST)))
+    predictor, state = Predictor(load_checkpoint(model)), None
+    site = tools["site_at"](cube, row, col, steps)
+    time = pd.DatetimeIndex(site.series.index)
+    parts = []
+    for segment in plan_segments(time, "daily", int(time.searchsorted(pd.Timestamp(FIRST))), 1):
+        fluxes, state = predictor.predict(site_places(site, "daily", INPUTS, segment.steps), state)
+        if segment.scored:
+            parts.append(fluxes.nee[:, 0])
+    assert len(parts) == 2
+    assert np.array_equal(np.concatenate(parts), found.nee.values[:, y, x])
 
 
 def test_modes_differ_and_a_network_without_a_state_cannot_stream(world, mapped, tmp_path):

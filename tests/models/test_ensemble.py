@@ -21,6 +21,7 @@ CASES = {
     "stream": ("ct_gru", {"hidden": 8}),
     "exact": ("ct_lstm", {**WINDOW, "window_mode": "exact"}),
     "stride": ("ct_gru", {**WINDOW, "window_mode": "stride"}),
+    "record": ("tam_rl", {**WINDOW, "latent": 4, "window_mode": "stride", "stride": 6, "code_from": "record"}),
     "one day": ("mlp", {"hidden": 8}),
     "trees": ("lightgbm", {"rounds": 8}),
 }
@@ -112,7 +113,7 @@ def test_only_a_state_that_hangs_on_weights_is_kept_for_each_member(make_spec, b
     for name, (kind, settings) in CASES.items():
         ensemble = build(make_spec(kind, settings, members=MEMBERS))
         sizes[name] = ensemble.state_size / max(ensemble.members[0].state_size, 1)
-    assert sizes == {"stream": MEMBERS, "exact": 1, "stride": 1, "one day": 0, "trees": 0}
+    assert sizes == {"stream": MEMBERS, "exact": 1, "stride": 1, "record": MEMBERS, "one day": 0, "trees": 0}
 
 
 def test_advance_gives_the_state_alone(ensemble, inputs):

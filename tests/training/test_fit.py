@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from fluxgrid.data.windows import Window
 from fluxgrid.errors import ConfigError, TableError
 from fluxgrid.testing import small_sites
-from fluxgrid.training.fit import fit, spread, stack, stack_all, validation_loss
+from fluxgrid.training.fit import fit, shuffle, spread, stack, stack_all, validation_loss
 from fluxgrid.training.settings import FitSettings
 
 QUICK = FitSettings(epochs=12, batch=4, learning_rate=0.02, window=12, patience=12)
@@ -41,6 +42,7 @@ def test_windows_are_cut_and_padded_with_steps_that_do_not_count(split):
     assert batch.dynamic.shape == (2, 24, 4)
     assert batch.static.shape == (2, 6)
     assert batch.targets.shape == (2, 24, 3)
+    assert batch.sequence.tolist() == [0, 3]
     np.testing.assert_array_equal(batch.dynamic[0], train[0].dynamic[:24])
     assert torch.isnan(batch.targets[0, :12]).all()
     np.testing.assert_array_equal(batch.targets[0, 12:], train[0].targets[12:24])
@@ -57,6 +59,17 @@ def test_every_observed_step_stands_in_one_window(spec, split):
     batch = stack_all(build(spec), train, 10)
     expected = sum(np.isfinite(sequence.targets).sum() for sequence in train)
     assert int(torch.isfinite(batch.targets).sum()) == expected == 5 * 36 * 3
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_windows_of_a_sequence_are_shuffled_side_by_side(together):
+    counts = (9, 1, 6)
+    windows = [Window(n, 10 * i, 0, 10 * i + 10) for n, count in enumerate(counts) for i in range(count)]
+    order = shuffle(windows, together, torch.Generator().manual_seed(1))
+    assert sorted(order, key=lambda w: (w.sequence, w.start)) == windows
+    assert order != shuffle(windows, together, torch.Generator().manual_seed(2))
+    changes = sum(a.sequence != b.sequence for a, b in pairwise(order))
+    assert changes <= 5 or together == 1  # runs of 4, 4 and 1; of 1; of 4 and 2
 
 
 def test_spread_is_the_standard_deviation_over_all_sites(split):
@@ -120,6 +133,21 @@ def test_same_seed_same_weights(make_spec, split):
 def test_any_number_of_steps_can_be_scheduled(spec, split):
     for epochs in range(1, 13):  # of one step each
         fit(build(spec), *split, replace(QUICK, epochs=epochs, batch=64))
+
+
+def test_tam_rl_with_one_code_for_a_place_is_trained_with_windows_of_a_site_side_by_side(make_spec, sequences_of):
+    spec = make_spec("tam_rl", {"hidden": 8, "latent": 4, "window": 15, "stride": 3, "code_from": "record"})
+    sequences = sequences_of(small_sites(n=6), spec)
+    network, seen = build(spec), []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[1][:, -4:]))
+    history = fit(network, sequences[:4], sequences[4:], replace(QUICK, batch=8, epochs=4))
+    assert history.train[-1] < history.train[0]
+    assert all(len(codes.unique(dim=0)) <= 2 for codes in seen)  # eight windows, two runs of four of a site
+    checks = stack_all(network, sequences[4:], QUICK.window)
+    found = validation_loss(network, checks, spread(sequences[:4]))
+    assert found == history.validation[history.best_epoch]
+    alone = replace(checks, sequence=torch.arange(len(checks.sequence)))
+    assert found != validation_loss(network, alone, spread(sequences[:4]))
 
 
 def test_each_epoch_is_reported(spec, split):
