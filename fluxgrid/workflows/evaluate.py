@@ -17,6 +17,7 @@ from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold, site_folds
 from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.coverage import coverage_table, with_half_widths
 from fluxgrid.evaluation.site_pairs import compare_models
 from fluxgrid.evaluation.skill_picture import draw_skill
 from fluxgrid.evaluation.tables import common_steps, site_scores, summarise, write_table
@@ -34,7 +35,7 @@ Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
 
 _GROUPINGS = ("class", "climate")
-_TABLES = ("sites", "overall", *_GROUPINGS, "pairs")
+_TABLES = ("sites", "overall", *_GROUPINGS, "pairs", "coverage")
 _SUFFIXES = (".csv", ".json")
 _PICTURE = "skill.png"
 
@@ -51,6 +52,8 @@ class EvaluateOutcome:
     """The same by vegetation class and climate group."""
     pairs: pd.DataFrame
     """Every model against the first, site by site, by R2."""
+    coverage: pd.DataFrame
+    """How often half-widths hold, for the models that have them."""
     folder: Path
     """Where the tables stand."""
 
@@ -160,7 +163,8 @@ def _carry_out(unit: Unit, config: str) -> Unit:
     domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
     checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
     predictor = Predictor(checkpoint, block=1)
-    found = {site.id: predict_site(predictor, site) for site in sites.select(unit.fold.test)}
+    held = sites.select(unit.fold.test)
+    found = {site.id: with_half_widths(predict_site(predictor, site), trained.uncertainty) for site in held}
     table = pd.concat(found, names=["site", "time"]).reset_index()
     with atomic_path(unit.path) as temporary:
         table.to_parquet(temporary, index=False)
@@ -194,7 +198,8 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
     pairs = compare_models(scores, next(iter(predictions)))
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
+    coverage = coverage_table(observed, predictions)
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, coverage, folder)
     _write(outcome)
     about = f"{config.evaluation.folds} folds of site groups; {len(sites)} sites of {sites.source}. {sites.citation}"
     draw_skill(outcome.overall, about, folder / _PICTURE)
@@ -212,7 +217,8 @@ def screen(site: Site, minimum_qc: float) -> Site:
 
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
-    tables = (outcome.scores, outcome.overall, *(outcome.by_class[by] for by in _GROUPINGS), outcome.pairs)
+    by_class = (outcome.by_class[by] for by in _GROUPINGS)
+    tables = (outcome.scores, outcome.overall, *by_class, outcome.pairs, outcome.coverage)
     for name, table in zip(_TABLES, tables, strict=True):
         for suffix in _SUFFIXES:
             write_table(table, outcome.folder / f"{name}{suffix}")
