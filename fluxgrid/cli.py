@@ -266,6 +266,10 @@ def evaluate(
     _say("")
     _say("R2 site by site against the first model: median difference with the 95 % interval of a bootstrap over sites")
     _say(outcome.pairs.round(3).to_string(index=False))
+    if len(outcome.coverage):
+        _say("")
+        _say("Share of the steps of sites held out that lie within the half-width, each site group weighing the same")
+        _say(outcome.coverage.round(3).to_string(index=False))
     if text := published_text(outcome.published, settings.evaluation.split):
         _say("")
         _say(text)

@@ -18,6 +18,7 @@ from fluxgrid.data.sites import Site, Sites
 from fluxgrid.data.splits import Fold
 from fluxgrid.errors import ConfigError
 from fluxgrid.evaluation.baselines import BASELINES
+from fluxgrid.evaluation.coverage import coverage_table, with_half_widths
 from fluxgrid.evaluation.published import ABOUT, ABOUT_FILES, published_scores
 from fluxgrid.evaluation.site_pairs import compare_models
 from fluxgrid.evaluation.skill_picture import draw_skill
@@ -36,7 +37,7 @@ Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
 
 _GROUPINGS = ("class", "climate")
-_TABLES = ("sites", "overall", *_GROUPINGS, "pairs", "published")
+_TABLES = ("sites", "overall", *_GROUPINGS, "pairs", "coverage", "published")
 _SUFFIXES = (".csv", ".json")
 _PICTURE = "skill.png"
 
@@ -53,6 +54,8 @@ class EvaluateOutcome:
     """The same by vegetation class and climate group."""
     pairs: pd.DataFrame
     """Every model against the first, site by site, by R2."""
+    coverage: pd.DataFrame
+    """How often half-widths hold, for the models that have them."""
     published: pd.DataFrame
     """What CarbonBench published of these architectures, on other data; empty for a step of months."""
     about: str
@@ -168,7 +171,8 @@ def _carry_out(unit: Unit, config: str) -> Unit:
     domain = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
     checkpoint = Checkpoint(Path(), spec, trained.scaler, trained.model, domain, "")
     predictor = Predictor(checkpoint, block=1)
-    found = {site.id: predict_site(predictor, site) for site in sites.select(unit.fold.test)}
+    held = sites.select(unit.fold.test)
+    found = {site.id: with_half_widths(predict_site(predictor, site), trained.uncertainty) for site in held}
     table = pd.concat(found, names=["site", "time"]).reset_index()
     with atomic_path(unit.path) as temporary:
         table.to_parquet(temporary, index=False)
@@ -207,10 +211,11 @@ def _scored(
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
     pairs = compare_models(scores, next(iter(predictions)))
+    coverage = coverage_table(observed, predictions)
     kinds = {entry.model.kind for entry in config.entries.values()} if config.step == "daily" else ()
     published = published_scores(kinds, about=ABOUT_FILES if config.sites.source == "carbonbench" else ABOUT)
     held = split_text(config.evaluation, folds)
-    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, published, held, folder)
+    outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, coverage, published, held, folder)
     _write(outcome)
     about = f"{held}; {len(sites)} sites of {sites.source}. {sites.citation}"
     draw_skill(outcome.overall, about, folder / _PICTURE)
@@ -229,7 +234,7 @@ def screen(site: Site, minimum_qc: float) -> Site:
 def _write(outcome: EvaluateOutcome) -> None:
     """Write all tables."""
     classes = (outcome.by_class[by] for by in _GROUPINGS)
-    tables = (outcome.scores, outcome.overall, *classes, outcome.pairs, outcome.published)
+    tables = (outcome.scores, outcome.overall, *classes, outcome.pairs, outcome.coverage, outcome.published)
     for name, table in zip(_TABLES, tables, strict=True):
         for suffix in _SUFFIXES:
             write_table(table, outcome.folder / f"{name}{suffix}")

@@ -74,6 +74,25 @@ def test_what_was_trained_is_not_trained_again(config, monkeypatch):
     assert [line.split(",")[0] for line in lines] == ["[1/2] mlp", "[2/2] mlp"]
 
 
+def test_coverage_of_an_ensemble_stands_in_a_table_of_its_own(config):
+    entries = {
+        "alone": {"model": {"kind": "mlp", "hidden": 4}},
+        "several": {"model": {"kind": "mlp", "hidden": 4}, "fit": {"members": 3, "epochs": 1}},
+    }
+    outcome = evaluate(load_config(TrainConfig, None, {**VALUES, "models": entries, "out": config.out}))
+    # three site groups of each training set are enough for one standard error and too few for 90 %
+    assert outcome.coverage[["model", "level", "sites", "groups"]].drop_duplicates().to_numpy().tolist() == [
+        ["several", 0.6827, 6, 6]
+    ]
+    assert list(outcome.coverage["flux"]) == ["nee", "gpp", "reco"]
+    assert outcome.coverage["covered"].between(0, 1).all()
+    assert (outcome.coverage["half_width"] > 0).all()
+    pd.testing.assert_frame_equal(pd.read_csv(outcome.folder / "coverage.csv"), outcome.coverage, check_dtype=False)
+    kept = pd.read_parquet(next((outcome.folder / "predictions").glob("several-1-*")))
+    assert [name for name in kept if "half" in name] == [f"{flux}_half_0.6827" for flux in ("nee", "gpp", "reco")]
+    assert set(outcome.scores["model"]) == {"alone", "several", "climatology", "ridge"}
+
+
 def test_without_models_the_one_of_the_configuration_is_evaluated(config):
     alone = config.model_copy(update={"models": {}})
     assert set(evaluate(alone).scores["model"]) == {"mlp", "climatology", "ridge"}
