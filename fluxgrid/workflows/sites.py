@@ -15,6 +15,7 @@ from fluxgrid.data.sites import Sites
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec
+from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
@@ -131,6 +132,14 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
     check_regime(spec, config.fit)
     return spec
+
+
+def fingerprint(sites: Sites) -> str:
+    """Return a hash of all that training and scoring take from sites: series, places, groups and statics."""
+    columns = ((site, name) for site in sites for name in site.series)
+    series = digest_arrays({f"{site.id}.{name}": site.series[name].to_numpy() for site, name in columns})
+    facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
+    return digest(series, repr(facts))
 
 
 def describe(sites: Sites) -> dict[str, Any]:
