@@ -16,9 +16,11 @@ from rich.table import Table
 from fluxgrid.errors import ConfigError, FluxgridError
 
 if TYPE_CHECKING:
+    from fluxgrid.config import TrainConfig
     from fluxgrid.registry import Registry
     from fluxgrid.upscaling.folder import Mode
     from fluxgrid.workflows.experiment import Kind
+    from fluxgrid.workflows.train import TrainOutcome
     from fluxgrid.workflows.upscale import Outcome
 
 app = typer.Typer(
@@ -182,11 +184,24 @@ def _tell_estimate(estimate: Any) -> None:
 
 
 @app.command()
-def train(config: Overrides = None) -> None:
+def train(
+    config: Overrides = None,
+    search: Annotated[bool, typer.Option("--search", help="First search for settings (resumable).")] = False,
+    trials: Annotated[int | None, typer.Option(min=1, help="Settings to try [search.trials].")] = None,
+) -> None:
     """Train a model on towers and write its checkpoint."""
     from fluxgrid.config import TrainConfig, is_kgml, load_config
 
     path, overrides = _split(config)
+    if trials is not None and not search:
+        message = f"--trials {trials} is of a search; say --search as well."
+        raise ConfigError(message)
+    if search:
+        if is_kgml(path):
+            message = f"{path} is a recipe, whose steps are not searched. Leave --search out."
+            raise ConfigError(message)
+        _search(load_config(TrainConfig, path, [*overrides, *([f"search.trials={trials}"] if trials else [])]))
+        return
     if is_kgml(path):
         from fluxgrid.config_kgml import KGMLConfig
         from fluxgrid.workflows.train_kgml import train_kgml
@@ -197,6 +212,22 @@ def train(config: Overrides = None) -> None:
         from fluxgrid.workflows.train import train as run
 
         outcome = run(settings, _report)
+    _tell_checkpoint(outcome)
+
+
+def _search(config: TrainConfig) -> None:
+    """Search for settings and train with the best."""
+    from fluxgrid.workflows.search import best_text, search
+
+    outcome = search(config, _report)
+    _say(f"Best of {len(outcome.trials)} trials: loss {outcome.best.loss:.4f}, mean of {config.search.folds} folds")
+    _say(best_text(outcome.best.settings))
+    _say(f"Trials, picture and best.yaml: {outcome.folder}")
+    _tell_checkpoint(outcome.trained)
+
+
+def _tell_checkpoint(outcome: TrainOutcome) -> None:
+    """Print what was trained."""
     _say(f"{outcome.checkpoint}: trained on {outcome.sites} sites; area of applicability up to {outcome.threshold:.3f}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,7 @@ from fluxgrid.errors import ConfigError, FluxgridError, itemise
 from fluxgrid.files import configs_folder, parse_yaml
 from fluxgrid.input_sets import extend_set
 from fluxgrid.registry import unknown_name
+from fluxgrid.training.search import SpaceName
 from fluxgrid.training.settings import FitSettings
 
 Calibration = Literal["none", "state", "neighbourhood"]
@@ -123,6 +124,31 @@ class EvaluationConfig(Strict):
     """Of the folds or the split."""
 
 
+class SearchConfig(Strict):
+    """How `fluxgrid train --search` looks for settings."""
+
+    trials: int = Field(default=20, ge=1)
+    """Settings tried; where the grid has no more points than this, all of them."""
+    folds: int = Field(default=3, ge=2)
+    """Site-group folds that each is scored on."""
+    space: SpaceName | None = None
+    """CarbonBench's grid for the architecture: that of its ``code`` (the default), or the larger of its ``paper``."""
+    grid: dict[str, tuple[bool | int | float | str | None, ...]] | None = None
+    """Instead of it: values to try by key, such as ``{model.hidden: [64, 128], fit.learning_rate: [0.001, 0.01]}``."""
+    prune: bool = False
+    """Give up settings that are worse than the median of those before after as many folds."""
+    seed: int = Field(default=56, ge=0)
+    """Of the folds and of what is tried next."""
+
+    @model_validator(mode="after")
+    def _one_grid(self) -> SearchConfig:
+        """Refuse two grids."""
+        if self.space is not None and self.grid is not None:
+            message = f"space: {self.space} and grid are two grids; give one of them"
+            raise ValueError(message)
+        return self
+
+
 class TrainConfig(Strict):
     """`fluxgrid train` and `fluxgrid evaluate`."""
 
@@ -152,6 +178,8 @@ class TrainConfig(Strict):
     """Models that `fluxgrid evaluate` compares at the same sites, by name; without any, that of `model` alone."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Scores."""
+    search: SearchConfig = SearchConfig()
+    """Search of settings for `model`, where it is asked for; its trials go into ``<out>-search``."""
     out: str
     """Checkpoint folder; the scores of `evaluate` go into ``<out>-evaluation``."""
 
@@ -180,6 +208,22 @@ class TrainConfig(Strict):
         if problems:
             raise ConfigError(itemise("The models to compare are wrong", problems))
         return found
+
+    def changed(self, values: Mapping[str, Any]) -> TrainConfig:
+        """Return the configuration with other values of some keys, such as ``fit.learning_rate``.
+
+        Raises
+        ------
+        ConfigError
+            Listing every value that is wrong.
+        """
+        row = self.model_dump(mode="json")
+        for key, value in values.items():
+            _set(row, key, value)
+        try:
+            return TrainConfig.model_validate(row)
+        except ValidationError as error:
+            raise ConfigError(itemise("The changed settings are wrong", _problems(TrainConfig, error))) from error
 
 
 class UpscaleConfig(Strict):

@@ -20,6 +20,10 @@ class ConfigError(FluxgridError):
     """A configuration is wrong, or a path in it leads nowhere."""
 
 
+class TrainingDiverged(ConfigError):
+    """The loss at the sites held out was never finite."""
+
+
 class UnknownName(FluxgridError):
     """A name is not in the registry or table that was asked for it."""
 

@@ -148,7 +148,7 @@ class History:
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_rows(values, basis, normal, moment, span):
+def _add_rows(values: np.ndarray, basis: np.ndarray, normal: np.ndarray, moment: np.ndarray, span: np.ndarray) -> None:
     """Add observations (T, n) on a basis (T, p) to sums (n, p, p), (n, p) and the range (n, 2), in the order of time.
 
     Every column by itself and step by step, so that its sums do not hang on the columns beside it.

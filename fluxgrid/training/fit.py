@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fluxgrid.data.windows import Window, plan_windows
-from fluxgrid.errors import ConfigError, TableError
+from fluxgrid.errors import TableError, TrainingDiverged
 from fluxgrid.models import FluxModel, zero_state
 from fluxgrid.models.network import Network
 from fluxgrid.models.windowed import WindowNetwork
@@ -245,7 +245,7 @@ def fit(
     ------
     TableError
         If no flux was observed at any step of either whose inputs are known.
-    ConfigError
+    TrainingDiverged
         If the loss was never finite.
     """
     generator = torch.Generator().manual_seed(settings.seed)
@@ -281,7 +281,7 @@ def fit(
             break
     if lowest == float("inf"):
         message = f"The loss on the held-out sites was never finite ({check}). Lower fit.learning_rate or fit.clip."
-        raise ConfigError(message)
+        raise TrainingDiverged(message)
     network.load_state_dict(kept)
     network.eval()
     return FitHistory(tuple(t for t, _ in losses), tuple(v for _, v in losses), best)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from fluxgrid.models.uncertainty import LEVELS, Uncertainty
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.training.balance import balance_classes, balance_sequences, balance_variances
 from fluxgrid.training.conformal import fit_uncertainty
-from fluxgrid.training.fit import Lessons, error_variances, fit, joint_lessons, spread, stack_all, validation_loss
+from fluxgrid.training.fit import Lessons, error_variances, fit, joint_lessons, plan, spread, stack_all, validation_loss
 from fluxgrid.training.importance import permutation_importance
 from fluxgrid.training.meta import meta_lessons
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -249,6 +249,44 @@ def _sequences(sites: Sites, inputs: dict[str, Inputs], spec: ModelSpec, scaler:
     for site in sites:
         arrays = site, inputs[site.id], spec.inputs, scaler, spec.step
         yield make_sequence(*arrays, spec.spin_up_years, spec.lookback)
+
+
+def held_out_loss(trained: Trained, sites: Sites, held: Iterable[str], spec: ModelSpec, settings: FitSettings) -> float:
+    """Return the loss of a trained model at sites that had no part in training, nor in the choice of its epoch.
+
+    Parameters
+    ----------
+    trained : Trained
+    sites : Sites
+        Hold those it was fitted to and those held out.
+    held : iterable of str
+        Ids of the latter.
+    spec : ModelSpec
+    settings : FitSettings
+        How windows are cut and sites weighed.
+
+    Returns
+    -------
+    loss : float
+        As in training, each flux over its variance at the sites the model was fitted to.
+
+    Raises
+    ------
+    TableError
+        If none of the sites held out observed a flux at a step whose inputs are known.
+    """
+    known, unseen = (
+        list(_sequences(part, inputs_of(part, spec.inputs, spec.step), spec, trained.scaler))
+        for part in (sites.select(trained.sites), sites.select(held))
+    )
+    unseen = balance_sequences(unseen, sites, settings.balance)
+    if not plan(trained.model, unseen, settings.window):
+        message = (
+            f"None of the {len(unseen)} held-out sites ({', '.join(s.site for s in unseen[:4])} ...) observed a flux "
+            "at a step whose inputs are known. Ask for fewer folds, or leave such sites out."
+        )
+        raise TableError(message)
+    return validation_loss(trained.model, stack_all(trained.model, unseen, settings.window), spread(known))
 
 
 def training_domain(trained: Trained, sites: Sites, spec: ModelSpec, settings: FitSettings) -> TrainingDomain:

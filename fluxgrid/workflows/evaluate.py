@@ -28,10 +28,10 @@ from fluxgrid.models import NUMERICS_VERSION, Checkpoint
 from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
-from fluxgrid.provenance import digest, digest_arrays
+from fluxgrid.provenance import digest
 from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.variables import MAP_FLUXES
-from fluxgrid.workflows.sites import evaluation_folds, model_spec, read_sites, split_text
+from fluxgrid.workflows.sites import evaluation_folds, fingerprint, model_spec, read_sites, split_text
 
 Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
@@ -136,11 +136,10 @@ def evaluate(
 
 def _plan(entries: dict[str, TrainConfig], sites: Sites, folds: Sequence[Fold], folder: Path) -> Iterator[Unit]:
     """Yield the units, fold by fold; the name of each holds a hash of all that decides its predictions."""
-    table = digest_arrays({f"{site.id}.{name}": site.series[name].to_numpy() for site in sites for name in site.series})
-    facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
+    seen = fingerprint(sites)
     for number, fold in enumerate(folds):
         for name, entry in entries.items():
-            decides = [asdict(model_spec(entry, sites)), asdict(entry.fit), table, facts, fold, NUMERICS_VERSION]
+            decides = [asdict(model_spec(entry, sites)), asdict(entry.fit), seen, fold, NUMERICS_VERSION]
             key = digest(repr(decides))
             yield Unit(name, number, entry, fold, folder / f"{name}-{number + 1}-{key[:12]}.parquet")
 

@@ -18,6 +18,7 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.models.base import PREDICTED_FLUXES
+from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
@@ -186,6 +187,14 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     spec.build()  # what the architecture refuses of options and inputs, it refuses before any work
     check_regime(spec, config.fit)
     return spec
+
+
+def fingerprint(sites: Sites) -> str:
+    """Return a hash of all that training and scoring take from sites: series, places, groups and statics."""
+    columns = ((site, name) for site in sites for name in site.series)
+    series = digest_arrays({f"{site.id}.{name}": site.series[name].to_numpy() for site, name in columns})
+    facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
+    return digest(series, repr(facts))
 
 
 def evaluation_folds(settings: EvaluationConfig, sites: Sites, usable: Sites) -> tuple[Fold, ...]:
