@@ -96,8 +96,11 @@ def with_inputs(sites: Sites, spec: ModelSpec) -> tuple[str, ...]:
         and all(np.isfinite(site.statics.get(name, np.nan)) for name in (*spec.inputs.static, *spec.inputs.classes))
     )
     if not ids:
+        nowhere = [name for name in spec.inputs.names if not any(name in s.series or name in s.statics for s in sites)]
+        names = nowhere or spec.inputs.names
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         message = (
-            f"No site of {sites.source} brings all inputs of {spec.name}: {', '.join(spec.inputs.names)}. "
+            f"No site of {sites.source} brings all inputs of {spec.name}: {', '.join(names[:8])}{more}. "
             "Drop an input, or give a table that has them."
         )
         raise TableError(message)
