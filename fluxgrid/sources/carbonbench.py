@@ -220,7 +220,7 @@ def _check_columns(folder: Path, wanted: dict[str, list[str]]) -> None:
 def _read(folder: Path, name: str, columns: Sequence[str], precision: type) -> Iterator[pd.DataFrame]:
     """Yield a file piece by piece, with sites without their network and numbers that are missing as NaN."""
     # ERA5.parquet holds five million days: as one table of 150 columns it would take six gigabytes
-    for batch in pq.ParquetFile(folder / name).iter_batches(200_000, columns=list(columns)):
+    for batch in pq.ParquetFile(folder / name).iter_batches(50_000, columns=list(columns)):
         table = batch.to_pandas(date_as_object=False)
         numbers = table.select_dtypes("number").columns.difference(["TIMESTAMP"])
         table[numbers] = table[numbers].mask(table[numbers] == _MISSING).astype(precision)

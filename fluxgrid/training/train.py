@@ -29,13 +29,16 @@ from fluxgrid.training.meta import meta_lessons
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
 from fluxgrid.training.settings import FitSettings, Regime
 from fluxgrid.training.trees import fine_tuned_text, fit_trees
-from fluxgrid.variables import VARIABLES
+from fluxgrid.variables import SERIES_ROLES, VARIABLES
 
 LESSONS: dict[Regime, Lessons] = {"joint": joint_lessons, "meta": meta_lessons}
 """What an epoch teaches a network, by regime."""
 
 DOMAIN_POINTS = 4000
 """Most month vectors kept in a training domain; whole site-years are dropped evenly above it."""
+
+_NAMED = 8
+"""Most inputs that a message names."""
 
 Report = Callable[[str], None]
 
@@ -170,7 +173,9 @@ def usable_sites(sites: Sites, spec: ModelSpec) -> Sites:
     lacking = {name: ids for name, ids in lacking.items() if ids}
     without = sorted({site for ids in lacking.values() for site in ids})
     if len(without) == len(sites):
-        few = "; ".join(f"{name} is lacking at {len(ids)} of {len(sites)} sites" for name, ids in lacking.items())
+        names = list(lacking)[:_NAMED]
+        few = "; ".join(f"{name} is lacking at {len(lacking[name])} of {len(sites)} sites" for name in names)
+        few += f"; and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
         message = (
             f"No site of {sites.source} brings all inputs of {spec.name}: {few}. "
             "Drop an input, or give a table that has them."
@@ -181,7 +186,7 @@ def usable_sites(sites: Sites, spec: ModelSpec) -> Sites:
 
 def _brings(site: Site, name: str) -> bool:
     """Return whether a site knows an input at some step."""
-    if VARIABLES[name].role == "forcing":
+    if VARIABLES[name].role in SERIES_ROLES:
         return name in site.series and bool(site.series[name].notna().any())
     return bool(np.isfinite(site.statics.get(name, np.nan)))
 
