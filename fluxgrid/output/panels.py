@@ -47,8 +47,8 @@ class Sheet:
     """Gives the borders."""
 
 
-def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5) -> Figure:
-    """Return an empty slide with its texts and the word synthetic.
+def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5, synthetic: bool = True) -> Figure:
+    """Return an empty slide with its texts, and the word synthetic where it belongs.
 
     Parameters
     ----------
@@ -56,6 +56,8 @@ def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5) -> 
         The footer says where the numbers come from; it is wrapped.
     height : float
         Inches; the width is that of a slide.
+    synthetic : bool
+        Whether data of the reference world are shown.
 
     Returns
     -------
@@ -67,8 +69,11 @@ def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5) -> 
     figure.text(_LEFT, 1 - 0.5 * inch, title, size=19 * min(1, 62 / len(title)), weight="bold", color=INK)
     figure.text(_LEFT, 1 - 0.8 * inch, textwrap.shorten(subtitle, 165, placeholder=" …"), size=11.5, color=GREY)
     figure.text(_LEFT, 0.13 * inch, "\n".join(textwrap.wrap(footer, 172)), size=9.5, color=GREY, va="bottom")
-    box = {"boxstyle": "round,pad=0.35", "facecolor": _WARN, "edgecolor": "none"}
-    figure.text(0.955, 1 - 0.46 * inch, "SYNTHETIC DATA", size=12, weight="bold", color="white", ha="right", bbox=box)
+    if synthetic:
+        box = {"boxstyle": "round,pad=0.35", "facecolor": _WARN, "edgecolor": "none"}
+        figure.text(
+            0.955, 1 - 0.46 * inch, "SYNTHETIC DATA", size=12, weight="bold", color="white", ha="right", bbox=box
+        )
     return figure
 
 

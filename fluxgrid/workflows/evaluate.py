@@ -28,7 +28,7 @@ from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.variables import MAP_FLUXES
-from fluxgrid.workflows.sites import model_spec, read_sites
+from fluxgrid.workflows.sites import SYNTHETIC, model_spec, read_sites
 
 Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
@@ -199,7 +199,7 @@ def _scored(config: TrainConfig, sites: Sites, predictions: dict[str, Prediction
     outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, folder)
     _write(outcome)
     about = f"{config.evaluation.folds} folds of site groups; {len(sites)} sites of {sites.source}. {sites.citation}"
-    draw_skill(outcome.overall, about, folder / _PICTURE)
+    draw_skill(outcome.overall, about, folder / _PICTURE, config.synthetic or config.sites.source in SYNTHETIC)
     return outcome
 
 

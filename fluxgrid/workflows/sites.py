@@ -16,6 +16,7 @@ from fluxgrid.data.sites import Sites
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.models.windowed import WindowConfig
 from fluxgrid.simulation import virtual_sites
 from fluxgrid.sources import SOURCES
 from fluxgrid.training.kgml.world_cells import world_cells
@@ -122,10 +123,15 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     Raises
     ------
     UnknownName, ConfigError
-        If the architecture, an option or an input is not known.
+        If the architecture, an option or an input is not known, or windows look back further than the spin-up.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
-    model_config(config.model.kind, config.model.settings)
+    settings = model_config(config.model.kind, config.model.settings)
+    if isinstance(settings, WindowConfig) and (
+        problem := settings.too_far_back(config.step, config.model.spin_up_years)
+    ):
+        message = f"model: {problem}. Give a shorter model.window (and stride) or more model.spin_up_years."
+        raise ConfigError(message)
     return ModelSpec(
         name=config.name,
         kind=config.model.kind,
