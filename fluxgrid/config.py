@@ -249,7 +249,7 @@ class UpscaleConfig(Strict):
     tile: int = Field(default=32, ge=32, multiple_of=32)
     """Tile size in cells; does not change the map."""
     window_mode: WindowMode | None = None
-    """How a network of windows cuts the record: ``exact``, a window for each day; ``stride``, one every few days;
+    """How a network of windows cuts the record: ``exact``, a window for each step; ``stride``, one every few steps;
     ``stream``, a state that is carried. By default as it was trained."""
     device: Device = "auto"
     """``auto`` takes a GPU where there is one."""

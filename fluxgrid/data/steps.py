@@ -13,6 +13,8 @@ STEPS: tuple[Step, ...] = get_args(Step)
 _FREQUENCY = {"daily": "D", "monthly": "MS"}
 STEPS_PER_YEAR = {"daily": 365, "monthly": 12}
 """Steps of an ordinary year."""
+STEP_NAMES = {"daily": "day", "monthly": "month"}
+"""What one step is called."""
 
 
 def calendar(start: str | pd.Timestamp, end: str | pd.Timestamp, step: Step) -> pd.DatetimeIndex:

@@ -13,7 +13,7 @@ _FLOOR = -1.0
 """R2 below it are drawn at the edge: how far below says nothing more."""
 
 
-def draw_skill(summary: pd.DataFrame, about: str, path: Path | str) -> Path:
+def draw_skill(summary: pd.DataFrame, about: str, path: Path | str, synthetic: bool) -> Path:
     """Draw R2 of all models as PNG: the median over sites as a dot, the quartiles as a bar.
 
     Parameters
@@ -24,6 +24,8 @@ def draw_skill(summary: pd.DataFrame, about: str, path: Path | str) -> Path:
         What was trained on what; the footer.
     path : path
         The PNG to make.
+    synthetic : bool
+        Whether the towers are simulated, which the picture says then.
 
     Returns
     -------
@@ -37,7 +39,9 @@ def draw_skill(summary: pd.DataFrame, about: str, path: Path | str) -> Path:
     fluxes, models = list(dict.fromkeys(summary["flux"])), list(dict.fromkeys(summary["model"]))
     height = 2.2 + 0.32 * len(models)
     title = "Skill at sites that nobody trained on"
-    figure = new_picture(title, "R2 over days or months of each site: median [quartiles] over sites", about, height)
+    figure = new_picture(
+        title, "R2 over days or months of each site: median [quartiles] over sites", about, height, synthetic
+    )
     width = 0.78 / max(len(fluxes), 1)
     for number, flux in enumerate(fluxes):
         rows = summary[summary["flux"] == flux].set_index("model").reindex(models)

@@ -30,14 +30,14 @@ class PatchTransformerConfig(AttentionConfig):
     """Settings of the Patch-Transformer."""
 
     patch: Annotated[int, Field(ge=1)] = 4
-    """Days of a patch."""
+    """Steps of a patch."""
     as_published: bool = False
     """Patches begin with the first day of the window instead of ending with the last."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.patch > self.window:
-            message = f"patch: {self.patch} days are more than the window of {self.window}; give fewer."
+            message = f"patch: {self.patch} steps are more than the window of {self.window}; give fewer."
             raise ConfigError(message)
 
     def build(self, sizes: Sizes) -> PatchTransformer:

@@ -8,10 +8,11 @@ Three modes, the weights the same:
   window that ends with them;
 - ``stream``: no windows; the state is carried from day to day. Recurrent networks only.
 
-In the first two the state is the last W - 1 days of scaled inputs (zeros, the mean of the training sites, before the
-first day), so a year by itself gives what the whole record does: `exact` for any cut, `stride` for cuts at the end of
-a year. An architecture may keep a memory of the record beside them (`recall`). While it is trained, a network is given
-windows and says what each of them says, whatever the mode.
+Days are steps: the months of a monthly model are cut likewise, by a window and a stride of its own (12 and 6, so that
+two windows make a year). In the first two modes the state is the last W - 1 days of scaled inputs (zeros, the mean of
+the training sites, before the first day), so a year by itself gives what the whole record does: `exact` for any cut,
+`stride` for cuts at the end of a year. An architecture may keep a memory of the record beside them (`recall`). While it
+is trained, a network is given windows and says what each of them says, whatever the mode.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 
+from fluxgrid.data.steps import STEP_NAMES, STEPS_PER_YEAR, Step
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
@@ -42,9 +44,9 @@ class WindowConfig:
     """Settings that all networks of windows share."""
 
     window: Annotated[int, Field(ge=2)] = 30
-    """Days W of a window."""
+    """Steps W of a window: days, or months of a monthly model."""
     stride: Annotated[int, Field(ge=1)] = 15
-    """Days S that a window answers for in training and in mode ``stride``."""
+    """Steps S that a window answers for in training and in mode ``stride``."""
     window_mode: WindowMode = "exact"
     """How a record is cut: ``exact``, ``stride`` or ``stream``."""
     head: HeadKind = "bounded"
@@ -57,7 +59,7 @@ class WindowConfig:
 
     @property
     def lookback(self) -> int | None:
-        """Days of a training window before those it answers for; None where a state is carried."""
+        """Steps of a training window before those it answers for; None where a state is carried."""
         return None if self.window_mode == "stream" else self.window - self.stride
 
     @property
@@ -70,9 +72,30 @@ class WindowConfig:
         """What a day's flux hangs on beside its window, for metadata; empty for most."""
         return ""
 
+    def too_far_back(self, step: Step, spin_up_years: int) -> str:
+        """Say that the spin-up of a map is shorter than what the window of its first step looks back on.
+
+        Parameters
+        ----------
+        step : {"daily", "monthly"}
+        spin_up_years : int
+
+        Returns
+        -------
+        problem : str
+            Empty where it is long enough, or no window is cut.
+        """
+        held, unit = spin_up_years * STEPS_PER_YEAR[step], STEP_NAMES[step]
+        if self.window_mode == "stream" or held >= self.window - 1:
+            return ""
+        return (
+            f"the window of {self.window} {unit}s ends with the {unit} that is predicted and looks back on "
+            f"{self.window - 1}, but {spin_up_years} year(s) of spin-up hold {held}"
+        )
+
     def __post_init__(self) -> None:
         if self.stride > self.window:
-            message = f"stride: {self.stride} days are more than the window of {self.window}; give at most as many."
+            message = f"stride: {self.stride} steps are more than the window of {self.window}; give at most as many."
             raise ConfigError(message)
 
 

@@ -14,7 +14,8 @@ from fluxgrid.data.steps import Step, step_ends
 from fluxgrid.errors import GridError, IncompatibleCube, itemise
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
-from fluxgrid.models import ModelSpec
+from fluxgrid.models import ModelSpec, model_config
+from fluxgrid.models.windowed import WindowConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +95,18 @@ def _variable_problems(cube: xr.Dataset, spec: ModelSpec) -> list[str]:
 
 
 def _step_problems(step: Step, spec: ModelSpec) -> list[str]:
-    """Say whether the time steps differ."""
-    if step == spec.step:
-        return []
-    return [f"time step: the cube is {step}, the model {spec.step}. Choose another model (--model) or cube (--cube)"]
+    """Say whether the time steps differ, or the spin-up is too short for the windows."""
+    problems = []
+    if step != spec.step:
+        problems.append(
+            f"time step: the cube is {step}, the model {spec.step}. Choose another model (--model) or cube (--cube)"
+        )
+    config = model_config(spec.kind, spec.settings)
+    if isinstance(config, WindowConfig) and (problem := config.too_far_back(spec.step, spec.spin_up_years)):
+        problems.append(
+            f"window: {problem}. Choose --window-mode stream where the model has it, or train with a shorter window"
+        )
+    return problems
 
 
 def _period_problems(time: pd.DatetimeIndex, first: pd.Timestamp, last: pd.Timestamp, step: Step) -> list[str]:

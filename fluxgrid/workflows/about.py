@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 
 from fluxgrid.data.cube import UNSTATED
-from fluxgrid.data.steps import step_ends
+from fluxgrid.data.steps import STEP_NAMES, step_ends
 from fluxgrid.geo.region import Region
 from fluxgrid.models import Checkpoint, ModelSpec, model_config
 from fluxgrid.models.windowed import WindowConfig
@@ -95,9 +95,9 @@ def map_info(
 
 
 _MODES = {
-    "exact": "each day is predicted from its own window of {window} days",
-    "stride": "windows of {window} days every {stride} days, each for its last {stride} days",
-    "stream": "the state is carried from day to day",
+    "exact": "each {step} is predicted from its own window of {window} {step}s",
+    "stride": "windows of {window} {step}s every {stride} {step}s, each for its last {stride} {step}s",
+    "stream": "the state is carried from {step} to {step}",
 }
 
 
@@ -106,7 +106,7 @@ def _mode_attributes(spec: ModelSpec) -> dict[str, str]:
     config = model_config(spec.kind, spec.settings)
     if not isinstance(config, WindowConfig):
         return {}
-    text = _MODES[config.window_mode].format(window=config.window, stride=config.stride)
+    text = _MODES[config.window_mode].format(step=STEP_NAMES[spec.step], window=config.window, stride=config.stride)
     text += f", {config.remark}" if config.remark else ""
     differences = [
         f"{mode}: " + ", ".join(f"{flux} {value:.3g}" for flux, value in row.items())

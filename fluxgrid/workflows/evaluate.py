@@ -31,7 +31,7 @@ from fluxgrid.prediction.sites import predict_site
 from fluxgrid.provenance import digest
 from fluxgrid.training.train import train_model, usable_sites
 from fluxgrid.variables import MAP_FLUXES
-from fluxgrid.workflows.sites import evaluation_folds, fingerprint, model_spec, read_sites, split_text
+from fluxgrid.workflows.sites import SYNTHETIC, evaluation_folds, fingerprint, model_spec, read_sites, split_text
 
 Predictions = dict[str, pd.DataFrame]
 Report = Callable[[str], None]
@@ -217,7 +217,7 @@ def _scored(
     outcome = EvaluateOutcome(scores, summarise(scores), by_class, pairs, coverage, published, held, folder)
     _write(outcome)
     about = f"{held}; {len(sites)} sites of {sites.source}. {sites.citation}"
-    draw_skill(outcome.overall, about, folder / _PICTURE)
+    draw_skill(outcome.overall, about, folder / _PICTURE, config.synthetic or config.sites.source in SYNTHETIC)
     return outcome
 
 

@@ -18,6 +18,7 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
 from fluxgrid.models.base import PREDICTED_FLUXES
+from fluxgrid.models.windowed import WindowConfig
 from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.registry import unknown_name
 from fluxgrid.simulation import virtual_sites
@@ -162,10 +163,16 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
     Raises
     ------
     UnknownName, ConfigError
-        If the architecture, an option or an input is not known, or they do not go together.
+        If the architecture, an option or an input is not known, they do not go together, or windows look back further
+        than the spin-up.
     """
     inputs = InputSpec(config.inputs.dynamic, config.inputs.static, config.inputs.classes, dict(config.inputs.gaps))
     architecture = model_config(config.model.kind, config.model.settings)
+    if isinstance(architecture, WindowConfig) and (
+        problem := architecture.too_far_back(config.step, config.model.spin_up_years)
+    ):
+        message = f"model: {problem}. Give a shorter model.window (and stride) or more model.spin_up_years."
+        raise ConfigError(message)
     spec = ModelSpec(
         name=config.name,
         kind=config.model.kind,

@@ -21,7 +21,13 @@ def test_every_model_and_flux_is_drawn(tmp_path):
         for flux in ("gpp", "reco", "nee")
         for i in range(12)
     ]
-    path = draw_skill(summarise(pd.DataFrame(rows)), "A test.", tmp_path / "skill.png")
-    few = draw_skill(summarise(pd.DataFrame(rows[:12])), "A test.", tmp_path / "one.png")
+    path = draw_skill(summarise(pd.DataFrame(rows)), "A test.", tmp_path / "skill.png", synthetic=False)
+    few = draw_skill(summarise(pd.DataFrame(rows[:12])), "A test.", tmp_path / "one.png", synthetic=True)
     assert path.stat().st_size > 10_000
     assert matplotlib.image.imread(path).shape[0] > matplotlib.image.imread(few).shape[0]
+    red = (0xB3, 0x26, 0x1E)
+    for picture, synthetic in ((path, False), (few, True)):
+        pixels = np.round(255 * matplotlib.image.imread(picture)[..., :3]).astype(int)
+        assert (pixels == red).all(axis=-1).any() == synthetic, (
+            "the word synthetic stands where it belongs, and only there"
+        )

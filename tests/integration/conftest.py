@@ -24,12 +24,14 @@ import xarray as xr
 from fluxgrid.config import UpscaleConfig, load_config
 from fluxgrid.data.cube import grid_of, open_cube
 from fluxgrid.data.gaps import GapRule
-from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.inputs import InputSpec, design
+from fluxgrid.data.records import site_inputs
 from fluxgrid.data.sites import Site
 from fluxgrid.data.steps import Step
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.checkpoint import save_checkpoint
 from fluxgrid.models.trees import Trees
+from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -191,10 +193,45 @@ def digests_of():
     return digests
 
 
+def window_loop(cube: xr.Dataset, checkpoint: Checkpoint, lonlat: tuple[float, float], period: slice) -> pd.DataFrame:
+    """Return GPP and RECO of a cell, one window after the other, in the mode of the checkpoint; slow and obvious.
+
+    The record begins with the cube, which is where the spin-up of `period` must begin.
+    """
+    spec, network = checkpoint.spec, checkpoint.model
+    assert isinstance(network, WindowNetwork)
+    x, y = (int(np.abs(cube[axis].values - value).argmin()) for axis, value in zip("xy", lonlat, strict=True))
+    site = site_at(cube, y, x)
+    arrays = design(site_inputs(site, spec.step, spec.inputs), spec.inputs, checkpoint.scaler)
+    record, place = (torch.from_numpy(array) for array in arrays)
+    time = pd.DatetimeIndex(site.series.index)
+    found = {}
+    for _, steps in pd.Series(range(len(time)), index=time)[period].groupby(lambda start: start.year):
+        for number, step in enumerate(steps):
+            found[time[step]] = _one_window(network, record, place, steps.to_numpy(), number)
+    return pd.DataFrame.from_dict(found, orient="index", columns=["gpp", "reco"])
+
+
+def _one_window(network: WindowNetwork, record, place, steps: np.ndarray, number: int) -> np.ndarray:
+    """Return the fluxes of one step of the steps of a year, (2,)."""
+    step, stride = steps[number], network.stride
+    if network.window_mode == "stream":
+        state = torch.zeros(1, network.stream_size)
+        hidden, which = network.stream(record[:, : step + 1], place, state)[0][:, -1], stride - 1
+    else:
+        exact = network.window_mode == "exact"
+        end = step if exact else steps[min((number // stride + 1) * stride, len(steps)) - 1]
+        which = stride - 1 - (end - step)
+        hidden = network.encode(record[:, end - network.window + 1 : end + 1], place, stride)[:, which]
+    raw = network.raw({network.tap: hidden[:, None, None]})
+    return network.finish(raw, {"day": torch.tensor([[which]])})[0, 0].detach().numpy()
+
+
 @pytest.fixture(scope="session")
 def tools() -> dict[str, Any]:
     """Return the makers of the world, for tests that need another one."""
-    return {"spec_of": spec_of, "site_at": site_at, "write_model": write_model, "holey_cube": holey_cube}
+    made = {"spec_of": spec_of, "site_at": site_at, "write_model": write_model, "holey_cube": holey_cube}
+    return {**made, "window_loop": window_loop}
 
 
 def snapshot_of(folder: Path) -> dict[str, tuple[int, int]]:

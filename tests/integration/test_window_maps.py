@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import xarray as xr
 
 from fluxgrid.api import open_map
 from fluxgrid.config import UpscaleConfig, load_config
 from fluxgrid.data.cube import open_cube
-from fluxgrid.data.inputs import InputSpec, design
-from fluxgrid.data.records import plan_segments, site_inputs, site_places
+from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.records import plan_segments, site_places
 from fluxgrid.errors import ConfigError
 from fluxgrid.models import MODELS, ModelSpec, load_checkpoint
-from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.prediction import Predictor
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.workflows.upscale import upscale
@@ -113,43 +111,12 @@ def test_every_architecture_makes_a_map(mapped, kind):
 def test_a_map_is_a_loop_over_windows(world, mapped, tools, kind, mode):
     found = mapped(kind, mode)
     assert found.attrs["fluxgrid_window_mode"].startswith(f"{mode}: ")
-    cube, checkpoint = open_cube(world[0]), load_checkpoint(world[1][kind])
-    network = checkpoint.model
-    assert isinstance(network, WindowNetwork)
+    checkpoint = load_checkpoint(world[1][kind]).in_mode(mode)
     y, x = 2, 3
-    row, col = (
-        int(np.abs(cube[a].values - float(found[b][i])).argmin()) for a, b, i in (("y", "lat", y), ("x", "lon", x))
-    )
-    site = tools["site_at"](cube, row, col)
-    dynamic, static = design(site_inputs(site, "daily", INPUTS), INPUTS, checkpoint.scaler)
-    time = pd.DatetimeIndex(site.series.index)
-    record, place = torch.from_numpy(dynamic), torch.from_numpy(static)
-    for year, days in pd.Series(range(len(time)), index=time)[FIRST:LAST].groupby(lambda day: day.year):
-        expected = slow(network, record, place, mode, days.to_numpy())
-        for column, name in enumerate(("gpp", "reco")):
-            np.testing.assert_allclose(
-                found[name].sel(time=str(year)).values[:, y, x],
-                expected[:, column],
-                **ROUNDING,
-                err_msg=f"{name} {year}",
-            )
-
-
-def slow(network: WindowNetwork, record, place, mode: str, days: np.ndarray) -> np.ndarray:
-    """Return the fluxes of some days of a calendar year, window by window, (days, 2)."""
-    found = []
-    for number, day in enumerate(days):
-        if mode == "stream":  # from the first day of the spin-up, which is the first of the record
-            state = torch.zeros(1, network.stream_size)
-            hidden, which = network.stream(record[:, : day + 1], place, state)[0][:, -1:], STRIDE - 1
-        else:
-            end = day if mode == "exact" else days[min((number // STRIDE + 1) * STRIDE, len(days)) - 1]
-            window = record[:, end - WINDOW + 1 : end + 1]
-            back = end - day
-            hidden, which = network.encode(window, place, STRIDE)[:, STRIDE - 1 - back][:, None], STRIDE - 1 - back
-        raw = network.raw({network.tap: hidden[:, None]})
-        found.append(network.finish(raw, {"day": torch.tensor([[which]])})[0, 0])
-    return torch.stack(found).detach().numpy()
+    lonlat = float(found["lon"][x]), float(found["lat"][y])
+    expected = tools["window_loop"](open_cube(world[0]), checkpoint, lonlat, slice(FIRST, LAST))
+    for name in expected:
+        np.testing.assert_allclose(found[name].values[:, y, x], expected[name], **ROUNDING, err_msg=name)
 
 
 def test_a_site_read_with_the_code_of_its_record_is_a_cell_of_the_map(world, tools, tmp_path):

@@ -213,12 +213,12 @@ def test_what_carries_no_state_cannot_stream(kind):
 @pytest.mark.parametrize(
     ("kind", "options", "named"),
     [
-        ("lstm", {"window": 10, "stride": 11}, "stride: 11 days are more than the window of 10"),
+        ("lstm", {"window": 10, "stride": 11}, "stride: 11 steps are more than the window of 10"),
         ("transformer", {"hidden": 10, "attention_heads": 4}, "4 do not share a width of 10"),
         (
             "patch_transformer",
             {"window": 10, "stride": 5, "patch": 11},
-            "patch: 11 days are more than",
+            "patch: 11 steps are more than",
         ),
         ("tam_rl", {"window_mode": "streams"}, "window_mode"),
     ],

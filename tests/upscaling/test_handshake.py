@@ -99,3 +99,14 @@ def test_a_model_of_whole_years_tells_of_a_period_that_begins_inside_one(cube):
     (warning,) = shake_hands(cube, spec, REGION, day("2019-06-01"), None).warnings
     assert "begins on 2019-06-01, inside a year" in warning
     assert "from day 299 on" in warning
+
+
+@pytest.mark.parametrize(("window", "mode", "fits"), [(13, "exact", True), (14, "exact", False), (30, "stream", True)])
+def test_windows_must_not_look_back_beyond_the_spin_up(monthly, window, mode, fits):
+    settings = {"window": window, "stride": 6, "window_mode": mode}
+    spec = replace(SPEC, kind="lstm", settings=settings, step="monthly", spin_up_years=1)
+    if fits:
+        assert shake_hands(monthly, spec, REGION, day("2019-01-01"), None).warnings == ()
+        return
+    with pytest.raises(IncompatibleCube, match=r"window of 14 months .* looks back on 13, but 1 year\(s\) .* hold 12"):
+        shake_hands(monthly, spec, REGION, day("2019-01-01"), None)
