@@ -48,7 +48,7 @@ class Sheet:
 
 
 def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5, synthetic: bool = True) -> Figure:
-    """Return an empty slide with its texts, and the word synthetic where it is due.
+    """Return an empty slide with its texts, and the word synthetic where it belongs.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5, syn
     height : float
         Inches; the width is that of a slide.
     synthetic : bool
-        Whether what it shows stands on simulated data.
+        Whether data of the reference world are shown.
 
     Returns
     -------
@@ -71,8 +71,9 @@ def new_picture(title: str, subtitle: str, footer: str, height: float = 7.5, syn
     figure.text(_LEFT, 0.13 * inch, "\n".join(textwrap.wrap(footer, 172)), size=9.5, color=GREY, va="bottom")
     if synthetic:
         box = {"boxstyle": "round,pad=0.35", "facecolor": _WARN, "edgecolor": "none"}
-        top = 1 - 0.46 * inch
-        figure.text(0.955, top, "SYNTHETIC DATA", size=12, weight="bold", color="white", ha="right", bbox=box)
+        figure.text(
+            0.955, 1 - 0.46 * inch, "SYNTHETIC DATA", size=12, weight="bold", color="white", ha="right", bbox=box
+        )
     return figure
 
 

@@ -179,7 +179,7 @@ def _stray(grid: Grid) -> Iterator[str]:
     if not grid:
         yield "it names no setting; give some, such as fit.learning_rate: [0.001, 0.01]"
     for key, values in grid.items():
-        if not key.startswith(("model.", "fit.")) or key == "model.kind":
+        if not key.startswith(("model.", "fit.")) or key in ("model.kind", "fit.members"):
             yield f"{key}: only options of the model (model.hidden) and settings of training (fit.batch) are searched"
         if not values:
             yield f"{key}: there is no value to try"
@@ -209,10 +209,10 @@ def _name(config: TrainConfig, sites: Sites, folds: Sequence[Fold], grid: Grid) 
 
 
 def _scorer(config: TrainConfig, sites: Sites, folds: Sequence[Fold]) -> Callable[[Point], Iterator[float]]:
-    """Return what yields the losses of settings; windows and weights of the scored sites are the configuration's."""
+    """Return what yields the losses of settings, one seed each; windows and weights scored are the configuration's."""
 
     def score(point: Point) -> Iterator[float]:
-        changed = config.changed(point)
+        changed = config.changed({**point, "fit.members": 1})
         spec = model_spec(changed, sites)
         for fold in folds:
             try:

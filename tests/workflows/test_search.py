@@ -95,7 +95,8 @@ def test_the_score_is_the_loss_at_sites_that_had_no_part(config_of):
         weights += weight.sum()
     expected = (squares / weights / variance).mean()
     assert held_out_loss(trained, SITES, fold.test, spec, config.fit) == pytest.approx(expected, rel=1e-5)
-    unseen = list(module._scorer(config, SITES, (fold,))({"model.hidden": 4}))
+    several = config.changed({"fit.members": 3})  # a trial is one seed all the same
+    unseen = list(module._scorer(several, SITES, (fold,))({"model.hidden": 4}))
     assert unseen == [held_out_loss(trained, SITES, fold.test, spec, config.fit)]
 
 
@@ -178,13 +179,14 @@ def test_everything_wrong_with_the_grid_is_listed(config_of):
         "fit.batch: ",
     ):
         assert text in str(caught.value)
-    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.batch": [4, 4], "fit.clip": []}
+    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.members": [2], "fit.batch": [4, 4], "fit.clip": []}
     with pytest.raises(ConfigError) as caught:
         search_grid(config_of(grid=stray))
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines[1:]] == [
         "  - inputs.dynamic",
         "  - model.kind",
+        "  - fit.members",
         "  - fit.batch",
         "  - fit.clip",
     ]
