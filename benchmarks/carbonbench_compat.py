@@ -9,7 +9,8 @@ on the same samples of its three folds, with the hyperparameters of the Koeppen 
 R2 and the median over sites of ours less theirs. FOLDER holds CarbonBench's files: trains each network as published on
 its training sites, by the published split, hyperparameters, epochs (100) and batch (2048), and prints medians over its
 test sites beside the published ones, which are of ten seeds. ``--physical`` balances fluxes instead of z-scores,
-``--no-balance`` nothing, which is how the published scores were made.
+``--no-balance`` nothing, which is how the published scores were made. Of several seeds the mean of what they say is
+scored as well, and what each says is kept in the folder of results: a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,10 +58,10 @@ THEIRS = {"lstm": "LSTM", "ct_lstm": "CT-LSTM", "tam_rl": "TAM-RL"}
 FLUXES = ("GPP", "RECO", "NEE")
 
 
-def fold_scores(
+def fold_predictions(
     kind: str, records: list[Record], held: set[str], protocol: Protocol, split: str = "koppen"
 ) -> pd.DataFrame:
-    """Return the scores at the sites held out, one row per site and flux."""
+    """Return what a network says at the sites held out, one row per site and day, beside what was observed."""
     inside = [record for record in records if record.site not in held]
     outside = [record for record in records if record.site in held]
     moments = fit_moments(inside)
@@ -79,11 +81,49 @@ def fold_scores(
         if not len(samples):
             continue
         place = torch.tensor(record.place[None], dtype=torch.float32)
-        said = predict(network, samples, place, moments)
-        seen = samples.y[:, -1] * moments.y_std + moments.y_mean
-        for column, flux in enumerate(FLUXES):
-            rows.append({"site": record.site, "target": flux, "R2": score(seen[:, column], said[:, column]).r2})
+        said = pd.DataFrame(predict(network, samples, place, moments), columns=list(FLUXES))
+        seen = pd.DataFrame(
+            samples.y[:, -1] * moments.y_std + moments.y_mean, columns=[f"{f} observed" for f in FLUXES]
+        )
+        rows.append(pd.concat([said, seen], axis=1).assign(site=record.site, first=samples.first))
+    return pd.concat(rows, ignore_index=True)
+
+
+def scores_of(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Return R2 of each site and flux."""
+    rows = []
+    for site, part in predictions.groupby("site", sort=False):
+        for flux in FLUXES:
+            found = score(part[f"{flux} observed"].to_numpy(np.float64), part[flux].to_numpy(np.float64))
+            rows.append({"site": site, "target": flux, "R2": found.r2})
     return pd.DataFrame(rows)
+
+
+def by_seed(
+    options: argparse.Namespace, kind: str, records: list[Record], parts: list[set[str]], split: str
+) -> Iterator[tuple[str, pd.DataFrame, float]]:
+    """Yield the seeds of a network, their scores and minutes; with several, the mean of what they say as the last.
+
+    Predictions are kept in the folder of results, so that a run which was stopped goes on.
+    """
+    every = []
+    for seed in options.seeds:
+        protocol, begun = protocol_of(options, seed), time.perf_counter()
+        key = f"{kind}-{split}-{seed}-{protocol.epochs}x{protocol.batch}-{protocol.balance:g}{'p' * protocol.physical}"
+        path = options.out / f"{key}.parquet"
+        if path.is_file():
+            found = pd.read_parquet(path)
+        else:
+            found = pd.concat([fold_predictions(kind, records, held, protocol, split) for held in parts])
+            found = found.reset_index(drop=True)
+            options.out.mkdir(parents=True, exist_ok=True)
+            found.to_parquet(path)
+        every.append(found)
+        yield str(seed), scores_of(found), (time.perf_counter() - begun) / 60
+    if len(every) > 1:
+        mean = every[0].copy()
+        mean[list(FLUXES)] = sum(found[list(FLUXES)] for found in every) / len(every)
+        yield f"mean of {len(every)}", scores_of(mean), 0.0
 
 
 def protocol_of(options: argparse.Namespace, seed: int) -> Protocol:
@@ -110,10 +150,7 @@ def beside_reference(options: argparse.Namespace) -> pd.DataFrame:
     print("|---|---|---|---|---|---|---|")
     tables = []
     for kind in options.models:
-        for seed in options.seeds:
-            protocol, begun = protocol_of(options, seed), time.perf_counter()
-            found = pd.concat([fold_scores(kind, records, held, protocol) for held in folds.values()])
-            minutes = (time.perf_counter() - begun) / 60
+        for seed, found, minutes in by_seed(options, kind, records, list(folds.values()), "koppen"):
             tables.append(found.assign(model=kind, seed=seed))
             for flux in FLUXES:
                 ours = found[found["target"] == flux].set_index("site")["R2"]
@@ -134,10 +171,7 @@ def on_files(options: argparse.Namespace) -> pd.DataFrame:
     tables = []
     for kind in options.models:
         published = published_scores([kind], options.split, options.features).set_index("flux")["r2_q50"]
-        for seed in options.seeds:
-            begun = time.perf_counter()
-            found = fold_scores(kind, records, set(fold.test), protocol_of(options, seed), options.split)
-            minutes = (time.perf_counter() - begun) / 60
+        for seed, found, minutes in by_seed(options, kind, records, [set(fold.test)], options.split):
             tables.append(found.assign(model=kind, seed=seed))
             for flux in FLUXES:
                 ours = found[found["target"] == flux]["R2"]

@@ -126,8 +126,11 @@ def report(ours: pd.DataFrame, theirs: pd.DataFrame, compat: Path | None) -> Non
     if compat is not None:
         seeds = pd.read_csv(compat).rename(columns={"R2": "r2"})
         seeds["flux"] = seeds["target"].str.lower()
-        mean = seeds.groupby(["model", "flux", "site"], as_index=False)["r2"].mean()
-        rivals.append(mean.assign(model="as published, here: " + mean["model"]))
+        together = seeds["seed"].astype(str).str.startswith("mean of")
+        alone = seeds[~together].groupby(["model", "flux", "site"], as_index=False)["r2"].mean()
+        rivals.append(alone.assign(model="as published, mean R2 of its seeds: " + alone["model"]))
+        mean = seeds[together]
+        rivals.append(mean.assign(model="as published, " + mean["seed"] + " seeds: " + mean["model"]))
     scores = pd.concat([ours, *rivals], ignore_index=True)
     medians = scores.pivot_table(index="model", columns="flux", values="r2", aggfunc="median", sort=False)
     print(medians[list(FLUXES)].round(3).to_string())

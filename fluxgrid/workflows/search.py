@@ -212,7 +212,7 @@ def _scorer(config: TrainConfig, sites: Sites, folds: Sequence[Fold]) -> Callabl
     """Return what yields the losses of settings, one seed each; windows and weights scored are the configuration's."""
 
     def score(point: Point) -> Iterator[float]:
-        changed = config.changed({**point, "fit.members": 1})
+        changed = config.changed({**point, "fit.members": 1, "fit.tries": 1})
         spec = model_spec(changed, sites)
         for fold in folds:
             try:
