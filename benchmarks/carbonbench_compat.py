@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from fluxgrid.data.splits import published_split
 from fluxgrid.evaluation.metrics import score
 from fluxgrid.evaluation.published import published_scores
 from fluxgrid.models import Sizes, model_config
+from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.training.balance import class_weights
 from fluxgrid.training.carbonbench.protocol import Protocol, Trainset, predict, train
 from fluxgrid.training.carbonbench.records import Record, carbonbench_records, tower_records
@@ -107,10 +108,13 @@ def by_seed(
     Predictions are kept in the folder of results, so that a run which was stopped goes on.
     """
     every = []
+    data = digest_arrays(
+        {f"{r.site}.{k}": v for r in records for k, v in (("x", r.covariates.to_numpy()), ("y", r.targets))}
+    )
     for seed in options.seeds:
         protocol, begun = protocol_of(options, seed), time.perf_counter()
-        key = f"{kind}-{split}-{seed}-{protocol.epochs}x{protocol.batch}-{protocol.balance:g}{'p' * protocol.physical}"
-        path = options.out / f"{key}.parquet"
+        decides = [asdict(protocol), SETTINGS[split][kind], [sorted(held) for held in parts], data]
+        path = options.out / f"{kind}-{split}-{seed}-{digest(repr(decides))[:12]}.parquet"
         if path.is_file():
             found = pd.read_parquet(path)
         else:

@@ -200,7 +200,7 @@ class TrainConfig(Strict):
             if entry.inputs is not None:
                 changes["inputs"] = entry.inputs
             try:
-                changes["fit"] = TypeAdapter(FitSettings).validate_python({**asdict(self.fit), **entry.fit})
+                changes["fit"] = TypeAdapter(FitSettings).validate_python(_merged(self._fit_of(entry), entry.fit))
             except ValidationError as error:
                 problems += [f"models.{name}.fit.{problem}" for problem in _problems(FitSettings, error)]
                 continue
@@ -208,6 +208,11 @@ class TrainConfig(Strict):
         if problems:
             raise ConfigError(itemise("The models to compare are wrong", problems))
         return found
+
+    def _fit_of(self, entry: EntryConfig) -> dict[str, Any]:
+        """Return the settings of training that an entry starts from: those of another regime say nothing of its own."""
+        row = asdict(self.fit)
+        return row | {"meta": None} if entry.fit.get("regime", self.fit.regime) != self.fit.regime else row
 
     def changed(self, values: Mapping[str, Any]) -> TrainConfig:
         """Return the configuration with other values of some keys, such as ``fit.learning_rate``.
@@ -340,6 +345,8 @@ def _read(path: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
     base = values.pop("extends", None)
     if base is None:
         return values
+    beside = file.parent / str(base)
+    base = str(beside) if beside.is_file() else base
     if len(through) >= _MOST_EXTENDED:
         message = f"{file}: extends goes in a circle, or too deep: {' -> '.join((*through, path, str(base)))}."
         raise ConfigError(message)
@@ -347,7 +354,9 @@ def _read(path: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return nested mappings in which `values` win."""
+    """Return nested mappings in which `values` win; options of another architecture or source are not taken over."""
+    if any(name in values and values[name] != base.get(name) for name in ("kind", "source")):
+        return values
     both = {k: _merged(base[k], v) for k, v in values.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
     return {**base, **values, **both}
 

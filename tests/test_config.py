@@ -165,7 +165,8 @@ def test_a_shipped_run_is_found_by_name():
     assert (config.region, config.resolution) == ("midwest", 0.25)
 
 
-def test_a_configuration_extends_another_key_by_key(tmp_path):
+def test_a_configuration_extends_another_key_by_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("FLUXGRID_TEST_DATA", str(tmp_path))
     (tmp_path / "mine.yaml").write_text("extends: towers_benchmark\nfit: {epochs: 3}\nout: elsewhere\n")
     mine = load_config(TrainConfig, str(tmp_path / "mine.yaml"))
     base = load_config(TrainConfig, "towers_benchmark")
@@ -178,3 +179,30 @@ def test_configurations_that_extend_each_other_are_an_error(tmp_path):
         (tmp_path / f"{one}.yaml").write_text(f"extends: {tmp_path / other}.yaml\n")
     with pytest.raises(ConfigError, match="circle"):
         load_config(TrainConfig, str(tmp_path / "a.yaml"))
+
+
+def test_what_is_extended_may_stand_beside_and_leaves_no_options_of_another_architecture(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "base.yaml").write_text(yaml.safe_dump(TRAIN))
+    (folder / "trees.yaml").write_text("extends: base.yaml\nmodel: {kind: lightgbm}\n")
+    monkeypatch.chdir(tmp_path)
+    config = load_config(TrainConfig, "mine/trees.yaml")
+    assert config.model.kind == "lightgbm"
+    assert config.model.settings == {}
+    assert config.inputs.dynamic == ("temperature_2m",)
+
+
+def test_an_entry_keeps_the_terms_it_does_not_name():
+    values = {
+        **TRAIN,
+        "fit": {"regime": "meta", "meta": {"tasks": 3}, "loss": {"classes": ["igbp"], "site_variance": 1.0}},
+        "models": {
+            "one": {"model": {"kind": "mlp"}, "fit": {"loss": {"carbon_balance": 0.5}}},
+            "two": {"model": {"kind": "mlp"}, "fit": {"regime": "joint"}},
+        },
+    }
+    one, two = load_config(TrainConfig, None, values).entries.values()
+    assert (one.fit.loss.classes, one.fit.loss.site_variance, one.fit.loss.carbon_balance) == (("igbp",), 1.0, 0.5)
+    assert one.fit.meta.tasks == 3
+    assert two.fit.meta is None

@@ -40,7 +40,9 @@ class FluxModel(Protocol):
     state_size: int
 
     def predict(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return fluxes (B, T, O), g m-2 d-1, >= 0, and the state (B, K) after the last step.
+        """Return fluxes (B, T, O), g m-2 d-1, and the state (B, K) after the last step.
+
+        GPP and RECO are >= 0 unless the head is linear; an NEE of its own has either sign.
 
         `dynamic` is (B, T, F) and `static` (B, S), both scaled; `state` is (B, K), zeros at the start.
         """

@@ -49,7 +49,7 @@ def close_fluxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str
 
 def _projected(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str, np.ndarray]:
     """Return the nearest fluxes that close."""
-    missing = [name for name in ("gpp", "reco", "nee") if spec.error_variances.get(name, 0.0) <= 0.0]
+    missing = [name for name in ("gpp", "reco", "nee") if not spec.error_variances.get(name, 0.0) > 0.0]
     if missing or "nee" not in outputs:
         message = (
             f"Closure 'projected' of {spec.name!r} needs the model's own NEE and the error variances of gpp, reco and "

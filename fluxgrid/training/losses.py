@@ -12,7 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the loss is made of, term by term; the mean square error over the fluxes' variances is always in it."""
+    """What the loss is made of, term by term; the mean square error over the fluxes' variances is always in it.
+
+    Factors of sites count against the others of a batch, whose weights are made to sum to 1. In regime ``meta`` a batch
+    is one site, so that there they count in the choice of the epoch only.
+    """
 
     quality: bool = True
     """Weigh each step by the share of good half-hours of its observation."""
@@ -20,9 +24,9 @@ class LossSettings:
     """Class variables whose classes weigh alike: all observed steps / (classes x steps of the class), multiplied over
     the variables; CarbonBench balances ``igbp`` and ``climate_group``."""
     site_variance: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """How far errors count in units of their own site's variability instead of that of all sites: 0 not at all; 1
-    fully, the loss of Kratzert et al. 2019 (doi 10.5194/hess-23-5089-2019), by which a quiet site counts as much as a
-    busy one, as it does in a median of R2 over sites."""
+    """How far errors count in units of their own site's variability instead of that of all sites: 0 not at all, 1
+    fully, as in the loss of Kratzert et al. 2019 (doi 10.5194/hess-23-5089-2019): a quiet site counts as much as a busy
+    one, as it does in a median of R2 over sites."""
     carbon_balance: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the carbon balance, for a head with an NEE of its own; where NEE is derived it holds anyway."""
     as_published: bool = False

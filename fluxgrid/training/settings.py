@@ -66,6 +66,12 @@ class FitSettings:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
+        if self.members > 1 and self.tries > 1:
+            message = (
+                f"tries: {self.tries} choose the luckiest seed at the sites at which the half-widths of {self.members} "
+                "members are fitted; give tries or members"
+            )
+            raise ValueError(message)
         if self.meta is not None and self.regime != "meta":
             message = f"meta says how regime meta trains, but regime is {self.regime!r}; give regime: meta, or no meta"
             raise ValueError(message)  # pydantic names the key and lists it with the others

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from fluxgrid.data.inputs import Inputs
 from fluxgrid.data.scaler import Scaler
@@ -132,7 +133,14 @@ def train_model(sites: Sites, spec: ModelSpec, settings: FitSettings, report: Re
 def _with_errors(spec: ModelSpec, members: list[_Member]) -> ModelSpec:
     """Return the spec with the mean of the members' error variances."""
     names = members[0].errors
-    return replace(spec, error_variances={name: float(np.mean([m.errors[name] for m in members])) for name in names})
+    found = {name: np.array([member.errors[name] for member in members]) for name in names}
+    if unknown := [name for name, values in found.items() if not np.isfinite(values).any()]:
+        message = (
+            f"Closure 'projected' needs the errors of gpp, reco and nee at sites held back, and none of these observed "
+            f"{', '.join(unknown)}. Give more sites that did, raise fit.validation, or take model.closure: derived."
+        )
+        raise TableError(message)
+    return replace(spec, error_variances={name: float(np.nanmean(values)) for name, values in found.items()})
 
 
 def check_regime(spec: ModelSpec, settings: FitSettings) -> None:
@@ -141,12 +149,20 @@ def check_regime(spec: ModelSpec, settings: FitSettings) -> None:
     Raises
     ------
     ConfigError
-        If it is not trained by gradients, and the regime is one of gradients.
+        If it is not trained by gradients, and the regime is one of gradients; or if it normalises over a batch, which
+        in regime ``meta`` is of one site.
     """
     if settings.regime != "joint" and not spec.differentiable:
         message = (
             f"fit.regime: {settings.regime} trains by gradients, which {spec.kind!r} is not. Choose a network "
             "(`fluxgrid models` lists them), or leave fit.regime out."
+        )
+        raise ConfigError(message)
+    model = replace(spec, members=1).build() if settings.regime == "meta" else None
+    if isinstance(model, nn.Module) and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        message = (
+            f"fit.regime: meta shows {spec.kind!r} one site at a time, but it normalises over the sites of a batch. "
+            "Choose another network, or leave fit.regime out."
         )
         raise ConfigError(message)
 
@@ -206,18 +222,23 @@ def _train_member(
     report: Report,
 ) -> _Member:
     """Return the best of some seeds, judged at the test sites of the fold, which also choose the epoch."""
-    # one fold for all tries: losses over different sites would pick the easiest fold, not the best seed
+    # one fold for all tries: losses over different folds would pick the easiest fold, not the best seed
     train, check = (
-        balance_sequences(list(_sequences(part, inputs, spec, scaler)), part, settings.balance)
+        balance_sequences(_weighed(_sequences(part, inputs, spec, scaler), settings), part, settings.balance)
         for part in (sites.select(fold.train), sites.select(fold.test))
     )
-    if not settings.loss.quality:
-        train, check = ([replace(s, weights=np.ones_like(s.weights)) for s in part] for part in (train, check))
     train = balance_classes(train, sites, settings.loss.classes)
     train, check = (balance_variances(part, settings.loss.site_variance) for part in (train, check))
     seeds = range(settings.seed, settings.seed + settings.tries)
     tries = (_fit_once(train, check, spec, replace(settings, seed=seed), report) for seed in seeds)
     return min(tries, key=lambda member: member.loss)
+
+
+def _weighed(sequences: Iterable[Sequence], settings: FitSettings) -> list[Sequence]:
+    """Return sequences whose steps weigh as their quality, or alike where that term of the loss is off."""
+    if settings.loss.quality:
+        return list(sequences)
+    return [replace(sequence, weights=np.ones_like(sequence.weights)) for sequence in sequences]
 
 
 def _fit_once(

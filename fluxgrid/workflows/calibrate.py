@@ -150,6 +150,12 @@ def make_calibration(
             "belong to one network. Train it with fit.members=1 and calibrate that."
         )
         raise ConfigError(message)
+    if checkpoint.spec.closure != "derived":
+        message = (
+            f"The model {checkpoint.spec.name!r} has an NEE of its own (closure {checkpoint.spec.closure!r}), which "
+            "heads of places would not fit. Train it with model.closure=derived and calibrate that."
+        )
+        raise ConfigError(message)
     if not isinstance(network, Network):
         message = (
             f"The model {checkpoint.spec.name!r} ({checkpoint.spec.kind}) has no hidden states, so no head of a place "

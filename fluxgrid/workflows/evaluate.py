@@ -210,7 +210,7 @@ def _scored(
     scores = pd.concat(tables, ignore_index=True)
     by_class = {by: summarise(scores, by) for by in _GROUPINGS}
     pairs = compare_models(scores, next(iter(predictions)))
-    coverage = coverage_table(observed, predictions)
+    coverage = coverage_table(sites, predictions)  # on the days that half-widths are fitted on: of any quality
     kinds = {entry.model.kind for entry in config.entries.values()} if config.step == "daily" else ()
     published = published_scores(kinds, about=ABOUT_FILES if config.sites.source == "carbonbench" else ABOUT)
     held = split_text(config.evaluation, folds)

@@ -197,10 +197,10 @@ def model_spec(config: TrainConfig, sites: Sites) -> ModelSpec:
 
 
 def fingerprint(sites: Sites) -> str:
-    """Return a hash of all that training and scoring take from sites: series, places, groups and statics."""
+    """Return a hash of all that training and scoring take from sites: series, their first day, places and statics."""
     columns = ((site, name) for site in sites for name in site.series)
     series = digest_arrays({f"{site.id}.{name}": site.series[name].to_numpy() for site, name in columns})
-    facts = [(site.id, site.latitude, site.longitude, site.group, dict(site.statics)) for site in sites]
+    facts = [(s.id, s.series.index[0], s.latitude, s.longitude, s.group, dict(s.statics)) for s in sites]
     return digest(series, repr(facts))
 
 

@@ -14,6 +14,8 @@ from fluxgrid.models.domain import TrainingDomain
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.testing import small_sites
+from fluxgrid.training import train as module
+from fluxgrid.training.balance import Balance, Stratum
 from fluxgrid.training.losses import LossSettings
 from fluxgrid.training.settings import FitSettings
 from fluxgrid.training.train import train_model, training_domain
@@ -99,8 +101,9 @@ def _richer(site):
 def test_members_differ_and_the_ensemble_is_their_mean(make_spec, kind, settings):
     spec, sites = make_spec(kind, settings), small_sites(n=8)
     lines = []
-    trained = train_model(sites, spec, replace(QUICK, members=2, tries=2), lines.append)
-    assert {line.split(",")[0] for line in lines} == {"member 1/2", "member 2/2"}
+    trained = train_model(sites, spec, replace(QUICK, members=2), lines.append)
+    fitted = [line for line in lines if not line.startswith("half-widths")]
+    assert {line.split(",")[0] for line in fitted} == {"member 1/2", "member 2/2"}
     nothing = TrainingDomain.unknown(spec.sizes.dynamic + spec.sizes.static)
     members = [Predictor(Checkpoint(None, spec, trained.scaler, m, nothing, "")) for m in trained.model.members]
     first, second = (predict_site(each, sites.sites[0]) for each in members)
@@ -191,3 +194,36 @@ def test_terms_of_the_loss_change_what_is_learnt(make_spec):
     ]
     heads = [train_model(sites, spec, each).model.head.linear.weight for each in settings]
     assert all(not torch.equal(heads[0], other) for other in heads[1:])
+
+
+def test_without_the_term_of_quality_the_balance_of_the_land_stays(make_spec, monkeypatch):
+    sites, seen = small_sites(n=8), []
+    arid = [replace(site, statics={**site.statics, "climate_group": 1.0}) for site in sites.sites[:4]]
+    sites = replace(sites, sites=(*arid, *sites.sites[4:]))
+    strata = (Stratum(("arid",), 0.9), Stratum(("continental",), 0.1))
+    settings = replace(QUICK, epochs=1, balance=Balance("climate_group", strata), loss=LossSettings(quality=False))
+    monkeypatch.setattr(module, "fit", lambda model, train, *_: seen.extend(train))
+    train_model(sites, make_spec(), settings)
+    weights = {sequence.site: np.unique(sequence.weights).tolist() for sequence in seen}
+    assert all(len(values) == 1 for values in weights.values())  # whatever the quality of its days
+    of_arid = {values[0] for name, values in weights.items() if name in {site.id for site in arid}}
+    of_others = {values[0] for name, values in weights.items() if name not in {site.id for site in arid}}
+    assert min(of_arid) > max(of_others)
+
+
+def test_projected_needs_every_flux_at_sites_held_back(make_spec):
+    spec, sites = make_spec(fluxes=("gpp", "reco", "nee"), closure="projected"), small_sites(n=8)
+    alone = replace(sites, sites=tuple(replace(s, series=s.series.drop(columns=["gpp", "reco"])) for s in sites))
+    with pytest.raises(TableError, match=r"none of these observed gpp, reco.*closure: derived"):
+        train_model(alone, spec, replace(QUICK, epochs=1))
+
+
+def test_several_tries_of_members_are_refused():
+    with pytest.raises(ValueError, match="give tries or members"):
+        replace(QUICK, members=2, tries=2)
+
+
+def test_a_batch_of_one_site_is_not_normalised_over(make_spec):
+    spec = make_spec("tam_rl", {"hidden": 4, "latent": 4, "window": 10, "stride": 5})
+    with pytest.raises(ConfigError, match="normalises over the sites of a batch"):
+        train_model(small_sites(n=6), spec, replace(QUICK, regime="meta"))

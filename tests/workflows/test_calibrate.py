@@ -226,6 +226,12 @@ def test_heads_belong_to_one_network(checkpoint, sites):
         make_calibration(several, sites, HeadsConfig(name="state", fit=FEW))
 
 
+def test_heads_do_not_fit_an_nee_of_the_networks_own(checkpoint, sites):
+    own = replace(checkpoint, spec=replace(checkpoint.spec, fluxes=("gpp", "reco", "nee"), closure="projected"))
+    with pytest.raises(ConfigError, match=r"NEE of its own \(closure 'projected'\).*closure=derived"):
+        make_calibration(own, sites, HeadsConfig(name="state", fit=FEW))
+
+
 def test_a_folder_that_stands_or_cannot_be_made_is_found_first(make_config, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "read_site_config", lambda *_: pytest.fail("sites were read"))
     (tmp_path / "there").mkdir()
