@@ -64,11 +64,10 @@ class XGBoostTrees(Trees):
             early_stopping_rounds=self.config.patience,
             verbose_eval=False,
         )
-        self.boosters.append(booster[: booster.best_iteration + 1])
+        self.boosters.append(_ready(booster[: booster.best_iteration + 1]))
 
     def values(self, booster: Any, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows, (N,)."""
-        booster.set_param({"nthread": 1})
         return booster.inplace_predict(rows)
 
     @property
@@ -87,9 +86,20 @@ class XGBoostTrees(Trees):
         """Read the boosters of all fluxes."""
         xgboost = _library()
         try:
-            self.boosters = [xgboost.Booster(model_file=folder / f"trees_{i}.json") for i in range(self.sizes.fluxes)]
+            paths = [folder / f"trees_{i}.json" for i in range(self.sizes.fluxes)]
+            self.boosters = [_ready(xgboost.Booster(model_file=path)) for path in paths]
         except xgboost.core.XGBoostError as error:
             raise ValueError(str(error)) from error
+
+
+def _ready(booster: Any) -> Any:
+    """Return a booster that predicts on one thread, set up by a first prediction.
+
+    A change of settings takes effect at the next prediction; another thread that predicts meanwhile fails.
+    """
+    booster.set_param({"nthread": 1})
+    booster.inplace_predict(np.zeros((1, booster.num_features()), np.float32))
+    return booster
 
 
 def _library() -> Any:
