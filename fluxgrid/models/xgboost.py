@@ -70,11 +70,10 @@ class XGBoostTrees(Trees):
             verbose_eval=False,
             xgb_model=base,
         )
-        return booster[: booster.best_iteration + 1]
+        return _ready(booster[: booster.best_iteration + 1])
 
     def values(self, booster: Any, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows, (N,)."""
-        booster.set_param({"nthread": 1})
         return booster.inplace_predict(rows)
 
     def count(self, booster: Any) -> int:
@@ -89,7 +88,7 @@ class XGBoostTrees(Trees):
         """Return the booster in a file."""
         xgboost = _library()
         try:
-            return xgboost.Booster(model_file=path)
+            return _ready(xgboost.Booster(model_file=path))
         except xgboost.core.XGBoostError as error:
             raise ValueError(str(error)) from error
 
@@ -97,6 +96,16 @@ class XGBoostTrees(Trees):
 def _matrix(rows: Rows) -> Any:
     """Return rows, targets and weights as the library has them."""
     return _library().DMatrix(rows[0], label=rows[1], weight=rows[2])
+
+
+def _ready(booster: Any) -> Any:
+    """Return a booster that predicts on one thread, set up by a first prediction.
+
+    A change of settings takes effect at the next prediction; another thread that predicts meanwhile fails.
+    """
+    booster.set_param({"nthread": 1})
+    booster.inplace_predict(np.zeros((1, booster.num_features()), np.float32))
+    return booster
 
 
 def _library() -> Any:

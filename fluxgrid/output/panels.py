@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as MplPath
 from shapely.geometry.base import BaseGeometry
@@ -98,18 +99,63 @@ def draw_field(figure: Figure, box: Box, values: np.ndarray, scale: Scale, sheet
         Of the map.
     """
     left, bottom, width, height = box
-    axes = _map_axes(figure, (left, bottom + 0.14 * height, width, 0.8 * height), sheet, label)
+    image = draw_map(figure, (left, bottom + 0.14 * height, width, 0.8 * height), values, scale, sheet, label)
+    draw_bar(figure, (left + 0.15 * width, bottom + 0.07 * height, 0.7 * width, 0.025 * height), image, scale)
+    return image.axes
+
+
+def draw_map(figure: Figure, box: Box, values: np.ndarray, scale: Scale, sheet: Sheet, label: str) -> AxesImage:
+    """Draw a field of numbers without a colour bar, for maps that share one; see `draw_field`.
+
+    Parameters
+    ----------
+    figure : Figure
+    box : (left, bottom, width, height)
+        Parts of the figure.
+    values : ndarray, (y, x)
+        NaN where there is nothing.
+    scale : Scale
+    sheet : Sheet
+    label : str
+        What it is.
+
+    Returns
+    -------
+    image : AxesImage
+        For `draw_bar`.
+    """
+    axes = _map_axes(figure, box, sheet, label)
     image = axes.imshow(
         values, cmap=scale.ramp, vmin=scale.low, vmax=scale.high, extent=_extent(sheet.grid), interpolation="nearest"
     )
     image.set_clip_path(_outline(axes, sheet))
-    bar = figure.add_axes((left + 0.15 * width, bottom + 0.07 * height, 0.7 * width, 0.025 * height))
+    _finish_map(axes, sheet)
+    return image
+
+
+def draw_bar(figure: Figure, box: Box, image: AxesImage, scale: Scale) -> Axes:
+    """Draw the colour bar of a map, or of several on one scale.
+
+    Parameters
+    ----------
+    figure : Figure
+    box : (left, bottom, width, height)
+        Parts of the figure.
+    image : AxesImage
+        From `draw_map`.
+    scale : Scale
+
+    Returns
+    -------
+    axes : Axes
+        Of the bar.
+    """
+    bar = figure.add_axes(box)
     colours = figure.colorbar(image, cax=bar, orientation="horizontal", extend="both" if scale.low < 0 else "max")
     colours.outline.set_visible(False)
     colours.set_ticks(np.linspace(scale.low, scale.high, 5).tolist())
     bar.tick_params(labelsize=9.5, length=0, colors=INK)
-    _finish_map(axes, sheet)
-    return axes
+    return bar
 
 
 def draw_classes(
