@@ -123,6 +123,13 @@ class EvaluationConfig(Strict):
     seed: int = 56
     """Of the folds or the split."""
 
+    @model_validator(mode="after")
+    def _fitting(self) -> EvaluationConfig:
+        if self.as_published and self.split == "folds":
+            message = "as_published belongs to CarbonBench's split; give split: igbp or koppen, or leave it out"
+            raise ValueError(message)
+        return self
+
 
 class SearchConfig(Strict):
     """How `fluxgrid train --search` looks for settings."""

@@ -79,13 +79,17 @@ def test_coverage_of_an_ensemble_stands_in_a_table_of_its_own(config):
         "alone": {"model": {"kind": "mlp", "hidden": 4}},
         "several": {"model": {"kind": "mlp", "hidden": 4}, "fit": {"members": 3, "epochs": 1}},
     }
-    outcome = evaluate(load_config(TrainConfig, None, {**VALUES, "models": entries, "out": config.out}))
+    strict = {**VALUES["evaluation"], "minimum_qc": 0.8}
+    values = {**VALUES, "models": entries, "evaluation": strict, "out": config.out}
+    outcome = evaluate(load_config(TrainConfig, None, values))
     # three site groups of each training set are enough for one standard error and too few for 90 %
     assert outcome.coverage[["model", "level", "sites", "groups"]].drop_duplicates().to_numpy().tolist() == [
         ["several", 0.6827, 6, 6]
     ]
     assert list(outcome.coverage["flux"]) == ["nee", "gpp", "reco"]
-    assert outcome.coverage["covered"].between(0, 1).all()
+    # counted on days of any quality, on which half-widths are fitted, though scores are not
+    assert set(outcome.coverage["steps"]) == {6 * 120}
+    assert outcome.scores["n"].max() < 120
     assert (outcome.coverage["half_width"] > 0).all()
     pd.testing.assert_frame_equal(pd.read_csv(outcome.folder / "coverage.csv"), outcome.coverage, check_dtype=False)
     kept = pd.read_parquet(next((outcome.folder / "predictions").glob("several-1-*")))
