@@ -29,7 +29,7 @@ def environment(monkeypatch, folder):
 
 def test_the_benchmark_is_one_command(folder, tmp_path, run):
     assert len(load_config(TrainConfig, "carbonbench").models) == 10
-    network = "{kind: ct_lstm, window_mode: exact, hidden: 4, spin_up_years: 0}"
+    network = "{kind: ct_lstm, window_mode: exact, hidden: 4}"
     models = f"{{ct_lstm: {{model: {network}}}, lightgbm: {{model: {{kind: lightgbm, rounds: 5, spin_up_years: 0}}}}}}"
     words = [f"models={models}", "fit.epochs=1", "fit.batch=64", f"out={tmp_path / 'made'}"]
     code, said, error = run("evaluate", "carbonbench", *words)
