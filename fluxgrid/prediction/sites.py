@@ -31,13 +31,15 @@ def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
     state: BlockState | None = None
     parts = []
     for segment in plan_segments(time, spec.step, 0, spec.spin_up_years):
-        fluxes, state = predictor.predict(site_places(site, spec.step, spec.inputs, segment.steps), state)
-        if segment.recycled:
-            state = BlockState(state.hidden, {})
-        if segment.scored:
-            row = {name: fluxes.daily[name] for name in MAP_FLUXES}
-            row |= {spread_name(name): values for name, values in fluxes.spread.items()}
-            parts.append(pd.DataFrame({name: values[:, 0] for name, values in row.items()}))
+        places = site_places(site, spec.step, spec.inputs, segment.steps)
+        if not segment.scored:
+            state = predictor.advance(places, state)
+            state = BlockState(state.hidden, {}) if segment.recycled else state
+            continue
+        fluxes, state = predictor.predict(places, state)
+        row = {name: fluxes.daily[name] for name in MAP_FLUXES}
+        row |= {spread_name(name): values for name, values in fluxes.spread.items()}
+        parts.append(pd.DataFrame({name: values[:, 0] for name, values in row.items()}))
     return pd.concat(parts, ignore_index=True).set_index(time)
 
 
