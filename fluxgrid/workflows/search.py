@@ -209,7 +209,7 @@ def _name(config: TrainConfig, sites: Sites, folds: Sequence[Fold], grid: Grid) 
 
 
 def _scorer(config: TrainConfig, sites: Sites, folds: Sequence[Fold]) -> Callable[[Point], Iterator[float]]:
-    """Return what yields the losses of settings, one seed each; windows and weights scored are the configuration's."""
+    """Return what yields the losses of settings, one seed each, scored as the configuration itself says."""
 
     def score(point: Point) -> Iterator[float]:
         changed = config.changed({**point, "fit.members": 1, "fit.tries": 1})

@@ -69,7 +69,7 @@ def test_all_of_a_small_grid_is_tried_and_the_best_is_trained(config_of, tmp_pat
     assert best.fit.learning_rate == outcome.best.settings["fit.learning_rate"]
     checkpoint = load_checkpoint(tmp_path / "model")
     assert checkpoint.spec.settings["hidden"] == outcome.best.settings["model.hidden"]
-    assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["fit"] == best.model_dump()["fit"]
+    assert load_config(TrainConfig, str(tmp_path / "model" / "config.yaml")) == best
 
 
 def test_the_score_is_the_loss_at_sites_that_had_no_part(config_of):
@@ -98,6 +98,12 @@ def test_the_score_is_the_loss_at_sites_that_had_no_part(config_of):
     several = config.changed({"fit.members": 3})  # a trial is one seed all the same
     unseen = list(module._scorer(several, SITES, (fold,))({"model.hidden": 4}))
     assert unseen == [held_out_loss(trained, SITES, fold.test, spec, config.fit)]
+    point = {"fit.loss.quality": False, "fit.window": 6}  # trained otherwise, scored by the same measure
+    other = config.changed(point)
+    trained = train_model(SITES.select(fold.train), spec, other.fit)
+    judged = held_out_loss(trained, SITES, fold.test, spec, config.fit)
+    assert list(module._scorer(config, SITES, (fold,))(point)) == [judged]
+    assert judged != held_out_loss(trained, SITES, fold.test, spec, other.fit)
 
 
 @pytest.mark.parametrize("changes", [{}, {"trials": 3}, {"trials": 3, "prune": True}])
