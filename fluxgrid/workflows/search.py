@@ -11,7 +11,7 @@ import yaml
 
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Sites
-from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.data.splits import Fold
 from fluxgrid.errors import ConfigError, FluxgridError, TrainingDiverged, itemise
 from fluxgrid.evaluation.search_picture import draw_search
 from fluxgrid.evaluation.tables import write_table
@@ -30,7 +30,7 @@ from fluxgrid.training.search import (
     run_search,
 )
 from fluxgrid.training.train import held_out_loss, train_model, usable_sites
-from fluxgrid.workflows.sites import fingerprint, model_spec, read_sites
+from fluxgrid.workflows.sites import fingerprint, model_spec, read_sites, search_folds
 from fluxgrid.workflows.train import TrainOutcome, train
 
 Report = Callable[[str], None]
@@ -56,7 +56,8 @@ class SearchOutcome:
 def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcome:
     """Try settings, each trained and scored on folds of site groups, and train with the best on all sites.
 
-    The sites that score a fold have no part in it: they neither teach nor choose the epoch.
+    The sites that score a fold have no part in it: they neither teach nor choose the epoch. Where `evaluate` splits as
+    CarbonBench does, its test sites are in no fold.
 
     Parameters
     ----------
@@ -86,9 +87,10 @@ def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcom
     folder = Path(f"{config.out}-search").expanduser()
     check_writable(folder)
     grid = search_grid(config)
-    sites = read_sites(config)
-    sites = usable_sites(sites, model_spec(config, sites))
-    folds = site_folds(sites, config.search.folds, config.search.seed)
+    everything = read_sites(config)
+    sites = usable_sites(everything, model_spec(config, everything))
+    folds = search_folds(config.search, config.evaluation, everything, sites)
+    sites = sites.select(name for fold in folds for name in fold.test)
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder / _STUDY, _name(config, sites, folds, grid), grid, config.search.seed)
     size = grid_size(grid)

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from fluxgrid.config import TrainConfig, load_config
-from fluxgrid.data.splits import site_folds
+from fluxgrid.data.sites import Sites
+from fluxgrid.data.splits import Fold, carbonbench_split, site_folds
 from fluxgrid.errors import ConfigError, OutputExists, TrainingDiverged
 from fluxgrid.models import load_checkpoint
 from fluxgrid.testing import small_sites
@@ -50,6 +51,20 @@ def config_of(tmp_path, monkeypatch):
         return load_config(TrainConfig, None, {**VALUES, **own})
 
     return make
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Put one loss in the place of all training; return the list that the folds of each search go to."""
+    seen: list[tuple[Fold, ...]] = []
+
+    def scorer(_config, _sites, folds):
+        seen.append(folds)
+        return lambda _: iter([0.5] * len(folds))
+
+    monkeypatch.setattr(module, "_scorer", scorer)
+    monkeypatch.setattr(module, "train", lambda *_: None)
+    return seen
 
 
 def test_all_of_a_small_grid_is_tried_and_the_best_is_trained(config_of, tmp_path):
@@ -148,6 +163,50 @@ def test_other_settings_of_training_are_another_search(config_of, tmp_path):
     lines: list[str] = []
     assert len(search(other, lines.append).trials) == 4
     assert not any("stand in" in line for line in lines)
+
+
+def split_sites(split: str, seed: int) -> tuple[Sites, Fold]:
+    """Return sites of several classes and their split; a training site stands at the place of a test site."""
+    sites = small_sites(n=24)
+    classed = [
+        replace(site, statics={**site.statics, "igbp": float(i % 2), "climate_group": float(i % 3)})
+        for i, site in enumerate(sites)
+    ]
+    fold = carbonbench_split(replace(sites, sites=tuple(classed)), split, seed)
+    beside = [replace(site, group=fold.test[0]) if site.id == fold.train[0] else site for site in classed]
+    return replace(sites, sites=tuple(beside)), fold
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "as_published"), [("igbp", 56, False), ("koppen", 56, True), ("koppen", 7, False)]
+)
+def test_settings_are_chosen_without_the_test_sites_of_a_split(
+    config_of, untrained, monkeypatch, split, seed, as_published
+):
+    sites, fold = split_sites(split, seed)
+    beside, blind, *rest = fold.train  # the first stands beside a test site, the second lacks an input
+    unseen = replace(sites[blind], series=sites[blind].series.assign(shortwave=np.nan))
+    changed = replace(sites, sites=tuple(unseen if site.id == blind else site for site in sites))
+    monkeypatch.setattr(module, "read_sites", lambda _: changed)
+    evaluation = {"split": split, "seed": seed, "as_published": as_published}
+    lines: list[str] = []
+    search(config_of(folds=3).changed({"evaluation": evaluation}), lines.append)
+    (folds,) = untrained
+    wanted = sorted([beside, *rest] if as_published else rest)
+    assert sorted(each for part in folds for each in part.test) == wanted
+    assert all(sorted((*part.train, *part.test)) == wanted for part in folds)
+    assert not {*wanted} & {*fold.test}
+    assert lines[0].endswith(f"each on 3 folds of {len(wanted)} sites")
+
+
+def test_a_split_that_leaves_nothing_to_search_on(config_of, untrained, monkeypatch):
+    sites, fold = split_sites("koppen", 56)
+    kept = {*fold.test, *fold.train[:3]}
+    bare = [s if s.id in kept else replace(s, series=s.series.assign(shortwave=np.nan)) for s in sites]
+    monkeypatch.setattr(module, "read_sites", lambda _: replace(sites, sites=tuple(bare)))
+    with pytest.raises(ConfigError, match="of the koppen split that bring all inputs leave a fold of the search empty"):
+        search(config_of(folds=6).changed({"evaluation.split": "koppen"}))
+    assert not untrained
 
 
 def test_training_that_diverges_is_a_bad_setting_not_an_error(config_of, monkeypatch):
