@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -205,7 +205,9 @@ def _refused(config: TrainConfig, grid: Grid, part: str) -> Iterator[str]:
 def _name(config: TrainConfig, sites: Sites, folds: Sequence[Fold], grid: Grid) -> str:
     """Return the name of a study, with a hash of all that decides the loss of a trial."""
     spec = model_spec(config, sites)
-    decides = [spec.settings, spec.step, asdict(spec.inputs), spec.spin_up_years, asdict(config.fit), dict(grid)]
+    fit = replace(config.fit, members=1, tries=1)  # a trial is one seed of one model whatever these are
+    contract = [spec.settings, spec.step, asdict(spec.inputs), spec.spin_up_years, spec.closure, spec.fluxes]
+    decides = [*contract, asdict(fit), dict(grid)]
     key = digest(repr(decides), fingerprint(sites), [fold.test for fold in folds], NUMERICS_VERSION)
     return f"{spec.kind}-{key[:12]}"
 
