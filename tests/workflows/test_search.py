@@ -165,17 +165,6 @@ def test_other_settings_of_training_are_another_search(config_of, tmp_path):
     assert not any("stand in" in line for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "stand"), [("model.closure", "free", False), ("fit.members", 3, True), ("fit.tries", 2, True)]
-)
-def test_trials_stand_unless_their_losses_would_be_others(config_of, untrained, key, value, stand):
-    search(config_of())
-    lines: list[str] = []
-    search(config_of().changed({key: value}), lines.append)
-    assert any(line.startswith("4 trials stand in") for line in lines) == stand
-    assert len(untrained) == 2
-
-
 def split_sites(split: str, seed: int) -> tuple[Sites, Fold]:
     """Return sites of several classes and their split; a training site stands at the place of a test site."""
     sites = small_sites(n=24)
