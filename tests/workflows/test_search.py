@@ -165,6 +165,17 @@ def test_other_settings_of_training_are_another_search(config_of, tmp_path):
     assert not any("stand in" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "stand"), [("model.closure", "free", False), ("fit.members", 3, True), ("fit.tries", 2, True)]
+)
+def test_trials_stand_unless_their_losses_would_be_others(config_of, untrained, key, value, stand):
+    search(config_of())
+    lines: list[str] = []
+    search(config_of().changed({key: value}), lines.append)
+    assert any(line.startswith("4 trials stand in") for line in lines) == stand
+    assert len(untrained) == 2
+
+
 def split_sites(split: str, seed: int) -> tuple[Sites, Fold]:
     """Return sites of several classes and their split; a training site stands at the place of a test site."""
     sites = small_sites(n=24)
@@ -207,6 +218,14 @@ def test_a_split_that_leaves_nothing_to_search_on(config_of, untrained, monkeypa
     with pytest.raises(ConfigError, match="of the koppen split that bring all inputs leave a fold of the search empty"):
         search(config_of(folds=6).changed({"evaluation.split": "koppen"}))
     assert not untrained
+
+
+@pytest.mark.usefixtures("untrained")
+def test_what_was_found_is_what_evaluate_scores(config_of):
+    listed = {"other": {"model": {"kind": "lightgbm"}}}
+    outcome = search(config_of(grid={"model.hidden": [3]}).changed({"models": listed}))
+    entries = load_config(TrainConfig, str(outcome.folder / "best.yaml")).entries
+    assert {name: entry.model.settings["hidden"] for name, entry in entries.items()} == {"mlp": 3}
 
 
 def test_training_that_diverges_is_a_bad_setting_not_an_error(config_of, monkeypatch):
