@@ -227,8 +227,10 @@ def published_split(classes: Mapping[str, str], by: SplitKind, seed: int = CARBO
     return Fold(tuple(name for name in table.index if name not in held), tuple(sorted(held)))
 
 
-def carbonbench_folds(sites: Sites, by: SplitKind, seed: int = CARBONBENCH_SEED) -> tuple[Fold, ...]:
-    """Return the five folds of the training sites of a split, by group and stratified by Koeppen's main letter.
+def carbonbench_folds(
+    sites: Sites, by: SplitKind, seed: int = CARBONBENCH_SEED, groups: bool = True, n_folds: int = 5
+) -> tuple[Fold, ...]:
+    """Return folds of the training sites of a split, by group and stratified by Koeppen's main letter.
 
     Parameters
     ----------
@@ -236,14 +238,26 @@ def carbonbench_folds(sites: Sites, by: SplitKind, seed: int = CARBONBENCH_SEED)
     by : {"igbp", "koppen"}
         The split whose test sites no fold sees.
     seed : int
+        Of the split and of the folds.
+    groups : bool
+        See `carbonbench_split`.
+    n_folds : int
+        Number of folds, at least 2; the published number is 5.
 
     Returns
     -------
     folds : tuple of Fold
         For choosing hyperparameters. The published lists of sites were of an older revision, and no rule makes them.
+
+    Raises
+    ------
+    UnknownName
+        If ``by`` is neither.
+    ConfigError
+        If the sites are too few for the rule, or for the folds.
     """
-    split = carbonbench_split(sites, by, seed)
-    return site_folds(sites.select(split.train), 5, seed, stratify="climate_group")
+    split = carbonbench_split(sites, by, seed, groups)
+    return site_folds(sites.select(split.train), n_folds, seed, stratify="climate_group")
 
 
 def _deal(sites: Sites, sizes: Sequence[float], seed: int, stratify: str) -> list[tuple[str, ...]]:

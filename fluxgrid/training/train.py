@@ -222,23 +222,24 @@ def _train_member(
     report: Report,
 ) -> _Member:
     """Return the best of some seeds, judged at the test sites of the fold, which also choose the epoch."""
-    # one fold for all tries: losses over different folds would pick the easiest fold, not the best seed
-    train, check = (
-        balance_sequences(_weighed(_sequences(part, inputs, spec, scaler), settings), part, settings.balance)
-        for part in (sites.select(fold.train), sites.select(fold.test))
-    )
-    train = balance_classes(train, sites, settings.loss.classes)
-    train, check = (balance_variances(part, settings.loss.site_variance) for part in (train, check))
+    # one fold for all tries: losses over different sites would pick the easiest fold, not the best seed
+    train, check = (list(_sequences(sites.select(ids), inputs, spec, scaler)) for ids in (fold.train, fold.test))
+    train = _weighed(train, sites, settings, settings.loss.classes)
+    check = _weighed(check, sites, settings)
     seeds = range(settings.seed, settings.seed + settings.tries)
     tries = (_fit_once(train, check, spec, replace(settings, seed=seed), report) for seed in seeds)
     return min(tries, key=lambda member: member.loss)
 
 
-def _weighed(sequences: Iterable[Sequence], settings: FitSettings) -> list[Sequence]:
-    """Return sequences whose steps weigh as their quality, or alike where that term of the loss is off."""
-    if settings.loss.quality:
-        return list(sequences)
-    return [replace(sequence, weights=np.ones_like(sequence.weights)) for sequence in sequences]
+def _weighed(
+    sequences: list[Sequence], sites: Sites, settings: FitSettings, classes: tuple[str, ...] = ()
+) -> list[Sequence]:
+    """Return sequences weighed as the loss counts them; classes are balanced in those that teach alone."""
+    if not settings.loss.quality:
+        sequences = [replace(s, weights=np.ones_like(s.weights)) for s in sequences]
+    sequences = balance_sequences(sequences, sites, settings.balance)
+    sequences = balance_classes(sequences, sites, classes)
+    return balance_variances(sequences, settings.loss.site_variance)
 
 
 def _fit_once(
@@ -289,12 +290,12 @@ def held_out_loss(trained: Trained, sites: Sites, held: Iterable[str], spec: Mod
         Ids of the latter.
     spec : ModelSpec
     settings : FitSettings
-        How windows are cut and sites weighed.
+        How windows are cut, and steps and sites weighed.
 
     Returns
     -------
     loss : float
-        As in training, each flux over its variance at the sites the model was fitted to.
+        As at the sites that choose the epoch, each flux over its variance at the sites the model was fitted to.
 
     Raises
     ------
@@ -305,7 +306,7 @@ def held_out_loss(trained: Trained, sites: Sites, held: Iterable[str], spec: Mod
         list(_sequences(part, inputs_of(part, spec.inputs, spec.step), spec, trained.scaler))
         for part in (sites.select(trained.sites), sites.select(held))
     )
-    unseen = balance_sequences(unseen, sites, settings.balance)
+    unseen = _weighed(unseen, sites, settings)
     if not plan(trained.model, unseen, settings.window):
         message = (
             f"None of the {len(unseen)} held-out sites ({', '.join(s.site for s in unseen[:4])} ...) observed a flux "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +11,7 @@ import yaml
 
 from fluxgrid.config import TrainConfig
 from fluxgrid.data.sites import Sites
-from fluxgrid.data.splits import Fold, site_folds
+from fluxgrid.data.splits import Fold
 from fluxgrid.errors import ConfigError, FluxgridError, TrainingDiverged, itemise
 from fluxgrid.evaluation.search_picture import draw_search
 from fluxgrid.evaluation.tables import write_table
@@ -30,7 +30,7 @@ from fluxgrid.training.search import (
     run_search,
 )
 from fluxgrid.training.train import held_out_loss, train_model, usable_sites
-from fluxgrid.workflows.sites import fingerprint, model_spec, read_sites
+from fluxgrid.workflows.sites import SYNTHETIC, fingerprint, model_spec, read_sites, search_folds
 from fluxgrid.workflows.train import TrainOutcome, train
 
 Report = Callable[[str], None]
@@ -56,7 +56,8 @@ class SearchOutcome:
 def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcome:
     """Try settings, each trained and scored on folds of site groups, and train with the best on all sites.
 
-    The sites that score a fold have no part in it: they neither teach nor choose the epoch.
+    The sites that score a fold have no part in it: they neither teach nor choose the epoch. Where `evaluate` splits as
+    CarbonBench does, its test sites are in no fold.
 
     Parameters
     ----------
@@ -86,9 +87,10 @@ def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcom
     folder = Path(f"{config.out}-search").expanduser()
     check_writable(folder)
     grid = search_grid(config)
-    sites = read_sites(config)
-    sites = usable_sites(sites, model_spec(config, sites))
-    folds = site_folds(sites, config.search.folds, config.search.seed)
+    everything = read_sites(config)
+    sites = usable_sites(everything, model_spec(config, everything))
+    folds = search_folds(config.search, config.evaluation, everything, sites)
+    sites = sites.select(name for fold in folds for name in fold.test)
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(folder / _STUDY, _name(config, sites, folds, grid), grid, config.search.seed)
     size = grid_size(grid)
@@ -103,7 +105,7 @@ def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcom
 
     score = _scorer(config, sites, folds)
     best = run_search(study, config.search.trials, len(folds), score, config.search.prune, keep)
-    chosen = config.changed(best.settings)
+    chosen = config.changed({**best.settings, "models": {}})  # `evaluate` would compare those instead
     _write(folder, config, sites, study, chosen)
     report(f"Best: {_line(best)}; {folder / _BEST}")
     return SearchOutcome(folder, tuple(study.trials), best, train(chosen, report))
@@ -179,7 +181,9 @@ def _stray(grid: Grid) -> Iterator[str]:
     if not grid:
         yield "it names no setting; give some, such as fit.learning_rate: [0.001, 0.01]"
     for key, values in grid.items():
-        if not key.startswith(("model.", "fit.")) or key in ("model.kind", "fit.members"):
+        if key in ("fit.members", "fit.tries"):
+            yield f"{key}: a trial is one seed of one model, so all values would score alike; leave it out of the grid"
+        elif not key.startswith(("model.", "fit.")) or key == "model.kind":
             yield f"{key}: only options of the model (model.hidden) and settings of training (fit.batch) are searched"
         if not values:
             yield f"{key}: there is no value to try"
@@ -203,13 +207,15 @@ def _refused(config: TrainConfig, grid: Grid, part: str) -> Iterator[str]:
 def _name(config: TrainConfig, sites: Sites, folds: Sequence[Fold], grid: Grid) -> str:
     """Return the name of a study, with a hash of all that decides the loss of a trial."""
     spec = model_spec(config, sites)
-    decides = [spec.settings, spec.step, asdict(spec.inputs), spec.spin_up_years, asdict(config.fit), dict(grid)]
+    fit = replace(config.fit, members=1, tries=1)  # a trial is one seed of one model whatever these are
+    contract = [spec.settings, spec.step, asdict(spec.inputs), spec.spin_up_years, spec.closure, spec.fluxes]
+    decides = [*contract, asdict(fit), dict(grid)]
     key = digest(repr(decides), fingerprint(sites), [fold.test for fold in folds], NUMERICS_VERSION)
     return f"{spec.kind}-{key[:12]}"
 
 
 def _scorer(config: TrainConfig, sites: Sites, folds: Sequence[Fold]) -> Callable[[Point], Iterator[float]]:
-    """Return what yields the losses of settings, one seed each; windows and weights scored are the configuration's."""
+    """Return what yields the losses of settings, one seed each, scored as the configuration itself says."""
 
     def score(point: Point) -> Iterator[float]:
         changed = config.changed({**point, "fit.members": 1, "fit.tries": 1})
@@ -229,7 +235,8 @@ def _write(folder: Path, config: TrainConfig, sites: Sites, study: Study, chosen
     table = trial_table(study.trials, config.search.folds)
     write_table(table, folder / _TABLE)
     about = f"{config.name} ({config.model.kind}), {config.search.folds} folds of {len(sites)} sites of {sites.source}"
-    draw_search(table, study.grid, f"{about}. {sites.citation}", folder / _PICTURE, config.synthetic)
+    synthetic = config.synthetic or config.sites.source in SYNTHETIC
+    draw_search(table, study.grid, f"{about}. {sites.citation}", folder / _PICTURE, synthetic)
     write_text(folder / _BEST, yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
 
 

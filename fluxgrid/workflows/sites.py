@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from fluxgrid.config import EvaluationConfig, SitesConfig, TrainConfig
+from fluxgrid.config import EvaluationConfig, SearchConfig, SitesConfig, TrainConfig
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.data.sites import Sites
-from fluxgrid.data.splits import Fold, carbonbench_split, site_folds
+from fluxgrid.data.splits import Fold, carbonbench_folds, carbonbench_split, site_folds
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, TableError, itemise
 from fluxgrid.models import ModelSpec, model_config
@@ -228,15 +228,58 @@ def evaluation_folds(settings: EvaluationConfig, sites: Sites, usable: Sites) ->
     if settings.split == "folds":
         return site_folds(usable, settings.folds, settings.seed, settings.stratify)
     split = carbonbench_split(sites, settings.split, settings.seed, groups=not settings.as_published)
-    known = set(usable.ids)
-    train, test = (tuple(name for name in part if name in known) for part in (split.train, split.test))
-    if not (train and test):
+    fold = _among(split, usable)
+    if not (fold.train and fold.test):
         message = (
-            f"The {settings.split} split leaves {len(train)} sites to train on and {len(test)} to test with that bring "
-            "all inputs; take folds of site groups (evaluation.split: folds) or fewer inputs."
+            f"The {settings.split} split leaves {len(fold.train)} sites to train on and {len(fold.test)} to test with "
+            "that bring all inputs; take folds of site groups (evaluation.split: folds) or fewer inputs."
         )
         raise ConfigError(message)
-    return (Fold(train, test),)
+    return (fold,)
+
+
+def search_folds(wanted: SearchConfig, settings: EvaluationConfig, sites: Sites, usable: Sites) -> tuple[Fold, ...]:
+    """Return the folds that settings are searched on: no site that a split of CarbonBench tests with is in any.
+
+    Parameters
+    ----------
+    wanted : SearchConfig
+        How many folds; and their seed, where there is no split of CarbonBench.
+    settings : EvaluationConfig
+        A split of CarbonBench is made before the folds, which are then of its training sites and by its seed.
+    sites : Sites
+        All that were read: CarbonBench splits before it looks at inputs.
+    usable : Sites
+        Those that bring the inputs of the model.
+
+    Returns
+    -------
+    folds : tuple of Fold
+        Of the usable sites.
+
+    Raises
+    ------
+    ConfigError
+        If the sites are too few.
+    """
+    if settings.split == "folds":
+        return site_folds(usable, wanted.folds, wanted.seed)
+    dealt = carbonbench_folds(sites, settings.split, settings.seed, not settings.as_published, wanted.folds)
+    folds = tuple(_among(fold, usable) for fold in dealt)
+    if not all(fold.train and fold.test for fold in folds):
+        message = (
+            f"The {sum(len(fold.test) for fold in folds)} training sites of the {settings.split} split that bring all "
+            f"inputs leave a fold of the search empty; ask for fewer folds (search.folds: {wanted.folds}) or inputs."
+        )
+        raise ConfigError(message)
+    return folds
+
+
+def _among(fold: Fold, sites: Sites) -> Fold:
+    """Return a fold without the sites that are not among some."""
+    known = set(sites.ids)
+    train, test = (tuple(name for name in part if name in known) for part in (fold.train, fold.test))
+    return Fold(train, test)
 
 
 def split_text(settings: EvaluationConfig, folds: Sequence[Fold]) -> str:

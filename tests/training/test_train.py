@@ -18,7 +18,7 @@ from fluxgrid.training import train as module
 from fluxgrid.training.balance import Balance, Stratum
 from fluxgrid.training.losses import LossSettings
 from fluxgrid.training.settings import FitSettings
-from fluxgrid.training.train import train_model, training_domain
+from fluxgrid.training.train import held_out_loss, train_model, training_domain
 
 QUICK = FitSettings(epochs=2, batch=8, window=12, validation=0.3)
 TREES = {"rounds": 15, "rows_per_leaf": 3}
@@ -227,3 +227,31 @@ def test_a_batch_of_one_site_is_not_normalised_over(make_spec):
     spec = make_spec("tam_rl", {"hidden": 4, "latent": 4, "window": 10, "stride": 5})
     with pytest.raises(ConfigError, match="normalises over the sites of a batch"):
         train_model(small_sites(n=6), spec, replace(QUICK, regime="meta"))
+
+
+LAND = Balance("climate_group", (Stratum(("arid",), 0.8), Stratum(("continental",), 0.2)))
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"loss": LossSettings(quality=False)},
+        {"loss": LossSettings(site_variance=1.0)},
+        {"loss": LossSettings(classes=("climate_group",), quality=False, site_variance=0.5), "balance": LAND},
+        {"balance": LAND},
+    ],
+)
+def test_sites_held_out_are_scored_by_the_loss_that_chooses_the_epoch(make_spec, terms):
+    """At the sites held back, both are one number, whatever weighs steps and sites; and each weight moves it."""
+    spec, sites = make_spec(settings={"hidden": 4}), small_sites(n=8)
+    other = [replace(s, statics={**s.statics, "climate_group": 1.0}) for s in sites.sites[::2]]  # arid
+    quiet = replace(other[0], series=other[0].series.assign(gpp=other[0].series["gpp"] * 0.1))
+    sites = replace(sites, sites=(quiet, *other[1:], *sites.sites[1::2]))
+    settings = replace(QUICK, validation=0.49, **terms)
+    trained = train_model(sites, spec, settings)
+    assert len({sites[i].class_name("climate_group") for i in trained.validation}) == 2
+    loss = held_out_loss(trained, sites, trained.validation, spec, settings)
+    assert loss == pytest.approx(trained.validation_loss, rel=1e-6)
+    plain = held_out_loss(trained, sites, trained.validation, spec, replace(QUICK, validation=0.49))
+    assert (loss != plain) == bool(terms)

@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from fluxgrid.config import TrainConfig, load_config
-from fluxgrid.data.splits import site_folds
+from fluxgrid.data.sites import Sites
+from fluxgrid.data.splits import Fold, carbonbench_split, site_folds
 from fluxgrid.errors import ConfigError, OutputExists, TrainingDiverged
 from fluxgrid.models import load_checkpoint
 from fluxgrid.testing import small_sites
@@ -52,6 +53,20 @@ def config_of(tmp_path, monkeypatch):
     return make
 
 
+@pytest.fixture
+def untrained(monkeypatch):
+    """Put one loss in the place of all training; return the list that the folds of each search go to."""
+    seen: list[tuple[Fold, ...]] = []
+
+    def scorer(_config, _sites, folds):
+        seen.append(folds)
+        return lambda _: iter([0.5] * len(folds))
+
+    monkeypatch.setattr(module, "_scorer", scorer)
+    monkeypatch.setattr(module, "train", lambda *_: None)
+    return seen
+
+
 def test_all_of_a_small_grid_is_tried_and_the_best_is_trained(config_of, tmp_path):
     lines: list[str] = []
     outcome = search(config_of(), lines.append)
@@ -69,7 +84,7 @@ def test_all_of_a_small_grid_is_tried_and_the_best_is_trained(config_of, tmp_pat
     assert best.fit.learning_rate == outcome.best.settings["fit.learning_rate"]
     checkpoint = load_checkpoint(tmp_path / "model")
     assert checkpoint.spec.settings["hidden"] == outcome.best.settings["model.hidden"]
-    assert yaml.safe_load((tmp_path / "model" / "config.yaml").read_text())["fit"] == best.model_dump()["fit"]
+    assert load_config(TrainConfig, str(tmp_path / "model" / "config.yaml")) == best
 
 
 def test_the_score_is_the_loss_at_sites_that_had_no_part(config_of):
@@ -98,6 +113,12 @@ def test_the_score_is_the_loss_at_sites_that_had_no_part(config_of):
     several = config.changed({"fit.members": 3})  # a trial is one seed all the same
     unseen = list(module._scorer(several, SITES, (fold,))({"model.hidden": 4}))
     assert unseen == [held_out_loss(trained, SITES, fold.test, spec, config.fit)]
+    point = {"fit.loss.quality": False, "fit.window": 6}  # trained otherwise, scored by the same measure
+    other = config.changed(point)
+    trained = train_model(SITES.select(fold.train), spec, other.fit)
+    judged = held_out_loss(trained, SITES, fold.test, spec, config.fit)
+    assert list(module._scorer(config, SITES, (fold,))(point)) == [judged]
+    assert judged != held_out_loss(trained, SITES, fold.test, spec, other.fit)
 
 
 @pytest.mark.parametrize("changes", [{}, {"trials": 3}, {"trials": 3, "prune": True}])
@@ -144,6 +165,78 @@ def test_other_settings_of_training_are_another_search(config_of, tmp_path):
     assert not any("stand in" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "stand"), [("model.closure", "free", False), ("fit.members", 3, True), ("fit.tries", 2, True)]
+)
+def test_trials_stand_unless_their_losses_would_be_others(config_of, untrained, key, value, stand):
+    search(config_of())
+    lines: list[str] = []
+    search(config_of().changed({key: value}), lines.append)
+    assert any(line.startswith("4 trials stand in") for line in lines) == stand
+    assert len(untrained) == 2
+
+
+def split_sites(split: str, seed: int) -> tuple[Sites, Fold]:
+    """Return sites of several classes and their split; a training site stands at the place of a test site."""
+    sites = small_sites(n=24)
+    classed = [
+        replace(site, statics={**site.statics, "igbp": float(i % 2), "climate_group": float(i % 3)})
+        for i, site in enumerate(sites)
+    ]
+    fold = carbonbench_split(replace(sites, sites=tuple(classed)), split, seed)
+    beside = [replace(site, group=fold.test[0]) if site.id == fold.train[0] else site for site in classed]
+    return replace(sites, sites=tuple(beside)), fold
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "as_published"), [("igbp", 56, False), ("koppen", 56, True), ("koppen", 7, False)]
+)
+def test_settings_are_chosen_without_the_test_sites_of_a_split(
+    config_of, untrained, monkeypatch, split, seed, as_published
+):
+    sites, fold = split_sites(split, seed)
+    beside, blind, *rest = fold.train  # the first stands beside a test site, the second lacks an input
+    unseen = replace(sites[blind], series=sites[blind].series.assign(shortwave=np.nan))
+    changed = replace(sites, sites=tuple(unseen if site.id == blind else site for site in sites))
+    monkeypatch.setattr(module, "read_sites", lambda _: changed)
+    evaluation = {"split": split, "seed": seed, "as_published": as_published}
+    lines: list[str] = []
+    search(config_of(folds=3).changed({"evaluation": evaluation}), lines.append)
+    (folds,) = untrained
+    wanted = sorted([beside, *rest] if as_published else rest)
+    assert sorted(each for part in folds for each in part.test) == wanted
+    assert all(sorted((*part.train, *part.test)) == wanted for part in folds)
+    assert not {*wanted} & {*fold.test}
+    assert lines[0].endswith(f"each on 3 folds of {len(wanted)} sites")
+
+
+def test_a_split_that_leaves_nothing_to_search_on(config_of, untrained, monkeypatch):
+    sites, fold = split_sites("koppen", 56)
+    kept = {*fold.test, *fold.train[:3]}
+    bare = [s if s.id in kept else replace(s, series=s.series.assign(shortwave=np.nan)) for s in sites]
+    monkeypatch.setattr(module, "read_sites", lambda _: replace(sites, sites=tuple(bare)))
+    with pytest.raises(ConfigError, match="of the koppen split that bring all inputs leave a fold of the search empty"):
+        search(config_of(folds=6).changed({"evaluation.split": "koppen"}))
+    assert not untrained
+
+
+@pytest.mark.usefixtures("untrained")
+def test_what_was_found_is_what_evaluate_scores(config_of):
+    listed = {"other": {"model": {"kind": "lightgbm"}}}
+    outcome = search(config_of(grid={"model.hidden": [3]}).changed({"models": listed}))
+    entries = load_config(TrainConfig, str(outcome.folder / "best.yaml")).entries
+    assert {name: entry.model.settings["hidden"] for name, entry in entries.items()} == {"mlp": 3}
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(("source", "marked"), [("synthetic", True), ("world_cells", True), ("tower_table", False)])
+def test_a_picture_of_sites_that_are_made_up_says_so(config_of, monkeypatch, source, marked):
+    drawn: list[bool] = []
+    monkeypatch.setattr(module, "draw_search", lambda *given: drawn.append(given[-1]))
+    search(config_of().changed({"sites.source": source}))
+    assert drawn == [marked]
+
+
 def test_training_that_diverges_is_a_bad_setting_not_an_error(config_of, monkeypatch):
     real = module.train_model
 
@@ -179,7 +272,8 @@ def test_everything_wrong_with_the_grid_is_listed(config_of):
         "fit.batch: ",
     ):
         assert text in str(caught.value)
-    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.members": [2], "fit.batch": [4, 4], "fit.clip": []}
+    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.members": [2], "fit.tries": [2, 3]}
+    stray |= {"fit.batch": [4, 4], "fit.clip": []}
     with pytest.raises(ConfigError) as caught:
         search_grid(config_of(grid=stray))
     lines = str(caught.value).splitlines()
@@ -187,6 +281,7 @@ def test_everything_wrong_with_the_grid_is_listed(config_of):
         "  - inputs.dynamic",
         "  - model.kind",
         "  - fit.members",
+        "  - fit.tries",
         "  - fit.batch",
         "  - fit.clip",
     ]
