@@ -137,7 +137,7 @@ class SearchConfig(Strict):
     trials: int = Field(default=20, ge=1)
     """Settings tried; where the grid has no more points than this, all of them."""
     folds: int = Field(default=3, ge=2)
-    """Site-group folds that each is scored on."""
+    """Site-group folds that each is scored on; with a split of CarbonBench of its training sites alone."""
     space: SpaceName | None = None
     """CarbonBench's grid for the architecture: that of its ``code`` (the default), or the larger of its ``paper``."""
     grid: dict[str, tuple[bool | int | float | str | None, ...]] | None = None
@@ -145,7 +145,7 @@ class SearchConfig(Strict):
     prune: bool = False
     """Give up settings that are worse than the median of those before after as many folds."""
     seed: int = Field(default=56, ge=0)
-    """Of the folds and of what is tried next."""
+    """Of the folds (of a split of CarbonBench ``evaluation.seed`` is) and of what is tried next."""
 
     @model_validator(mode="after")
     def _one_grid(self) -> SearchConfig:

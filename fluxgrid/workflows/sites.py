@@ -93,27 +93,27 @@ def with_classes(sites: Sites, classes: dict[str, dict[str, str]]) -> Sites:
     Returns
     -------
     sites : Sites
+        With a note of sites that are not among them.
 
     Raises
     ------
     ConfigError
-        Listing every site, variable and class that is not known.
+        Listing every variable and class that is not known.
     """
     problems, found = [], {site.id: site for site in sites}
+    absent = sorted(classes.keys() - found.keys())
     for name, row in classes.items():
-        if name not in found:
-            problems.append(f"{name}: {unknown_name('site', name, found)}")
-            continue
         for variable, text in row.items():
             known = VARIABLES[variable].classes if variable in VARIABLES else ()
             if text not in known:
                 problems.append(f"{name}.{variable}: {unknown_name('class', text, known)}")
-            elif found[name].class_name(variable) is None:
+            elif name in found and found[name].class_name(variable) is None:
                 statics = {**found[name].statics, variable: float(known.index(text))}
                 found[name] = replace(found[name], statics=statics)
     if problems:
         raise ConfigError(itemise("sites.classes is wrong", problems))
-    return replace(sites, sites=tuple(found.values()))
+    notes = [f"sites.classes: {', '.join(absent)} not among the sites"] if absent else []
+    return replace(sites, sites=tuple(found.values()), notes=(*sites.notes, *notes))
 
 
 def _virtual(name: str, options: dict[str, Any]) -> Sites:
