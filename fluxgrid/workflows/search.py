@@ -105,7 +105,7 @@ def search(config: TrainConfig, report: Report = lambda _: None) -> SearchOutcom
 
     score = _scorer(config, sites, folds)
     best = run_search(study, config.search.trials, len(folds), score, config.search.prune, keep)
-    chosen = config.changed(best.settings)
+    chosen = config.changed({**best.settings, "models": {}})  # `evaluate` would compare those instead
     _write(folder, config, sites, study, chosen)
     report(f"Best: {_line(best)}; {folder / _BEST}")
     return SearchOutcome(folder, tuple(study.trials), best, train(chosen, report))

@@ -220,6 +220,14 @@ def test_a_split_that_leaves_nothing_to_search_on(config_of, untrained, monkeypa
     assert not untrained
 
 
+@pytest.mark.usefixtures("untrained")
+def test_what_was_found_is_what_evaluate_scores(config_of):
+    listed = {"other": {"model": {"kind": "lightgbm"}}}
+    outcome = search(config_of(grid={"model.hidden": [3]}).changed({"models": listed}))
+    entries = load_config(TrainConfig, str(outcome.folder / "best.yaml")).entries
+    assert {name: entry.model.settings["hidden"] for name, entry in entries.items()} == {"mlp": 3}
+
+
 def test_training_that_diverges_is_a_bad_setting_not_an_error(config_of, monkeypatch):
     real = module.train_model
 
