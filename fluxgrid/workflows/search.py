@@ -181,7 +181,9 @@ def _stray(grid: Grid) -> Iterator[str]:
     if not grid:
         yield "it names no setting; give some, such as fit.learning_rate: [0.001, 0.01]"
     for key, values in grid.items():
-        if not key.startswith(("model.", "fit.")) or key in ("model.kind", "fit.members"):
+        if key in ("fit.members", "fit.tries"):
+            yield f"{key}: a trial is one seed of one model, so all values would score alike; leave it out of the grid"
+        elif not key.startswith(("model.", "fit.")) or key == "model.kind":
             yield f"{key}: only options of the model (model.hidden) and settings of training (fit.batch) are searched"
         if not values:
             yield f"{key}: there is no value to try"

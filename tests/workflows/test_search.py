@@ -263,7 +263,8 @@ def test_everything_wrong_with_the_grid_is_listed(config_of):
         "fit.batch: ",
     ):
         assert text in str(caught.value)
-    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.members": [2], "fit.batch": [4, 4], "fit.clip": []}
+    stray = {"inputs.dynamic": ["a"], "model.kind": ["lstm"], "fit.members": [2], "fit.tries": [2, 3]}
+    stray |= {"fit.batch": [4, 4], "fit.clip": []}
     with pytest.raises(ConfigError) as caught:
         search_grid(config_of(grid=stray))
     lines = str(caught.value).splitlines()
@@ -271,6 +272,7 @@ def test_everything_wrong_with_the_grid_is_listed(config_of):
         "  - inputs.dynamic",
         "  - model.kind",
         "  - fit.members",
+        "  - fit.tries",
         "  - fit.batch",
         "  - fit.clip",
     ]
