@@ -30,7 +30,7 @@ from fluxgrid.training.search import (
     run_search,
 )
 from fluxgrid.training.train import held_out_loss, train_model, usable_sites
-from fluxgrid.workflows.sites import fingerprint, model_spec, read_sites, search_folds
+from fluxgrid.workflows.sites import SYNTHETIC, fingerprint, model_spec, read_sites, search_folds
 from fluxgrid.workflows.train import TrainOutcome, train
 
 Report = Callable[[str], None]
@@ -235,7 +235,8 @@ def _write(folder: Path, config: TrainConfig, sites: Sites, study: Study, chosen
     table = trial_table(study.trials, config.search.folds)
     write_table(table, folder / _TABLE)
     about = f"{config.name} ({config.model.kind}), {config.search.folds} folds of {len(sites)} sites of {sites.source}"
-    draw_search(table, study.grid, f"{about}. {sites.citation}", folder / _PICTURE, config.synthetic)
+    synthetic = config.synthetic or config.sites.source in SYNTHETIC
+    draw_search(table, study.grid, f"{about}. {sites.citation}", folder / _PICTURE, synthetic)
     write_text(folder / _BEST, yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
 
 

@@ -228,6 +228,15 @@ def test_what_was_found_is_what_evaluate_scores(config_of):
     assert {name: entry.model.settings["hidden"] for name, entry in entries.items()} == {"mlp": 3}
 
 
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(("source", "marked"), [("synthetic", True), ("world_cells", True), ("tower_table", False)])
+def test_a_picture_of_sites_that_are_made_up_says_so(config_of, monkeypatch, source, marked):
+    drawn: list[bool] = []
+    monkeypatch.setattr(module, "draw_search", lambda *given: drawn.append(given[-1]))
+    search(config_of().changed({"sites.source": source}))
+    assert drawn == [marked]
+
+
 def test_training_that_diverges_is_a_bad_setting_not_an_error(config_of, monkeypatch):
     real = module.train_model
 
