@@ -29,7 +29,7 @@ def close_fluxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str
     Raises
     ------
     ConfigError
-        If the closure is ``projected`` without error variances or without an NEE of the model's own.
+        If the closure is ``projected`` without error variances, or it or ``free`` without an NEE of the model's own.
 
     Notes
     -----
@@ -40,6 +40,9 @@ def close_fluxes(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str
     if spec.closure == "projected":
         return _projected(outputs, spec)
     if spec.closure == "free":
+        if lacking := [name for name in ("nee", "gpp", "reco") if name not in outputs]:
+            message = f"Closure 'free' of {spec.name!r} needs the model's own {', '.join(lacking)}; use 'derived'."
+            raise ConfigError(message)
         return {name: outputs[name] for name in ("nee", "gpp", "reco")}
     respired = {name: np.maximum(outputs[name], 0.0) for name in ("ra", "rh") if name in outputs}
     reco = respired["ra"] + respired["rh"] if respired else np.maximum(outputs["reco"], 0.0)
