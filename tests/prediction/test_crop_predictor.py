@@ -178,7 +178,7 @@ def test_where_no_model_applies_there_is_no_value_though_no_input_is_missing(mak
 
 
 def test_a_model_without_an_nee_of_its_own_cannot_be_free(make_crop_checkpoint, make_crop_places):
-    with pytest.raises(ConfigError, match="Closure 'free' of .* needs the model's own nee, reco"):
+    with pytest.raises(ConfigError, match=r"Closure 'free' of .* needs the model's own nee, reco"):
         Predictor(make_crop_checkpoint(closure="free")).predict(make_crop_places("2001-01-01", "2001-01-03"))
 
 
