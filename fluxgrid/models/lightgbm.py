@@ -12,6 +12,7 @@ from typing import Annotated
 
 import lightgbm
 import numpy as np
+import torch
 from pydantic import Field
 
 from fluxgrid.models.base import MODELS, Sizes
@@ -48,7 +49,7 @@ class LightGBMTrees(Trees):
             "num_leaves": self.config.leaves,
             "min_data_in_leaf": self.config.rows_per_leaf,
             "seed": seed,
-            "num_threads": 2,
+            "num_threads": torch.get_num_threads(),
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from fluxgrid.errors import ConfigError
@@ -56,7 +57,7 @@ class XGBoostTrees(Trees):
             "max_leaves": self.config.leaves,
             "min_child_weight": self.config.weight_per_leaf,
             "seed": seed,
-            "nthread": 2,
+            "nthread": torch.get_num_threads(),
         }
         train = _matrix(data)
         if check is None:
