@@ -126,7 +126,8 @@ def report(ours: pd.DataFrame, theirs: pd.DataFrame, compat: Path | None) -> Non
     if compat is not None:
         seeds = pd.read_csv(compat).rename(columns={"R2": "r2"})
         seeds["flux"] = seeds["target"].str.lower()
-        together = seeds["seed"].astype(str).str.startswith("mean of")
+        seeds["seed"] = seeds["seed"].astype(str)
+        together = seeds["seed"].str.startswith("mean of")
         alone = seeds[~together].groupby(["model", "flux", "site"], as_index=False)["r2"].mean()
         rivals.append(alone.assign(model="as published, mean R2 of its seeds: " + alone["model"]))
         mean = seeds[together]
