@@ -33,7 +33,7 @@ from fluxgrid.data.crop_inputs import (
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.kgml_ag import KGMLAg
 from fluxgrid.models.network import Network, Taps
-from fluxgrid.models.recurrent import GRU
+from fluxgrid.models.recurrent import GRU, read_out, steps_first
 
 COVER_FORCINGS = (
     *("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vpd", "lai", "gpp_satellite"),
@@ -135,13 +135,14 @@ class CropMosaic(Network):
         The two runs are the rotations with corn in odd and in even years. `dynamic` must not mix places of different
         days: the calendar is read from its first row.
         """
+        dynamic = steps_first(dynamic)  # and so is all that is made of it
         cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
         cover, cover_last = self.cover_states(dynamic, static, cover_state)
         days = dynamic * self.dynamic_scale[1] + self.dynamic_scale[0]
         soil = static * self.static_scale[1] + self.static_scale[0]
         context = self._context(days, soil)
         features = self._features(days, soil)
-        taken_up = self.parts(self.cover_head(cover)).unbind(dim=-1)[:2]
+        taken_up = self.parts(read_out(self.cover_head, cover)).unbind(dim=-1)[:2]
         if self.config.gpp == "satellite":
             taken_up = (context["satellite"], context["satellite"])
         odd = context["odd"]
@@ -153,7 +154,8 @@ class CropMosaic(Network):
                 own[..., YEAR] = self.crop.features[0, YEAR]
             own[..., GPP] = has_corn * taken_up[0] + (1.0 - has_corn) * taken_up[1]
             runs.append(self._rotation(self.crop.scale(own), before, days))
-        hidden = {name: torch.stack([run[name] for run in runs], dim=1) for name in ("ra", "rh")}
+        # (2, T, B, H) in memory
+        hidden = {k: torch.stack([r[k].transpose(0, 1) for r in runs]).permute(2, 0, 1, 3) for k in ("ra", "rh")}
         context["grain"] = torch.stack([run["grain"] for run in runs], dim=1)  # (B, 2, T)
         last = torch.cat([cover_last, *(run["state"] for run in runs)], dim=1)
         return Taps({"cover": cover[:, None], **hidden}, context, last)
@@ -164,9 +166,9 @@ class CropMosaic(Network):
         `dynamic` and `static` begin with `COVER_FORCINGS` and `COVER_STATICS`, scaled; what follows is not read.
         """
         # copied: rows cut out of wider ones lie anywhere in memory, and a small product may round by where they lie
-        forced = self.cover_forcing(dynamic[..., : len(COVER_FORCINGS)].contiguous())
-        place = self.cover_static(static[:, : len(COVER_STATICS)]).unsqueeze(1).expand(-1, dynamic.shape[1], -1)
-        hidden, last = self.cover(torch.cat([forced, place], dim=-1), state[None])
+        forced = read_out(self.cover_forcing, steps_first(dynamic[..., : len(COVER_FORCINGS)]))
+        place = self.cover_static(static[:, : len(COVER_STATICS)])
+        hidden, last = self.cover([forced, place], state[None])
         return hidden, last[0]
 
     def _rotation(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
@@ -180,14 +182,16 @@ class CropMosaic(Network):
             year = self.crop(z[:, steps][:, : max(run, 1)], state, first_day, diagnose=False)
             state = year.state if run else state
             for name in ("ra", "rh"):
-                parts[name].append(F.pad(year.hidden[name][:, :run], (0, 0, 0, length - run)))
+                hidden = year.hidden[name]
+                parts[name].append(hidden if run == length else F.pad(hidden[:, :run], (0, 0, 0, length - run)))
             parts["grain"].append(year.grain[:, None].expand(-1, length))
-        return {"state": state, **{name: torch.cat(rows, dim=1) for name, rows in parts.items()}}
+        joined = {name: rows[0] if len(rows) == 1 else torch.cat(rows, dim=1) for name, rows in parts.items()}
+        return {"state": state, **joined}
 
     def _features(self, days: Tensor, soil: Tensor) -> Tensor:
         """Return the 19 inputs of KGML-ag in physical units, (B, T, 19), crop and GPP still zero."""
         varying, fixed = self.to_features.split([len(DYNAMIC), len(STATIC)])
-        return days @ varying + (soil @ fixed)[:, None]
+        return (days.transpose(0, 1) @ varying).transpose(0, 1) + (soil @ fixed)[:, None]
 
     def _context(self, days: Tensor, soil: Tensor) -> dict[str, Tensor]:
         """Return shares of covers, parity of the year and the satellite's GPP, (B, T) each."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
-from fluxgrid.models.recurrent import GRU
+from fluxgrid.models.recurrent import CHUNK_ROWS, GRU, read_out
 
 RESIDUE_DAYS = slice(298, 300)
 """Days of the year, counted from 0, on which the residue of the harvest enters the litter."""
@@ -124,7 +124,7 @@ class KGMLAg(nn.Module):
         """Return a calendar year, or part of it, of scaled inputs z (B, T, 19).
 
         `state` (B, 6 H) is that before the first day, which is `first_day` of the year counted from 0; without
-        `diagnose` the NEE of the network is not worked out and is zero.
+        `diagnose` the NEE of the network is not worked out, Rh is not read out, and both are zero.
         """
         start = self.split(state)
         basis, last = self.basis(z, start["basis"])
@@ -142,23 +142,27 @@ class KGMLAg(nn.Module):
     ) -> CropYear:
         """Return a year from what the Basis says of its days, (B, T, H); the yield (B,) may be known already."""
         after = {**start, "basis": basis_state}
-        ra_hidden, after["ra"] = self.ra(torch.cat([basis, z], dim=-1), start["ra"])
-        ra = self.ra_head(self.dropout(ra_hidden))[..., 0]
+        ra_hidden, after["ra"] = self.ra([basis, z], start["ra"])
+        ra = read_out(self.ra_head, self.dropout(ra_hidden))[..., 0]
         grain = self.grain_of(basis) if grain is None else grain
         residue = self.residue_of(z, ra, grain, first_day)
-        rh_hidden, after["rh"] = self.rh(torch.cat([residue, basis, z], dim=-1), start["rh"])
-        rh = self.rh_head(self.dropout(rh_hidden))[..., 0]
-        nee = torch.zeros_like(ra)
+        rh_hidden, after["rh"] = self.rh([residue, basis, z], start["rh"])
+        rh = nee = torch.zeros_like(ra)
         if diagnose:
-            nee_hidden, after["nee"] = self.nee(torch.cat([ra[..., None], rh[..., None], z], dim=-1), start["nee"])
-            nee = self.nee_head(self.dropout(nee_hidden))[..., 0]
+            rh = read_out(self.rh_head, self.dropout(rh_hidden))[..., 0]
+            nee_hidden, after["nee"] = self.nee([ra[..., None], rh[..., None], z], start["nee"])
+            nee = read_out(self.nee_head, self.dropout(nee_hidden))[..., 0]
         last = torch.cat([after[name] for name in LAYERS]).transpose(0, 1).reshape(len(z), -1)
         return CropYear(ra, rh, nee, grain, {"ra": ra_hidden, "rh": rh_hidden}, last)
 
     def grain_of(self, basis: Tensor) -> Tensor:
         """Return the z-score of the yield, (B,): an attention over the days picks what the yield head reads."""
-        weight = torch.softmax(self.attention(basis), dim=1)  # (B, T, 1)
-        return self.grain((weight * basis).sum(dim=1))[..., 0]
+        rows = basis.transpose(0, 1).split(max(1, CHUNK_ROWS // len(basis)))  # (few steps, B, H): so that they stay near
+        weight = torch.softmax(torch.cat([self.attention(part) for part in rows]), dim=0)  # (T, B, 1)
+        picked = basis.new_zeros(len(basis), self.hidden)
+        for part, own in zip(rows, weight.split([len(part) for part in rows]), strict=True):
+            picked = picked + (own * part).sum(dim=0)
+        return self.grain(picked)[..., 0]
 
     def residue_of(self, z: Tensor, ra: Tensor, grain: Tensor, first_day: int = 0) -> Tensor:
         """Return the residue's input, (B, T, 1): z-scores on the two days it enters, 0 on all others.

@@ -66,7 +66,7 @@ class Network(nn.Module):
 
     def raw(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the readouts of the global model, (B, R, T, outputs) by tap."""
-        return {name: self.readouts[name](values) for name, values in hidden.items()}
+        return {name: _read(self.readouts[name], values) for name, values in hidden.items()}
 
     def forward(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return fluxes (B, T, O) and the state (B, K) after the last step."""
@@ -109,3 +109,8 @@ class Network(nn.Module):
             self.eval()
         except RuntimeError as error:  # torch's word for names and shapes that do not fit
             raise ValueError(str(error)) from error
+
+
+def _read(linear: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return a linear map of states (B, R, T, H), which are not copied where their steps are first in memory."""
+    return linear(hidden.permute(1, 2, 0, 3)).permute(2, 0, 1, 3)

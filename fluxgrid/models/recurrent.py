@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -103,27 +104,114 @@ def _step_back(gates, inner, before, from_output, through, direct, for_input, fo
             kept[j] = kept[j] * z[j]
 
 
-_CHUNK = 16
-"""Steps whose inputs are multiplied together where no gradient is wanted: what they need stays in the cache."""
+@_compiled
+def _step_only(gates, recurrent, bias, before, after):
+    """Close the gates of one step and keep nothing for a gradient: `_step` where r and z come halved.
+
+    `gates` (B, 3H) holds W_i x with all biases but b_hn, `recurrent` (B, 3H) W_h h, both with the rows of r and z
+    times a half, for a logistic function is half a tanh of half its argument; `bias` (H,) is b_hn.
+    """
+    width = before.shape[1]
+    for b in range(len(before)):
+        both, new, given = gates[b, : 2 * width], gates[b, 2 * width :], recurrent[b, 2 * width :]
+        for j in range(2 * width):
+            both[j] = _HALF * _tanh(both[j] + recurrent[b, j]) + _HALF
+        for j in range(width):
+            new[j] = _tanh(new[j] + both[j] * (given[j] + bias[j]))
+        update, old, row = both[width:], before[b], after[b]
+        for j in range(width):
+            row[j] = new[j] + update[j] * (old[j] - new[j])
 
 
-def _forward_only(x: Tensor, start: Tensor, w_in: Tensor, w_re: Tensor, b_in: Tensor, b_re: Tensor) -> Tensor:
-    """Return the states before and after every step, (T + 1, B, H), and keep nothing for a gradient."""
-    steps, batch, _ = x.shape
-    width = w_re.shape[1]
-    states = x.new_empty(steps + 1, batch, width)
-    states[0] = start
-    product, turned, turned_in = x.new_empty(batch, 3 * width), w_re.t().contiguous(), w_in.t().contiguous()
-    gates, inner = x.new_empty(_CHUNK * batch, 3 * width), x.new_empty(batch, width)
-    p, bias, s, c = (t.detach().numpy() for t in (product, b_re, states, inner))
-    g = gates.numpy().reshape(_CHUNK, batch, 3 * width)
-    for first in range(0, steps, _CHUNK):
-        count = min(_CHUNK, steps - first)
-        torch.addmm(b_in, x[first : first + count].view(count * batch, -1), turned_in, out=gates[: count * batch])
-        for t in range(count):
-            torch.mm(states[first + t], turned, out=product)
-            _step(g[t], p, bias, s[first + t], c, s[first + t + 1])
-    return states
+CHUNK_ROWS = 1024
+"""Rows of steps times places that all layers are run over before the next: what they hand on stays in the cache."""
+
+
+class _Stage:
+    """One layer of a GRU over a block of B places, without gradients: weights turned, buffers of a chunk of steps."""
+
+    def __init__(self, cell: nn.GRU, layer: int, fixed: Sequence[Tensor], widths: Sequence[int], start: Tensor, n: int):
+        w_in, w_re, b_in, b_re = (
+            getattr(cell, f"{name}_l{layer}").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        batch, width = start.shape
+        halved = start.new_ones(3 * width)
+        halved[: 2 * width] = 0.5
+        *varying, constant = (w_in * halved[:, None]).t().split([*widths, w_in.shape[1] - sum(widths)])
+        # the widest first, which takes the biases along
+        self.turned_in = sorted(((part.contiguous(), k) for k, part in enumerate(varying)), key=lambda each: -len(each[0]))
+        self.turned = (w_re * halved[:, None]).t().contiguous()
+        self.bias = b_re[2 * width :].numpy()
+        base = b_in.clone()
+        base[: 2 * width] += b_re[: 2 * width]
+        base *= halved
+        if fixed:  # what does not vary in time is multiplied once
+            base = torch.addmm(base, torch.cat(list(fixed), dim=1), constant).repeat(n, 1)
+        self.base = base
+        self.gates, self.product = start.new_empty(n * batch, 3 * width), start.new_empty(batch, 3 * width)
+        self.g, self.p = self.gates.numpy().reshape(n, batch, 3 * width), self.product.numpy()
+        self.before = start
+
+    def run(self, parts: Sequence[Tensor], out: Tensor) -> None:
+        """Fill the states after each step, `out` (n, B, H), of inputs side by side, (n, B, k) each."""
+        steps, batch, width = out.shape
+        gates = self.gates[: steps * batch]
+        base = self.base[: steps * batch] if self.base.dim() > 1 else self.base
+        for turned, k in self.turned_in:
+            rows = parts[k].view(steps * batch, -1)
+            # a lone column is mostly zero, an event of a few days
+            if rows.shape[1] > 1 or base is not gates or bool(rows.any()):
+                torch.addmm(base, rows, turned, out=gates)
+                base = gates
+        before, after, g, p = self.before, out.unbind(), self.g, self.product
+        old, new, turned, bias, product = before.numpy(), out.numpy(), self.turned, self.bias, self.p
+        for t in range(steps):
+            torch.mm(before, turned, out=p)
+            _step_only(g[t], product, bias, old, new[t])
+            before, old = after[t], new[t]
+        self.before = before
+
+
+def _forward_only(cell: nn.GRU, parts: Sequence[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the states after every step of the last layer (T, B, H), and of all layers after the last (L, B, H).
+
+    Inputs side by side: (T, B, k), or (B, k) of parts that do not vary in time, which come last.
+    """
+    varying = [part for part in parts if part.dim() == 3]
+    steps, batch, _ = varying[0].shape
+    width, n = cell.hidden_size, max(1, CHUNK_ROWS // batch)
+    widths, fixed = [part.shape[2] for part in varying], [part for part in parts if part.dim() == 2]
+    stages = [_Stage(cell, 0, fixed, widths, start[0], n)]
+    stages += [_Stage(cell, layer, (), [width], start[layer], n) for layer in range(1, cell.num_layers)]
+    # two buffers in turn, for the last state of a chunk is the first of the next
+    handed = [start.new_empty(2, n, batch, width) for _ in stages[1:]]
+    states = start.new_empty(steps, batch, width)
+    for first in range(0, steps, n):
+        rows = [part[first : first + n] for part in varying]
+        count = len(rows[0])
+        outs = [*(each[first // n % 2, :count] for each in handed), states[first : first + n]]
+        for stage, out in zip(stages, outs, strict=True):
+            stage.run(rows, out)
+            rows = [out]
+    return states, torch.stack([stage.before for stage in stages])
+
+
+def steps_first(x: Tensor) -> Tensor:
+    """Return the same (B, T, k) laid out step after step in memory, as the states of a GRU are."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def read_out(linear: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return a linear map of states (B, T, H), which are not copied where their steps are first in memory."""
+    return linear(hidden.transpose(0, 1)).transpose(0, 1)
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Return inputs that stand side by side, (B, T, k) or (B, k) for all steps, as one, (B, T, sum of k)."""
+    if len(parts) == 1:
+        return parts[0]
+    steps = next(part.shape[1] for part in parts if part.dim() == 3)
+    return torch.cat([p if p.dim() == 3 else p[:, None].expand(-1, steps, -1) for p in parts], dim=-1)
 
 
 class _Layer(torch.autograd.Function):
@@ -209,20 +297,36 @@ class GRU(nn.GRU):
         """Return the state (B, L * H) of the states of the layers."""
         return states.transpose(0, 1).reshape(states.shape[1], -1)
 
-    def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Return states after each step of the last layer (B, T, H), and after the last of every layer (L, B, H)."""
-        if x.device.type != "cpu" or x.dtype != torch.float32:
-            return super().forward(x, start)
+    def forward(  # type: ignore[override]
+        self, x: Tensor | Sequence[Tensor], start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return states after each step of the last layer (B, T, H), and after the last of every layer (L, B, H).
+
+        Inputs may come in parts that stand side by side: (B, T, k), then (B, k) where they do not vary in time. On a
+        CPU and without gradients these are not joined, and (B, T, k) whose steps are first in memory is not copied.
+        """
+        parts = [x] if isinstance(x, Tensor) else list(x)
+        batch, like = len(parts[0]), parts[0]
+        if like.device.type != "cpu" or like.dtype != torch.float32:
+            return super().forward(side_by_side(parts), start)
         if start is None:
-            start = x.new_zeros(self.num_layers, x.shape[0], self.hidden_size)
+            start = like.new_zeros(self.num_layers, batch, self.hidden_size)
+        tensors = *parts, start, *self.parameters()
+        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+        if not wanted and not self.training:
+            rows = [p.detach().transpose(0, 1).contiguous() if p.dim() == 3 else p.detach() for p in parts]
+            states, last = _forward_only(self, rows, start.detach())
+            return states.transpose(0, 1), last
+        return self._layers(side_by_side(parts), start)
+
+    def _layers(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `forward` does, one layer after the other, with gradients."""
         rows, last = x.transpose(0, 1).contiguous(), []
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout:
                 rows = nn.functional.dropout(rows, self.dropout)
             weights = [getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            given = rows, start[layer].contiguous(), *weights
-            wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-            states = _Layer.apply(*given) if wanted else _forward_only(*(tensor.detach() for tensor in given))
+            states = _Layer.apply(rows, start[layer].contiguous(), *weights)
             rows = states[1:]
             last.append(rows[-1])
         return rows.transpose(0, 1), torch.stack(last)
