@@ -205,11 +205,40 @@ class Heads(nn.Module):
         base = self.network.raw(taps.hidden)
         rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)[:, None, None]
         fluxes = rest * self.network.finish(base, taps.context)
-        for slot, weight in zip(slots.unbind(dim=1), weights.unbind(dim=1), strict=True):
+        raws = {tap: self._slots(tap, taps.hidden[tap], base[tap], slots.clamp_min(0)) for tap in base}
+        for k, weight in enumerate(weights.unbind(dim=1)):
             if bool((weight > 0).any()):
-                raw = self.raw(taps.hidden, base, slot.clamp_min(0))
+                raw = {tap: values[k] for tap, values in raws.items()}
                 fluxes = fluxes + weight[:, None, None] * self.network.finish(raw, taps.context)
         return fluxes, taps.state
+
+    def _slots(self, tap: str, hidden: Tensor, raw: Tensor, slots: Tensor) -> list[Tensor]:
+        """Return the readouts of one tap for each of k places of every row, (B, R, T, outputs), of slots (B, k).
+
+        Hidden states are read once for all of them.
+        """
+        if self.kind == "affine":
+            return [self._tap(tap, hidden, raw, place) for place in slots.unbind(dim=1)]
+        batch, runs, steps, width = hidden.shape
+        count, outputs = slots.shape[1], raw.shape[-1]
+        rows = hidden.reshape(batch, runs * steps, width).contiguous()
+        if self.kind == "linear":
+            change = torch.baddbmm(self._row(f"{tap}_c", slots), rows, self._columns(f"{tap}_A", slots))
+        else:
+            down = torch.baddbmm(self._row(f"{tap}_v", slots), rows, self._columns(f"{tap}_V", slots)).relu_()
+            up = self.phi[f"{tap}_U"][slots] @ self.network.readouts[tap].weight.t()  # (B, k, rank, outputs)
+            apart = up.new_zeros(batch, count, up.shape[2], count, outputs)  # each place reads its own bottleneck
+            apart.diagonal(dim1=1, dim2=3)[:] = up.permute(0, 2, 3, 1)
+            change = down @ apart.view(batch, -1, count * outputs)
+        return [raw + part.view(batch, runs, steps, outputs) for part in change.split(outputs, dim=-1)]
+
+    def _row(self, name: str, slots: Tensor) -> Tensor:
+        """Return vectors of k places side by side, (B, 1, k * m), of (P, m)."""
+        return self.phi[name][slots].flatten(1)[:, None]
+
+    def _columns(self, name: str, slots: Tensor) -> Tensor:
+        """Return matrices of k places side by side, (B, H, k * m), of (P, H, m)."""
+        return self.phi[name][slots].transpose(1, 2).flatten(2)
 
     def _pass_each(
         self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
