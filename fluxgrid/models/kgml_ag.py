@@ -157,7 +157,9 @@ class KGMLAg(nn.Module):
 
     def grain_of(self, basis: Tensor) -> Tensor:
         """Return the z-score of the yield, (B,): an attention over the days picks what the yield head reads."""
-        rows = basis.transpose(0, 1).split(max(1, CHUNK_ROWS // len(basis)))  # (few steps, B, H): so that they stay near
+        rows = basis.transpose(0, 1).split(
+            max(1, CHUNK_ROWS // len(basis))
+        )  # (few steps, B, H): so that they stay near
         weight = torch.softmax(torch.cat([self.attention(part) for part in rows]), dim=0)  # (T, B, 1)
         picked = basis.new_zeros(len(basis), self.hidden)
         for part, own in zip(rows, weight.split([len(part) for part in rows]), strict=True):

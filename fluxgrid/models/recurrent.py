@@ -139,7 +139,9 @@ class _Stage:
         halved[: 2 * width] = 0.5
         *varying, constant = (w_in * halved[:, None]).t().split([*widths, w_in.shape[1] - sum(widths)])
         # the widest first, which takes the biases along
-        self.turned_in = sorted(((part.contiguous(), k) for k, part in enumerate(varying)), key=lambda each: -len(each[0]))
+        self.turned_in = sorted(
+            ((part.contiguous(), k) for k, part in enumerate(varying)), key=lambda each: -len(each[0])
+        )
         self.turned = (w_re * halved[:, None]).t().contiguous()
         self.bias = b_re[2 * width :].numpy()
         base = b_in.clone()
@@ -154,7 +156,7 @@ class _Stage:
 
     def run(self, parts: Sequence[Tensor], out: Tensor) -> None:
         """Fill the states after each step, `out` (n, B, H), of inputs side by side, (n, B, k) each."""
-        steps, batch, width = out.shape
+        steps, batch, _ = out.shape
         gates = self.gates[: steps * batch]
         base = self.base[: steps * batch] if self.base.dim() > 1 else self.base
         for turned, k in self.turned_in:
