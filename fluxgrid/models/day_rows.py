@@ -8,12 +8,14 @@ padded both: a product of another shape may round otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fluxgrid.models.recurrent import Steps
 
 _PIECE = 1024
 """Rows multiplied together."""
@@ -48,7 +50,8 @@ class DayRows:
         Days W.
     """
 
-    def __init__(self, record: Tensor, starts: list[int] | range, window: int):
+    def __init__(self, record: Tensor, starts: Sequence[int], window: int):
+        self.record, self.starts = record, starts
         self.places, days, channels = record.shape
         self.window = window
         count = days * self.places
@@ -96,3 +99,16 @@ class DayRows:
                 filled += _PIECE
             low = number * self.group
             yield table, Group(span - base, slice(low, min(low + self.group, self.count)))
+
+
+def run_windows(run: Steps, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
+    """Return the states (M, last, H) of the last steps of windows that read the gates of their days in one table."""
+    found = days.rows.new_empty(len(days), last, run.width)
+    for table, group in days.groups(width, fill):
+        gates, out = table.numpy(), found[group.wanted]
+        run.reset()
+        for step in range(days.window):
+            run.step(gates, group.first, step * days.places)
+            if step >= days.window - last:
+                out[:, step - days.window + last].copy_(run.last[: len(out)])
+    return found

@@ -243,8 +243,8 @@ def _parts(x):
 def _close_lstm(table, first, shift, column, product, states, at, cells):
     """Close the gates of one step of an LSTM, states and cells in place.
 
-    Row n reads its input side, W_i x + b, (4H,), in ``table[first[n] + shift]`` from `column` on, and W_h h in `product`
-    (N, 4H); its state stands in `states` (N, .) from column `at` on, its cell in `cells` (N, H).
+    Row n reads its input side, W_i x + b, (4H,), in ``table[first[n] + shift]`` from `column` on, and W_h h in
+    `product` (N, 4H); its state stands in `states` (N, .) from column `at` on, its cell in `cells` (N, H).
     """
     width = cells.shape[1]
     for n in range(len(cells)):
@@ -279,6 +279,16 @@ def _close_gru(table, first, shift, product, bias, states, at):
             c = again[2 * width + j] + bias[2 * width + j]
             n_, under_n = _parts(given[2 * width + j] + r * c)
             h[j] = _HALF * ((under_z + z) * h[j] * under_n + (under_z - z) * n_) / (under_z * under_n)
+
+
+@_compiled
+def scale_rows(table, first, shift, gain, states):
+    """Put ``gain[n] * table[first[n] + shift]``, as many columns as the gain has, into the first columns of row n."""
+    width = gain.shape[1]
+    for n in range(len(gain)):
+        given, own, into = table[first[n] + shift, :width], gain[n], states[n, :width]
+        for j in range(width):
+            into[j] = own[j] * given[j]
 
 
 def is_quick(*tensors: Tensor) -> bool:
@@ -356,6 +366,11 @@ class Steps:
         if cells is not None:
             self.cells.copy_(cells)
         self._fresh = False
+
+    @property
+    def array(self) -> np.ndarray:
+        """Inputs and states, (N, U + L * H), a view."""
+        return self._states
 
     @property
     def last(self) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.models.base import Sizes
-from fluxgrid.models.day_rows import DayRows, Fill
+from fluxgrid.models.day_rows import DayRows, run_windows
 from fluxgrid.models.recurrent import GRU, LSTM, Steps, input_side, multiply_into, run_gates
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
@@ -113,19 +113,6 @@ class RecurrentNetwork(WindowNetwork):
     def stream_size(self) -> int:
         """Columns of the cell's state."""
         return self.cell.state_size
-
-
-def run_windows(run: Steps, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
-    """Return the states (M, last, H) of the last steps of windows that read the gates of their days in one table."""
-    found = days.rows.new_empty(len(days), last, run.width)
-    for table, group in days.groups(width, fill):
-        gates, out = table.numpy(), found[group.wanted]
-        run.reset()
-        for step in range(days.window):
-            run.step(gates, group.first, step * days.places)
-            if step >= days.window - last:
-                out[:, step - days.window + last].copy_(run.last[: len(out)])
-    return found
 
 
 class TwoEncoders(RecurrentNetwork):

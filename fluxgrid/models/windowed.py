@@ -134,7 +134,7 @@ class WindowNetwork(Network):
     def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:  # noqa: ARG002
         """Return the same, (M, last, H), of windows of one record at places (B, X), what they share worked out once.
 
-        Asked where no gradient is wanted, on a CPU and in single precision. None: windows are to be cut out and encoded.
+        Asked where no gradient is wanted, on a CPU and in single precision. None: windows are to be cut and encoded.
         """
         return None
 
