@@ -7,6 +7,7 @@ the positions that are read are queried and go through the rest of it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -82,7 +83,7 @@ def _before_the_last(layers: list[nn.TransformerEncoderLayer], rows: Tensor, las
     The rows (N, P, 4H) are the embedding and the first layer's queries, keys and values.
     """
     codes, queries, keys, values = rows.chunk(4, dim=-1)
-    for layer, after in zip(layers, layers[1:], strict=False):
+    for layer, after in itertools.pairwise(layers):
         taken = _take(queries, keys, values, layer.self_attn.num_heads)
         codes = _finish(layer, codes.flatten(0, 1), taken.flatten(0, 1)).view_as(codes)
         keys, values, queries = _project(after.self_attn, codes, last if after is layers[-1] else codes.shape[1])
