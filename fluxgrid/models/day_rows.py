@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fluxgrid.models.recurrent import Steps
+from fluxgrid.models.recurrent import Steps, lstm_in_slices, weights_of
 
 _PIECE = 1024
 """Rows multiplied together."""
@@ -101,14 +101,22 @@ class DayRows:
             yield table, Group(span - base, slice(low, min(low + self.group, self.count)))
 
 
-def run_windows(run: Steps, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
-    """Return the states (M, last, H) of the last steps of windows that read the gates of their days in one table."""
-    found = days.rows.new_empty(len(days), last, run.width)
+def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
+    """Return the states (M, last, H) of a cell over windows that read the gates of their days in one table."""
+    found = days.rows.new_empty(len(days), last, cell.hidden_size)
+    upper = [weights_of(cell, layer) for layer in range(1, cell.num_layers)] if isinstance(cell, nn.LSTM) else []
+    run = Steps(cell, days.group, layers=1 if upper else None)
+    kept = days.window if upper else last
+    states = found.new_empty(kept, days.group, run.width)
+    empty = found.new_zeros(len(upper), days.group, run.width)
     for table, group in days.groups(width, fill):
         gates, out = table.numpy(), found[group.wanted]
         run.reset()
         for step in range(days.window):
             run.step(gates, group.first, step * days.places)
-            if step >= days.window - last:
-                out[:, step - days.window + last].copy_(run.last[: len(out)])
+            if step >= days.window - kept:
+                states[step - days.window + kept].copy_(run.last)
+        # above the first layer nothing is shared, and torch's LSTM is the faster one
+        ends = lstm_in_slices(states, (empty, empty), upper)[0] if upper else states
+        out.copy_(ends[-last:].transpose(0, 1)[: len(out)])
     return found

@@ -466,9 +466,9 @@ def _run_torch(
     rows = x.transpose(0, 1)
     for weight in maps[:-1]:
         rows = rows @ weight.t()
-    _, recurrent, bias, _ = _weights_of(cell, 0)
+    _, recurrent, bias, _ = weights_of(cell, 0)
     weights = [(maps[-1].contiguous(), recurrent, offset[0], torch.zeros_like(bias))]
-    weights += [_weights_of(cell, layer) for layer in range(1, cell.num_layers)]
+    weights += [weights_of(cell, layer) for layer in range(1, cell.num_layers)]
     empty = x.new_zeros(cell.num_layers, len(x), cell.hidden_size)
     outputs, states, cells = lstm_in_slices(rows, start or (empty, empty), weights)
     return outputs.transpose(0, 1), states, cells
@@ -516,7 +516,7 @@ def _upper_layers(cell: nn.RNNBase, rows: Tensor, start: tuple[Tensor, ...] | No
     """Return what the layers of an LSTM above the first do with its states (T, B, H)."""
     layers = range(1, cell.num_layers)
     first = tuple(part[1:] for part in start) if start else (rows.new_zeros(len(layers), *rows.shape[1:]),) * 2
-    return lstm_in_slices(rows, first, [_weights_of(cell, layer) for layer in layers])
+    return lstm_in_slices(rows, first, [weights_of(cell, layer) for layer in layers])
 
 
 def multiply_into(out: Tensor, rows: Tensor, maps: tuple[Tensor, ...]) -> None:
@@ -530,7 +530,7 @@ _SLICE = 128
 """Rows of a batch that torch's LSTM is given at once: what it needs for more is fetched from further away."""
 
 
-def _weights_of(cell: nn.RNNBase, layer: int) -> tuple[Tensor, ...]:
+def weights_of(cell: nn.RNNBase, layer: int) -> tuple[Tensor, ...]:
     """Return the weights of a layer in torch's order."""
     return tuple(getattr(cell, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.day_rows import DayRows, run_windows
-from fluxgrid.models.recurrent import GRU, LSTM, Steps, input_side, multiply_into, run_gates
+from fluxgrid.models.recurrent import GRU, LSTM, input_side, multiply_into, run_gates
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 
@@ -77,8 +77,7 @@ class RecurrentNetwork(WindowNetwork):
                 torch.index_select(offset, 0, places, out=out)
             multiply_into(out, rows, turned)
 
-        run = Steps(self.cell, days.group)
-        return run_windows(run, days, offset.shape[1], fill, last)
+        return run_windows(self.cell, days, offset.shape[1], fill, last)
 
     def _to_gates(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor] | None:
         """Return linear maps from forcings to the input side of the cell's gates, and what is added, (1 or B, G)."""

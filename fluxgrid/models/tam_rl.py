@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.day_rows import DayRows, run_windows
-from fluxgrid.models.recurrent import LSTM, Steps, in_slices, input_side, scale_rows
+from fluxgrid.models.recurrent import LSTM, Steps, in_slices, input_side, lstm_in_slices, scale_rows, weights_of
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 _TOGETHER = 4
@@ -206,27 +206,27 @@ class TAMRL(WindowNetwork):
         static, codes = static[:, : self.statics], static[:, self.statics :]
         if codes.shape[1]:
             return self._read_by_place(days, codes, last)
-        width, rows = self.lstm.hidden_size, self.lstm.weight_ih_l0
+        width = self.lstm.hidden_size
         inverse = _Codes(self.inverse, days, static)
         encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
-        (into, offset), none = input_side(self.lstm), np.zeros(days.group, np.int64)
-        run, gates = Steps(self.lstm, days.group, into.t().contiguous()), offset.numpy()[None]
+        inputs = days.rows.new_empty(days.window, days.group, width)
+        weights = [weights_of(self.lstm, layer) for layer in range(self.lstm.num_layers)]
+        empty = inputs.new_zeros(len(weights), days.group, width)
 
         def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:
             torch.addmm(bias, rows, encoder, out=out[:, :width])
             inverse.fill(out[:, width:], rows, places)
 
-        found = rows.new_empty(len(days), last, width)
+        found = inputs.new_empty(len(days), last, width)
         for table, group in days.groups(width + inverse.columns, fill):
             drivers, out = table.numpy(), found[group.wanted]
             gain, gamma, beta = self._code_says(inverse.read(drivers, group.first, width))
-            run.reset()
-            for step in range(days.window):
-                scale_rows(drivers, group.first, step * days.places, gain.numpy(), run.array)
-                run.step(gates, none, 0)
-                if step >= days.window - last:
-                    said = torch.addcmul(beta, run.last, gamma)
-                    out[:, step - days.window + last].copy_(said[: len(out)])
+            for step, into in enumerate(inputs.numpy()):
+                scale_rows(drivers, group.first, step * days.places, gain.numpy(), into)
+            # nothing of this is shared: torch's kernels are the faster ones
+            states, _, _ = lstm_in_slices(inputs, (empty, empty), weights)
+            said = torch.addcmul(beta, states[days.window - last :], gamma)  # (last, N, H)
+            out.copy_(said.transpose(0, 1)[: len(out)])
         return found
 
     def _read_by_place(self, days: DayRows, codes: Tensor, last: int) -> Tensor:
@@ -240,7 +240,7 @@ class TAMRL(WindowNetwork):
             scaled = torch.addmm(bias, rows, encoder).mul_(gain.index_select(0, places))
             torch.addmm(offset, scaled, turned, out=out)
 
-        states = run_windows(Steps(self.lstm, days.group), days, len(offset), fill, last)
+        states = run_windows(self.lstm, days, len(offset), fill, last)
         windows = states.unflatten(0, (-1, days.places))  # (D, B, last, H)
         return torch.addcmul(beta[:, None], windows, gamma[:, None]).flatten(0, 1)
 
