@@ -34,6 +34,7 @@ class GRUNetwork(RecurrentNetwork):
 
     tap: ClassVar[str] = "gru"
     cell_type = GRU
+    folds: ClassVar[bool] = False
 
     def __init__(self, config: GRUConfig, sizes: Sizes):
         super().__init__(config, sizes)
@@ -43,3 +44,7 @@ class GRUNetwork(RecurrentNetwork):
     def encode_inputs(self, dynamic: Tensor, static: Tensor) -> Tensor:  # noqa: ARG002
         """Return the forcings, (N, T, F)."""
         return dynamic
+
+    def input_map(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return that forcings are read as they are."""
+        return (), static.new_zeros(1, self.cell.input_size)

@@ -46,3 +46,7 @@ class LSTMNetwork(RecurrentNetwork):
     def encode_inputs(self, dynamic: Tensor, static: Tensor) -> Tensor:  # noqa: ARG002
         """Return encoded forcings, (N, T, H)."""
         return self.forcing_encoder(dynamic)
+
+    def input_map(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:  # noqa: ARG002
+        """Return the encoder of the forcings, and its bias."""
+        return (self.forcing_encoder.weight,), self.forcing_encoder.bias[None]

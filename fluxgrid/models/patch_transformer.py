@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.day_rows import DayRows
+from fluxgrid.models.shared_attention import attend_shared, in_pieces
 from fluxgrid.models.transformer import AttentionConfig
 from fluxgrid.models.windowed import WindowNetwork
 
@@ -75,6 +77,30 @@ class PatchTransformer(WindowNetwork):
         if self.static_encoder is not None:
             code = torch.cat([code, self.static_encoder(static)], dim=-1)
         return self.joint(code)[:, None].expand(-1, last, -1)
+
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
+        """Return the same, (M, last, 4H), of windows of one record at places."""
+        embedding = self.embedding.weight, self.embedding.bias[None]
+        patches, offsets = self._patches(days)
+        codes = attend_shared(self.encoder, patches, embedding, self.positions[0], offsets, self.patches).mean(dim=1)
+        if self.static_encoder is not None:
+            place = self.static_encoder(static)
+            codes = torch.cat([codes, place.repeat(len(codes) // len(place), 1)], dim=-1)
+        return torch.cat([self.joint(codes[rows]) for rows in in_pieces(len(codes))])[:, None].expand(-1, last, -1)
+
+    def _patches(self, days: DayRows) -> tuple[DayRows, range]:
+        """Return patches (B, ., F * days) as the days of windows, and which of them stand in a window.
+
+        Patches that begin on the same day are the same in all windows: all of a record, unless those of the windows,
+        one after the other, are fewer.
+        """
+        length = self.embedding.in_features // self.channels
+        flat = days.record.unfold(1, length, 1).flatten(2)  # the days of a channel side by side
+        offsets = range(self.read.start, self.read.start + self.patches * length, length)
+        if len(days.starts) * self.patches >= flat.shape[1]:
+            return DayRows(flat, days.starts, self.window - length + 1), offsets
+        own = [start + offset for start in days.starts for offset in offsets]
+        return DayRows(flat[:, own], range(0, len(own), self.patches), self.patches), range(self.patches)
 
     def finish(self, raw: Mapping[str, Tensor], context: Mapping[str, Tensor]) -> Tensor:
         """Return fluxes (B, T, O): of the S days that a code speaks of, the day that is asked for."""

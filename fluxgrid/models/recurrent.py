@@ -4,7 +4,9 @@
 single precision it is faster: torch spends much of its time between the small operations of a gate, here they are one
 pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
 
-`LSTM` runs torch's own kernels, over slices of the batch.
+`LSTM` runs torch's own kernels, over slices of the batch. `Steps` runs either cell where no gradient is wanted and
+something is shared that torch's kernels do not know of: what a place adds to its gates (`run_gates`), or days that many
+windows read (`fluxgrid.models.day_rows`).
 """
 
 from __future__ import annotations
@@ -334,8 +336,324 @@ class GRU(nn.GRU):
         return rows.transpose(0, 1), torch.stack(last)
 
 
+@_inlined
+def _parts(x):
+    """Return what tanh is the ratio of: gates that are multiplied need one division in all."""
+    x = min(max(x, -_LIMIT), _LIMIT)
+    y = x * x
+    top = _P0 + y * (_P1 + y * (_P2 + y * (_P3 + y * (_P4 + y * (_P5 + y * _P6)))))
+    return x * top, _ONE + y * (_Q1 + y * (_Q2 + y * _Q3))
+
+
+@_compiled
+def _close_lstm(table, first, shift, column, product, states, at, cells):
+    """Close the gates of one step of an LSTM, states and cells in place.
+
+    Row n reads its input side, W_i x + b, (4H,), in ``table[first[n] + shift]`` from `column` on, and W_h h in
+    `product` (N, 4H); its state stands in `states` (N, .) from column `at` on, its cell in `cells` (N, H).
+    """
+    width = cells.shape[1]
+    for n in range(len(cells)):
+        given, again = table[first[n] + shift, column : column + 4 * width], product[n]
+        c, h = cells[n], states[n, at : at + width]
+        for j in range(width):
+            i, under_i = _parts(_HALF * (again[j] + given[j]))
+            f, under_f = _parts(_HALF * (again[width + j] + given[width + j]))
+            g, under_g = _parts(again[2 * width + j] + given[2 * width + j])
+            o, under_o = _parts(_HALF * (again[3 * width + j] + given[3 * width + j]))
+            both = under_i * under_g
+            kept = (under_f + f) * c[j] * both + (under_i + i) * g * under_f
+            cell = _HALF * kept / (under_f * both)
+            c[j] = cell
+            new, under = _parts(cell)
+            h[j] = _HALF * (under_o + o) * new / (under_o * under)
+
+
+@_compiled
+def _close_gru(table, first, shift, product, bias, states, at):
+    """Close the gates of one step of a GRU, states in place.
+
+    Row n reads its input side, W_i x + b_i, (3H,), in ``table[first[n] + shift]``, and W_h h in `product` (N, 3H), to
+    which `bias` (3H,) belongs; its state stands in `states` (N, .) from column `at` on.
+    """
+    width = product.shape[1] // 3
+    for n in range(len(product)):
+        given, again, h = table[first[n] + shift], product[n], states[n, at : at + width]
+        for j in range(width):
+            r = _sigmoid(given[j] + (again[j] + bias[j]))
+            z, under_z = _parts(_HALF * (given[width + j] + (again[width + j] + bias[width + j])))
+            c = again[2 * width + j] + bias[2 * width + j]
+            n_, under_n = _parts(given[2 * width + j] + r * c)
+            h[j] = _HALF * ((under_z + z) * h[j] * under_n + (under_z - z) * n_) / (under_z * under_n)
+
+
+@_compiled
+def scale_rows(table, first, shift, gain, states):
+    """Put ``gain[n] * table[first[n] + shift]``, as many columns as the gain has, into the first columns of row n."""
+    width = gain.shape[1]
+    for n in range(len(gain)):
+        given, own, into = table[first[n] + shift, :width], gain[n], states[n, :width]
+        for j in range(width):
+            into[j] = own[j] * given[j]
+
+
+def is_quick(*tensors: Tensor) -> bool:
+    """Return whether compiled steps may be taken: on a CPU, in single precision, and no gradient is wanted."""
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
+    return plain and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+
+
+def input_side(cell: nn.RNNBase) -> tuple[Tensor, Tensor]:
+    """Return the map (G, I) from the inputs of a GRU or LSTM to the input side of its gates, and its bias (G,)."""
+    if isinstance(cell, nn.LSTM):
+        return cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0
+    return cell.weight_ih_l0, cell.bias_ih_l0
+
+
+class Steps:
+    """The layers of a cell over N rows that step together, their states in one array (N, U + L * H).
+
+    Parameters
+    ----------
+    cell : LSTM or GRU
+    rows : int
+        Number N of rows.
+    into : Tensor, (U, G), optional
+        LSTM only: a map to the gates of the first layer from U columns before the states, in which the caller puts
+        inputs before each step. It comes on top of the input side that is read in the table of the step.
+    layers : int, optional
+        How many of the cell's layers; all unless given.
+    suffix : str
+        ``_reverse`` for the second direction.
+
+    Notes
+    -----
+    Weights are those of the cell when this is made. A row's numbers do not hang on the other rows.
+    """
+
+    def __init__(
+        self, cell: nn.RNNBase, rows: int, into: Tensor | None = None, layers: int | None = None, suffix: str = ""
+    ):
+        self.width, self.layers = cell.hidden_size, layers or cell.num_layers
+        self.inputs = inputs = 0 if into is None else len(into)
+        self.is_lstm = isinstance(cell, nn.LSTM)
+        parts = range(self.layers)
+        w_in, w_re, b_in, b_re = (
+            [getattr(cell, f"{name}_l{layer}{suffix}").detach() for layer in parts]
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        self.states = w_re[0].new_zeros(rows, inputs + self.layers * self.width)
+        self.cells = w_re[0].new_zeros(self.layers, rows, self.width)
+        self._product = w_re[0].new_empty(rows, w_re[0].shape[0])
+        self._states, self._gates, self._cells = (t.numpy() for t in (self.states, self._product, self.cells))
+        self._own, self._none = np.arange(rows), np.zeros(rows, np.int64)
+        self._recurrent = [weight.t().contiguous() for weight in w_re]
+        self._bias = [bias.numpy() for bias in b_re]
+        self._into = [weight.t().contiguous() for weight in w_in]
+        if into is not None:
+            self._into[0] = into
+        if self.is_lstm:  # inputs and states stand side by side: one product for both
+            joint = zip(self._into, self._recurrent, strict=True)
+            self._joint = [torch.cat(pair) if i or inputs else pair[1] for i, pair in enumerate(joint)]
+            self._both = [(one + other).numpy()[None] for one, other in zip(b_in, b_re, strict=True)]
+        else:
+            self._b_in, self._inner = b_in, torch.empty_like(self._product)
+        self._fresh = True
+
+    def reset(self) -> None:
+        """Empty states and cells."""
+        self.states.zero_()
+        self.cells.zero_()
+        self._fresh = True
+
+    def put(self, states: Tensor, cells: Tensor | None = None) -> None:
+        """Take states, and cells of an LSTM, (L, N, H)."""
+        self.states[:, self.inputs :] = states.transpose(0, 1).flatten(1)
+        if cells is not None:
+            self.cells.copy_(cells)
+        self._fresh = False
+
+    @property
+    def array(self) -> np.ndarray:
+        """Inputs and states, (N, U + L * H), a view."""
+        return self._states
+
+    @property
+    def last(self) -> Tensor:
+        """States of the last layer, (N, H), a view."""
+        return self.states[:, -self.width :]
+
+    @property
+    def after(self) -> Tensor:
+        """States of all layers, (L, N, H), a copy."""
+        return self.states[:, self.inputs :].unflatten(1, (self.layers, -1)).transpose(0, 1).contiguous()
+
+    def step(self, table: np.ndarray, first: np.ndarray, shift: int, column: int = 0) -> None:
+        """Take one step; row n of the first layer reads ``table[first[n] + shift]`` from a column on."""
+        for layer in range(self.layers):
+            at = self.inputs + layer * self.width
+            given = (self._both[layer], self._none, 0, 0) if layer and self.is_lstm else (table, first, shift, column)
+            if self.is_lstm:
+                self._multiply(layer, at)
+                _close_lstm(*given, self._gates, self._states, at, self._cells[layer])
+                continue
+            self._multiply_states(layer, at)
+            if layer:
+                before = self.states[:, at - self.width : at]
+                torch.addmm(self._b_in[layer], before, self._into[layer], out=self._inner)
+                given = (self._inner.numpy(), self._own, 0, 0)
+            _close_gru(*given[:3], self._gates, self._bias[layer], self._states, at)
+        self._fresh = False
+
+    def _multiply(self, layer: int, at: int) -> None:
+        """Multiply what a layer of an LSTM reads: states, and inputs where they stand beside them."""
+        if not (layer or self.inputs):
+            self._multiply_states(layer, at)
+            return
+        before = self.width if layer else self.inputs
+        weights = self._into[layer] if self._fresh else self._joint[layer]  # an empty state adds nothing
+        torch.mm(self.states[:, at - before : at - before + len(weights)], weights, out=self._product)
+
+    def _multiply_states(self, layer: int, at: int) -> None:
+        """Multiply the states of a layer."""
+        if self._fresh:
+            self._product.zero_()
+        else:
+            torch.mm(self.states[:, at : at + self.width], self._recurrent[layer], out=self._product)
+
+
+_PIECE = 1024
+"""Rows whose inputs are multiplied together: what the steps after need stays in the cache."""
+_ABREAST = 256
+"""Rows of a batch that step together over long runs."""
+
+
+def run_gates(
+    cell: nn.RNNBase, x: Tensor, maps: tuple[Tensor, ...], offset: Tensor, start: Tensor | tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what a cell does with inputs that linear maps bring to its gates, without gradients.
+
+    Parameters
+    ----------
+    cell : LSTM or GRU
+    x : Tensor, (B, T, F)
+    maps : tuple of Tensor
+        Applied in turn; the first is (., F), the last (G, .).
+    offset : Tensor, (1, G) or (B, G)
+        Added to the gates, biases and all.
+    start : Tensor or tuple of Tensor, (L, B, H), optional
+        States, and cells of an LSTM, before the first step; zeros unless given.
+
+    Returns
+    -------
+    outputs : Tensor, (B, T, H)
+    states, cells : Tensor, (L, B, H)
+    """
+    batch, steps, _ = x.shape
+    if isinstance(cell, nn.LSTM) and len(offset) == 1:
+        return _run_torch(cell, x, maps, offset, start)
+    offset = offset.detach().expand(batch, -1)
+    outputs = x.new_empty(steps, batch, cell.hidden_size)
+    turned = tuple(weight.detach().t().contiguous() for weight in maps)
+    starts = (start,) if isinstance(start, Tensor) else start
+    ends = []
+    for low in range(0, batch, _ABREAST):
+        part = slice(low, low + _ABREAST)
+        first = None if starts is None else tuple(each[:, part].detach() for each in starts)
+        ends.append(_run_abreast(cell, x[part], turned, offset[part], first, outputs[:, part]))
+    states, cells = (torch.cat(parts, dim=1) for parts in zip(*ends, strict=True))
+    return outputs.transpose(0, 1), states, cells
+
+
+def _run_torch(
+    cell: nn.LSTM, x: Tensor, maps: tuple[Tensor, ...], offset: Tensor, start: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Do the work of `run_gates` by torch's LSTM, which knows one bias for all places."""
+    rows = x.transpose(0, 1)
+    for weight in maps[:-1]:
+        rows = rows @ weight.t()
+    _, recurrent, bias, _ = weights_of(cell, 0)
+    weights = [(maps[-1].contiguous(), recurrent, offset[0], torch.zeros_like(bias))]
+    weights += [weights_of(cell, layer) for layer in range(1, cell.num_layers)]
+    empty = x.new_zeros(cell.num_layers, len(x), cell.hidden_size)
+    outputs, states, cells = lstm_in_slices(rows, start or (empty, empty), weights)
+    return outputs.transpose(0, 1), states, cells
+
+
+def _run_abreast(
+    cell: nn.RNNBase,
+    x: Tensor,
+    maps: tuple[Tensor, ...],
+    offset: Tensor,
+    start: tuple[Tensor, ...] | None,
+    outputs: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Fill the outputs (T, B, H) of a few rows; return states and cells (L, B, H)."""
+    batch, rows = len(x), np.arange(len(x))
+    is_lstm = isinstance(cell, nn.LSTM)
+    # of an LSTM torch runs the layers above faster than steps here do
+    run = Steps(cell, batch, maps[-1], 1) if is_lstm else Steps(cell, batch)
+    if start is not None:
+        run.put(*(part[: run.layers] for part in start))
+    at_once = max(1, _PIECE // batch)
+    table = offset.contiguous() if is_lstm else x.new_empty(at_once * batch, maps[-1].shape[1])
+    gates = table.numpy()
+    for low in range(0, x.shape[1], at_once):
+        piece = x[:, low : low + at_once].transpose(0, 1).contiguous()  # (t, B, F)
+        for weight in maps[:-1]:
+            piece = piece @ weight
+        if not is_lstm:
+            into = table[: piece.shape[0] * batch]
+            into.view(len(piece), batch, -1).copy_(offset)
+            into.addmm_(piece.flatten(0, 1), maps[-1])
+        for step in range(len(piece)):
+            if is_lstm:
+                run.states[:, : run.inputs] = piece[step]
+            run.step(gates, rows, 0 if is_lstm else step * batch)
+            outputs[low + step].copy_(run.last)
+    if run.layers == cell.num_layers:
+        return run.after, run.cells
+    later, states, cells = _upper_layers(cell, outputs, start)
+    outputs.copy_(later)
+    return torch.cat([run.after, states]), torch.cat([run.cells, cells])
+
+
+def _upper_layers(cell: nn.RNNBase, rows: Tensor, start: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the layers of an LSTM above the first do with its states (T, B, H)."""
+    layers = range(1, cell.num_layers)
+    first = tuple(part[1:] for part in start) if start else (rows.new_zeros(len(layers), *rows.shape[1:]),) * 2
+    return lstm_in_slices(rows, first, [weights_of(cell, layer) for layer in layers])
+
+
+def multiply_into(out: Tensor, rows: Tensor, maps: tuple[Tensor, ...]) -> None:
+    """Add to (R, G) what transposed linear maps, (F, .) ... (., G), make of rows (R, F)."""
+    for weight in maps[:-1]:
+        rows = rows.mm(weight)
+    out.addmm_(rows, maps[-1])
+
+
 _SLICE = 128
 """Rows of a batch that torch's LSTM is given at once: what it needs for more is fetched from further away."""
+
+
+def weights_of(cell: nn.RNNBase, layer: int) -> tuple[Tensor, ...]:
+    """Return the weights of a layer in torch's order."""
+    return tuple(getattr(cell, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+
+
+def lstm_in_slices(
+    rows: Tensor, start: tuple[Tensor, ...], weights: list[tuple[Tensor, ...]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs (T, B, H), states and cells (L, B, H) of torch's LSTM of any weights over rows (T, B, I)."""
+    flat = [weight for layer in weights for weight in layer]
+    parts = [
+        torch.lstm(
+            part.contiguous(), [h.contiguous(), c.contiguous()], flat, True, len(weights), 0.0, False, False, False
+        )
+        for part, h, c in zip(*(each.split(_SLICE, dim=1) for each in (rows, *start)), strict=True)
+    ]
+    outputs, states, cells = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+    return outputs, states, cells
 
 
 def in_slices(cell: nn.LSTM, x: Tensor, start: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -387,8 +705,8 @@ class LSTM(nn.LSTM):
     Notes
     -----
     Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates). Its kernels
-    are torch's: unlike those of the GRU they close the gates of a step at once, and steps compiled here as those of
-    `GRU` are were slower than slices of torch's.
+    are torch's: over a long run of inputs alone they reach the speed of the products. Where a place adds to its gates,
+    and for windows that share their days, see `run_gates` and `Steps`.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.models.base import Sizes
-from fluxgrid.models.recurrent import GRU, LSTM
-from fluxgrid.models.windowed import WindowConfig, WindowNetwork
+from fluxgrid.models.day_rows import DayRows, run_windows
+from fluxgrid.models.recurrent import GRU, LSTM, input_side, multiply_into, run_gates
+from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class RecurrentNetwork(WindowNetwork):
     """A cell over encoded inputs; architectures say how inputs are encoded and which cell it is."""
 
     streams: ClassVar[bool] = True
+    folds: ClassVar[bool] = True
+    """Whether a carried state gains by `input_map`: not where forcings are read as they are."""
     cell_type: ClassVar[type[GRU] | type[LSTM]]
 
     def add_cell(self, config: RecurrentConfig, inputs: int) -> None:
@@ -47,6 +50,50 @@ class RecurrentNetwork(WindowNetwork):
     def encode_inputs(self, dynamic: Tensor, static: Tensor) -> Tensor:
         """Return what the cell reads, (N, T, I), of inputs (N, T, F) and (N, X)."""
 
+    def input_map(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor] | None:  # noqa: ARG002
+        """Return what `encode_inputs` is where it is linear: what it does to forcings, and what a place adds.
+
+        Returns
+        -------
+        map, offset : tuple of Tensor, (E, F), none where forcings are read as they are, and Tensor, (1, I) or (B, I)
+            Inputs are the map's E columns, or the forcings, followed by zeros; and the offset.
+        None
+            Where it is not linear.
+        """
+        return None
+
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:
+        """Return the states of the last steps of windows, the input side of the gates worked out once a day."""
+        known = self._to_gates(static)
+        if known is None:
+            return None
+        maps, offset = known
+        turned = tuple(weight.t().contiguous() for weight in maps)
+
+        def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:
+            if len(offset) == 1:
+                out.copy_(offset)
+            else:
+                torch.index_select(offset, 0, places, out=out)
+            multiply_into(out, rows, turned)
+
+        return run_windows(self.cell, days, offset.shape[1], fill, last)
+
+    def _to_gates(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor] | None:
+        """Return linear maps from forcings to the input side of the cell's gates, and what is added, (1 or B, G)."""
+        known = self.input_map(static)
+        if known is None:
+            return None
+        maps, offset = known
+        weight, bias = input_side(self.cell)
+        offset = torch.addmm(bias, offset, weight.t())
+        if not maps:
+            return (weight,), offset
+        (into,) = maps
+        rest = weight[:, : len(into)]
+        folds = len(weight) * into.shape[1] <= into.numel() + rest.numel()  # one product, if it is the smaller one
+        return ((rest @ into,) if folds else (into, rest)), offset
+
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the states of the last steps, (N, last, H), the cell empty before the window."""
         states, _ = self.cell(self.encode_inputs(dynamic, static))
@@ -54,6 +101,10 @@ class RecurrentNetwork(WindowNetwork):
 
     def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return states (B, T, H) and what the cell carries on, (B, K)."""
+        known = self._to_gates(static) if self.folds and shares_days(dynamic, static, state) else None
+        if known is not None:
+            states, *after = run_gates(self.cell, dynamic, *known, self.cell.unpack(state))
+            return states, self.cell.pack(after[0] if isinstance(self.cell, GRU) else (after[0], after[1]))
         states, after = self.cell(self.encode_inputs(dynamic, static), self.cell.unpack(state))
         return states, self.cell.pack(after)
 
@@ -84,3 +135,10 @@ class TwoEncoders(RecurrentNetwork):
             return encoded
         place = self.static_encoder(static).unsqueeze(1).expand(-1, dynamic.shape[1], -1)  # (N, T, H/2)
         return torch.cat([encoded, place], dim=-1)
+
+    def input_map(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the encoder of the forcings, and its bias beside the code of the place."""
+        bias = self.forcing_encoder.bias[None]
+        if self.static_encoder is not None:
+            bias = torch.cat([bias.expand(len(static), -1), self.static_encoder(static)], dim=1)
+        return (self.forcing_encoder.weight,), bias

@@ -17,9 +17,11 @@ site has so many; of the sites that choose the epoch, over all their windows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -27,8 +29,9 @@ from torch.nn import functional as F
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
-from fluxgrid.models.recurrent import LSTM, in_slices
-from fluxgrid.models.windowed import WindowConfig, WindowNetwork
+from fluxgrid.models.day_rows import DayRows, run_windows
+from fluxgrid.models.recurrent import LSTM, Steps, in_slices, input_side, lstm_in_slices, scale_rows, weights_of
+from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 _TOGETHER = 4
 """Windows of a site whose codes are averaged in training: few, so that a batch holds many sites."""
@@ -86,6 +89,51 @@ class Inverse(nn.Module):
         _, last, _ = in_slices(self.lstm, rows.view(-1, steps, rows.shape[-1]))
         return self.code(last.sum(dim=0))
 
+    def without_norm(self) -> tuple[Tensor, Tensor]:
+        """Return the embedding with the batch norm of evaluation in it: (latent, F + X), (latent,)."""
+        scale = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
+        bias = self.norm.bias + scale * (self.embedding.bias - self.norm.running_mean)
+        return self.embedding.weight * scale[:, None], bias
+
+
+@dataclass
+class _Codes:
+    """The inverse network over windows that share their days."""
+
+    inverse: Inverse
+    days: DayRows
+    static: Tensor
+
+    def __post_init__(self) -> None:
+        weight, bias = self.inverse.without_norm()
+        self.latent, channels = len(bias), self.days.rows.shape[1]
+        self._embedding = weight[:, :channels].t().contiguous()
+        self._place = torch.addmm(bias, self.static, weight[:, channels:].t())  # (B, latent)
+        self._suffixes = "", "_reverse"
+        lstm = self.inverse.lstm
+        named = [
+            [getattr(lstm, f"{name}_l0{end}") for end in self._suffixes] for name in ("weight_ih", "bias_ih", "bias_hh")
+        ]
+        self._gates = torch.cat(named[0]).t().contiguous()  # (latent, 8 * latent)
+        self._bias = torch.cat(named[1]) + torch.cat(named[2])
+        self.columns = len(self._bias)
+        self._runs = [Steps(lstm, self.days.group, suffix=end) for end in self._suffixes]
+
+    def fill(self, out: Tensor, rows: Tensor, places: Tensor) -> None:
+        """Write the input side of the gates of both directions."""
+        embedded = self._place.index_select(0, places).addmm_(rows, self._embedding)
+        torch.addmm(self._bias, F.leaky_relu(embedded, 0.2), self._gates, out=out)
+
+    def read(self, table: np.ndarray, first: np.ndarray, column: int) -> Tensor:
+        """Return the codes (N, latent) of windows whose gates stand in a table from a column on."""
+        onwards, back = self._runs
+        onwards.reset()
+        back.reset()
+        for step in range(self.days.window):
+            onwards.step(table, first, step * self.days.places, column)
+            back.step(table, first, (self.days.window - 1 - step) * self.days.places, column + 4 * self.latent)
+        return self.inverse.code(onwards.last + back.last)
+
 
 class TAMRL(WindowNetwork):
     """See the module's text."""
@@ -116,10 +164,22 @@ class TAMRL(WindowNetwork):
         if not self.by_record:
             return static, memory
         total, count = memory[:, :-1], memory[:, -1:]
-        for start in self.laid(record.shape[1] - self.window + 1):
-            total = total + self.codes(record[:, start : start + self.window], static)
+        for codes in self._laid_codes(record, static):
+            total = total + codes
             count = count + 1.0
         return torch.cat([static, total / count], dim=1), torch.cat([total, count], dim=1)
+
+    def _laid_codes(self, record: Tensor, static: Tensor) -> Iterator[Tensor]:
+        """Yield the codes (B, latent) of the windows laid over a record (B, W - 1 + T, F), one after the other."""
+        starts = self.laid(record.shape[1] - self.window + 1)
+        if not shares_days(record, static):
+            yield from (self.codes(record[:, start : start + self.window], static) for start in starts)
+            return
+        days = DayRows(record, starts, self.window)
+        inverse, found = _Codes(self.inverse, days, static), record.new_empty(len(days), self.latent)
+        for table, group in days.groups(inverse.columns, inverse.fill):
+            found[group.wanted] = inverse.read(table.numpy(), group.first, 0)[: len(found[group.wanted])]
+        yield from found.unflatten(0, (len(starts), -1))
 
     def places(self, dynamic: Tensor, static: Tensor, sequence: Tensor) -> Tensor:
         """Return static properties with the mean code of the windows of each sequence, (N, X + latent)."""
@@ -136,6 +196,58 @@ class TAMRL(WindowNetwork):
         """
         static, codes = static[:, : self.statics], static[:, self.statics :]
         return self.modulate(dynamic, codes if codes.shape[1] else self.codes(dynamic, static), last)
+
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
+        """Return the modulated states of the last steps of windows, (M, last, H), of one record at places.
+
+        The embedded drivers of both networks are worked out once a day; of what a code says, gains and shifts, each
+        window has its own, or each place where the code is the place's.
+        """
+        static, codes = static[:, : self.statics], static[:, self.statics :]
+        if codes.shape[1]:
+            return self._read_by_place(days, codes, last)
+        width = self.lstm.hidden_size
+        inverse = _Codes(self.inverse, days, static)
+        encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
+        inputs = days.rows.new_empty(days.window, days.group, width)
+        weights = [weights_of(self.lstm, layer) for layer in range(self.lstm.num_layers)]
+        empty = inputs.new_zeros(len(weights), days.group, width)
+
+        def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:
+            torch.addmm(bias, rows, encoder, out=out[:, :width])
+            inverse.fill(out[:, width:], rows, places)
+
+        found = inputs.new_empty(len(days), last, width)
+        for table, group in days.groups(width + inverse.columns, fill):
+            drivers, out = table.numpy(), found[group.wanted]
+            gain, gamma, beta = self._code_says(inverse.read(drivers, group.first, width))
+            for step, into in enumerate(inputs.numpy()):
+                scale_rows(drivers, group.first, step * days.places, gain.numpy(), into)
+            # nothing of this is shared: torch's kernels are the faster ones
+            states, _, _ = lstm_in_slices(inputs, (empty, empty), weights)
+            said = torch.addcmul(beta, states[days.window - last :], gamma)  # (last, N, H)
+            out.copy_(said.transpose(0, 1)[: len(out)])
+        return found
+
+    def _read_by_place(self, days: DayRows, codes: Tensor, last: int) -> Tensor:
+        """Return the same where the code, and with it the gain, is the place's: the gates of a day are shared too."""
+        gain, gamma, beta = self._code_says(codes)
+        encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
+        into, offset = input_side(self.lstm)
+        turned = into.t().contiguous()
+
+        def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:
+            scaled = torch.addmm(bias, rows, encoder).mul_(gain.index_select(0, places))
+            torch.addmm(offset, scaled, turned, out=out)
+
+        states = run_windows(self.lstm, days, len(offset), fill, last)
+        windows = states.unflatten(0, (-1, days.places))  # (D, B, last, H)
+        return torch.addcmul(beta[:, None], windows, gamma[:, None]).flatten(0, 1)
+
+    def _code_says(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return s, gamma + 1 and beta, (N, H), of codes (N, latent)."""
+        gamma, beta = self.film(codes).chunk(2, dim=-1)
+        return F.relu(self.modulation(codes)) + 1.0, gamma + 1.0, beta
 
     def codes(self, dynamic: Tensor, static: Tensor) -> Tensor:
         """Return the codes of the places of windows, (N, latent)."""

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.day_rows import DayRows
+from fluxgrid.models.shared_attention import attend_shared
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork
 
 
@@ -77,6 +79,12 @@ class Transformer(WindowNetwork):
         place = static.unsqueeze(1).expand(-1, dynamic.shape[1], -1)
         codes = self.encoder(self.embedding(torch.cat([dynamic, place], dim=-1)) + self.positions)
         return codes[:, codes.shape[1] - last :]
+
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
+        """Return the same, (M, last, H), of windows of one record at places."""
+        of_day, of_place = self.embedding.weight.split([self.channels, static.shape[1]], dim=1)
+        place = torch.addmm(self.embedding.bias, static, of_place.t())
+        return attend_shared(self.encoder, days, (of_day, place), self.positions, range(self.window), last)
 
 
 def sine_positions(steps: int, width: int) -> Tensor:

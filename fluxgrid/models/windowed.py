@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
@@ -31,12 +31,14 @@ from fluxgrid.data.steps import STEP_NAMES, STEPS_PER_YEAR, Step
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
+from fluxgrid.models.day_rows import DayRows
 from fluxgrid.models.heads import HEADS, HeadKind
 from fluxgrid.models.network import Network, Taps
+from fluxgrid.models.recurrent import is_quick
 
 _TOGETHER, _ROWS = 8, 128
-"""Days whose windows are run together, and rows that a few places fill up to with more days: always so many for a
-number of places, for a product of another shape may round otherwise."""
+"""Where windows are cut out: days whose windows are run together, and rows that a few places fill up to with more days:
+always so many for a number of places, for a product of another shape may round otherwise."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,13 @@ class WindowNetwork(Network):
     @abstractmethod
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the hidden states of the last steps, (N, last, H), of windows (N, W, F) at places (N, X)."""
+
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:  # noqa: ARG002
+        """Return the same, (M, last, H), of windows of one record at places (B, X), what they share worked out once.
+
+        Asked where no gradient is wanted, on a CPU and in single precision. None: windows are to be cut and encoded.
+        """
+        return None
 
     def recall(self, record: Tensor, static: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return what windows know of their places, (B, X or more), and the memory (B, M) after a record.
@@ -240,25 +249,17 @@ class WindowNetwork(Network):
 
     def _exact(self, record: Tensor, static: Tensor) -> Tensor:
         """Return the last hidden state of the window that ends on each day, (B, T, H), of (B, W - 1 + T, F)."""
-        steps, together = record.shape[1] - self.window + 1, max(_TOGETHER, _ROWS // len(record))
-        record = nn.functional.pad(record, (0, 0, 0, -steps % together))
-        parts = []
-        for first in range(0, steps, together):
-            cut = record[:, first : first + together + self.window - 1]
-            parts.append(self._windows(cut.unfold(1, self.window, 1), static, 1)[:, :, 0])
-        return torch.cat(parts, dim=1)[:, :steps]
+        starts = range(record.shape[1] - self.window + 1)
+        return self._windows(record, static, starts, 1)[:, :, 0]
 
     def _stride(self, record: Tensor, static: Tensor) -> Tensor:
         """Return the last S hidden states of windows laid from the first day on, (B, T, H), of (B, W - 1 + T, F)."""
         steps = record.shape[1] - self.window + 1
-        parts = []
-        for start in self.laid(steps):
-            window = record[:, start : start + self.window].transpose(1, 2)[:, None]  # (B, 1, F, W)
-            parts.append(self._windows(window, static, self.stride)[:, 0])
+        hidden = self._windows(record, static, self.laid(steps), self.stride)
         rest = steps % self.stride
-        if rest:
-            parts[-1] = parts[-1][:, self.stride - rest :]
-        return torch.cat(parts, dim=1)
+        if not rest:
+            return hidden.flatten(1, 2)
+        return torch.cat([hidden[:, :-1].flatten(1, 2), hidden[:, -1, self.stride - rest :]], dim=1)
 
     def _days(self, steps: int) -> Tensor:
         """Return which of the S days of its window each step is in mode ``stride``, (T,)."""
@@ -267,9 +268,24 @@ class WindowNetwork(Network):
         days[steps - rest :] += self.stride - rest
         return days
 
-    def _windows(self, windows: Tensor, static: Tensor, last: int) -> Tensor:
-        """Return the last hidden states (B, D, last, H) of windows (B, D, F, W)."""
-        batch, days = windows.shape[:2]
-        rows = windows.transpose(2, 3).reshape(batch * days, self.window, self.channels)
-        place = static.repeat_interleave(days, dim=0)
-        return self.encode(rows, place, last).view(batch, days, last, -1)
+    def _windows(self, record: Tensor, static: Tensor, starts: Sequence[int], last: int) -> Tensor:
+        """Return the last hidden states (B, D, last, H) of the windows that begin on each of D days."""
+        batch, count = len(record), len(starts)
+        if shares_days(record, static):
+            hidden = self.encode_shared(DayRows(record, starts, self.window), static, last)
+            if hidden is not None:
+                return hidden.unflatten(0, (count, batch)).transpose(0, 1)
+        together = max(_TOGETHER, _ROWS // batch)
+        parts = []
+        for low in range(0, count, together):
+            some = [*starts[low : low + together]]
+            some += some[-1:] * (together - len(some))
+            windows = torch.stack([record[:, start : start + self.window] for start in some], dim=1).flatten(0, 1)
+            hidden = self.encode(windows, static.repeat_interleave(together, dim=0), last)
+            parts.append(hidden.unflatten(0, (batch, together)))
+        return torch.cat(parts, dim=1)[:, :count]
+
+
+def shares_days(*tensors: Tensor) -> bool:
+    """Return whether windows may share the work on their days: compiled, and so without gradients and not on a GPU."""
+    return not torch.is_grad_enabled() and is_quick(*tensors)

@@ -1,0 +1,122 @@
+"""What windows share: the days of a record as rows, multiplied once and read by every window they fall into.
+
+A record (B, D, F) becomes rows, day after day and place after place in each: row ``day * B + place``. A window that
+begins on a day is at a place the rows from ``day * B + place`` on, B apart, so that a row number says all of it and no
+window is ever copied. Windows are run in groups of a fixed number, and rows multiplied in pieces of a fixed number,
+padded both: a product of another shape may round otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fluxgrid.models.recurrent import Steps, lstm_in_slices, weights_of
+
+_PIECE = 1024
+"""Rows multiplied together."""
+_FEW, _GROUP = 128, 512
+"""Windows run together where the places are fewer than so many, and otherwise."""
+_HELD = 2**23
+"""Numbers of a table that are kept at least, 32 MB: of rows that later windows read too, few are moved."""
+
+
+Fill = Callable[[Tensor, Tensor, Tensor], None]
+"""Writes what rows (P, F) of these places (P,) come to into (P, columns); the table comes first."""
+
+
+class Group(NamedTuple):
+    """Windows that are run together."""
+
+    first: np.ndarray
+    """Row of the table in which the first day of each window stands, (N,), int64."""
+    wanted: slice
+    """Which of all windows they are; fewer than N at the end, where the last is repeated."""
+
+
+class DayRows:
+    """Windows of W days of a record.
+
+    Parameters
+    ----------
+    record : Tensor, (B, D, F)
+    starts : sequence of int
+        First days of the windows, rising; each is a window of every place.
+    window : int
+        Days W.
+    """
+
+    def __init__(self, record: Tensor, starts: Sequence[int], window: int):
+        self.record, self.starts = record, starts
+        self.places, days, channels = record.shape
+        self.window = window
+        count = days * self.places
+        self.rows = record.new_zeros(-(-count // _PIECE) * _PIECE, channels)
+        self.rows[:count] = record.transpose(0, 1).reshape(count, channels)
+        first = np.asarray(starts, np.int64)[:, None] * self.places + np.arange(self.places)
+        self.count = first.size
+        self.group = _GROUP if self.places >= _FEW else _FEW
+        self.first = np.pad(first.ravel(), (0, -self.count % self.group), mode="edge")
+
+    def __len__(self) -> int:
+        """Windows in all, M: those of the first day at every place, then those of the next."""
+        return self.count
+
+    def place_of(self, rows: np.ndarray) -> Tensor:
+        """Return the place of each row of the record."""
+        return torch.from_numpy(rows % self.places)
+
+    def groups(self, width: int, fill: Fill) -> Iterator[tuple[Tensor, Group]]:
+        """Yield a table (R, width) and the windows that read it, group by group.
+
+        Parameters
+        ----------
+        width : int
+            Columns of the table.
+        fill : Fill
+        """
+        reach = (self.window - 1) * self.places + 1
+        spans = self.first.reshape(-1, self.group)
+        most = int((spans[:, -1] - spans[:, 0]).max()) + reach + _PIECE
+        table = self.rows.new_empty(-(-max(most, _HELD // width) // _PIECE) * _PIECE, width)
+        table = table[: max(len(self.rows), 1)]
+        base = filled = 0  # rows of the record: in the first row of the table, and one past the last known
+        for number, span in enumerate(spans):
+            end = int(span[-1]) + reach
+            if end > base + len(table):
+                kept = int(span[0]) // _PIECE * _PIECE
+                known = table.numpy()
+                known[: max(filled - kept, 0)] = known[kept - base : max(filled, kept) - base]
+                base, filled = kept, max(filled, kept)
+            while filled < end:
+                rows = slice(filled, filled + _PIECE)
+                places = self.place_of(np.arange(filled, filled + _PIECE))
+                fill(table[filled - base : filled - base + _PIECE], self.rows[rows], places)
+                filled += _PIECE
+            low = number * self.group
+            yield table, Group(span - base, slice(low, min(low + self.group, self.count)))
+
+
+def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
+    """Return the states (M, last, H) of a cell over windows that read the gates of their days in one table."""
+    found = days.rows.new_empty(len(days), last, cell.hidden_size)
+    upper = [weights_of(cell, layer) for layer in range(1, cell.num_layers)] if isinstance(cell, nn.LSTM) else []
+    run = Steps(cell, days.group, layers=1 if upper else None)
+    kept = days.window if upper else last
+    states = found.new_empty(kept, days.group, run.width)
+    empty = found.new_zeros(len(upper), days.group, run.width)
+    for table, group in days.groups(width, fill):
+        gates, out = table.numpy(), found[group.wanted]
+        run.reset()
+        for step in range(days.window):
+            run.step(gates, group.first, step * days.places)
+            if step >= days.window - kept:
+                states[step - days.window + kept].copy_(run.last)
+        # above the first layer nothing is shared, and torch's LSTM is the faster one
+        ends = lstm_in_slices(states, (empty, empty), upper)[0] if upper else states
+        out.copy_(ends[-last:].transpose(0, 1)[: len(out)])
+    return found
