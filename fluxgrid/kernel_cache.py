@@ -15,9 +15,10 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def find_kernel_cache() -> None:
-    """Set NUMBA_CACHE_DIR to a folder among the temporary files if numba would find none; call it before numba is imported.
+    """Set NUMBA_CACHE_DIR to a folder among the temporary files if numba would find none.
 
-    Processes started from this one inherit it, so that kernels are compiled once for all of them.
+    To be called before numba is imported. Processes started from this one inherit it, so that kernels are compiled once
+    for all of them.
     """
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     if "NUMBA_CACHE_DIR" not in os.environ and not any(_writable(folder) for folder in (_PACKAGE, home)):

@@ -16,7 +16,11 @@ import torch
 from pydantic import Field
 
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.tree_kernel import Forest, order_leaves
 from fluxgrid.models.trees import Rows, Trees, TreesConfig
+
+_CLASS_OR_ZERO = 0b0101
+"""Bits of LightGBM's decision_type: the split is of a class; a zero counts as missing."""
 
 
 @MODELS.register("lightgbm")
@@ -64,6 +68,22 @@ class LightGBMTrees(Trees):
     def values(self, booster: lightgbm.Booster, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows, (N,)."""
         return np.asarray(booster.predict(rows, num_threads=1))
+
+    def splits(self, booster: lightgbm.Booster) -> Forest | None:
+        """Return the trees in LightGBM's order; None where one asks a class or treats zero as missing."""
+        trees = []
+        for text in booster.model_to_string().split("\nTree=")[1:]:
+            found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+            leaves = np.array(found["leaf_value"].split(), np.float64)
+            columns, kinds, below, above = (
+                np.array(found[key].split(), np.int64)
+                for key in ("split_feature", "decision_type", "left_child", "right_child")
+            )
+            if (kinds & _CLASS_OR_ZERO).any() or ("is_linear" in found and found["is_linear"] != "0"):
+                return None
+            threshold = np.array(found["threshold"].split(), np.float64)
+            trees.append(order_leaves(columns, threshold, below, above, leaves))
+        return Forest(trees, closed=True, dtype=np.float64, base=0.0)
 
     def count(self, booster: lightgbm.Booster) -> int:
         """Return the trees of a booster."""

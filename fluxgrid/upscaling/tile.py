@@ -184,7 +184,7 @@ def check_here(machine: Machine | None, device: str, work: str, plan_digest: str
         message = f"{who} may give other bits ({', '.join(differing)}). Stop that worker."
         raise OutputError(message)
     if not holds_plan(Path(work), plan_digest):
-        message = f"{who} does not see the run folder {work}. Stop that worker, or choose a folder that all workers see (--out)."
+        message = f"{who} does not see the run folder {work}. Stop that worker, or give --out where all workers see it."
         raise OutputError(message)
 
 
