@@ -21,6 +21,8 @@ from fluxgrid.models.trees import Rows, Trees, TreesConfig
 
 _CLASS_OR_ZERO = 0b0101
 """Bits of LightGBM's decision_type: the split is of a class; a zero counts as missing."""
+_ZERO = np.float32(1e-35)
+"""Inputs up to it, on either side, are zero to LightGBM."""
 
 
 @MODELS.register("lightgbm")
@@ -81,7 +83,7 @@ class LightGBMTrees(Trees):
             )
             if (kinds & _CLASS_OR_ZERO).any() or ("is_linear" in found and found["is_linear"] != "0"):
                 return None
-            threshold = np.array(found["threshold"].split(), np.float64)
+            threshold = _beside_zero(np.array(found["threshold"].split(), np.float64))
             trees.append(order_leaves(columns, threshold, below, above, leaves))
         return Forest(trees, closed=True, dtype=np.float64, base=0.0)
 
@@ -99,3 +101,10 @@ class LightGBMTrees(Trees):
             return lightgbm.Booster(model_file=path)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error)) from error
+
+
+def _beside_zero(threshold: np.ndarray) -> np.ndarray:
+    """Return thresholds that part inputs as they are where LightGBM's part them with small ones set to zero."""
+    below = (threshold >= -_ZERO) & (threshold < 0)
+    above = (threshold >= 0) & (threshold < _ZERO)
+    return np.select([below, above], [np.nextafter(-_ZERO, np.float32(-1)), _ZERO], threshold)

@@ -107,11 +107,7 @@ class Kernel:
     """A compiled booster."""
 
     thresholds: np.ndarray
-    """Of all columns, each in order, one column after the other."""
-    starts: np.ndarray
-    """Where the thresholds of a column begin, (F + 1,)."""
-    closed: bool
-    """Whether a row whose input equals the threshold goes left."""
+    """Of each column, float32 (F, 2**m), in order, then infinity; a row above one goes right."""
     columns: np.ndarray
     ranks: np.ndarray
     masks: np.ndarray
@@ -140,9 +136,7 @@ class Kernel:
         start = self.leaves.dtype.type(self.base)
         nodes = self.columns, self.ranks, self.masks, self.offsets, self.leaves
         found = np.empty(len(rows), self.leaves.dtype)
-        _score(
-            rows, self.thresholds, self.starts, self.closed, *nodes, magic, self.masks.dtype.type(shift), start, found
-        )
+        _score(rows, self.thresholds, *nodes, magic, self.masks.dtype.type(shift), start, found)
         return found
 
 
@@ -164,15 +158,16 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     if most > MOST_LEAVES:
         return None
     width = 32 if most <= 32 else 64
-    every = [np.unique(np.concatenate([t.threshold[t.column == c] for t in trees] or [[]])) for c in range(columns)]
-    few = max((len(values) for values in every), default=0) < 256
-    nodes = [_nodes(tree, every, width) for tree in trees]
+    column, threshold = (np.concatenate([getattr(t, name) for t in trees]) for name in ("column", "threshold"))
+    above = _single(threshold, forest.closed)
+    every = [np.unique(above[column == c]) for c in range(columns)]
+    size = 1 << max(len(values) for values in every).bit_length()
+    table = np.stack([np.pad(v, (0, size - len(v)), constant_values=np.inf) for v in every])
+    nodes = [_nodes(tree, _single(tree.threshold, forest.closed), every, width) for tree in trees]
     return Kernel(
-        thresholds=np.concatenate([*every, np.empty(0)]).astype(np.float64),
-        starts=np.cumsum([0, *map(len, every)]),
-        closed=forest.closed,
+        thresholds=table,
         columns=np.concatenate([part[0] for part in nodes]),
-        ranks=np.concatenate([part[1] for part in nodes]).astype(np.uint8 if few else np.uint16),
+        ranks=np.concatenate([part[1] for part in nodes]).astype(np.uint8 if size <= 256 else np.uint16),
         masks=np.concatenate([part[2] for part in nodes]),
         offsets=np.cumsum([0, *(len(part[0]) for part in nodes)]),
         leaves=np.stack([_placed(tree.leaves.astype(forest.dtype), width) for tree in trees]),
@@ -180,13 +175,21 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     )
 
 
-def _nodes(tree: Split, every: list[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _single(threshold: np.ndarray, closed: bool) -> np.ndarray:
+    """Return the largest numbers of single precision, (K,), that still go left."""
+    nearest = threshold.astype(np.float32)
+    return np.where(nearest > threshold if closed else True, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def _nodes(
+    tree: Split, above: np.ndarray, every: list[np.ndarray], width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return columns, ranks and masks of a tree's nodes, padded with nodes that strike nothing."""
     size = -(-max(len(tree.column), 1) // _TOGETHER) * _TOGETHER
     whole = (1 << width) - 1
     columns, ranks, masks = np.zeros(size, np.int64), np.zeros(size, np.int64), [whole] * size
     for k, (column, first, middle) in enumerate(zip(tree.column, tree.first, tree.middle, strict=True)):
-        columns[k], ranks[k] = column, np.searchsorted(every[column], tree.threshold[k])
+        columns[k], ranks[k] = column, np.searchsorted(every[column], above[k])
         masks[k] = whole & ~(((1 << int(middle - first)) - 1) << int(first))
     return columns, ranks, np.array(masks, np.uint32 if width == 32 else np.uint64)
 
@@ -201,21 +204,22 @@ def _placed(leaves: np.ndarray, width: int) -> np.ndarray:
 
 
 @_compiled
-def _rank(value, thresholds, first, last, closed):
-    """Return how many thresholds of a column send a value to the right."""
-    while first < last:
-        middle = (first + last) >> 1
-        right = value > thresholds[middle] if closed else value >= thresholds[middle]
-        first = middle + 1 if right else first
-        last = last if right else middle
-    return first
+def _rank(row, thresholds, place):
+    """Fill `place` with how many thresholds, ascending and 2**m of them, each input of a column is above."""
+    place[:] = 0
+    step = len(thresholds) >> 1
+    while step:
+        for r in range(len(row)):
+            place[r] += step if row[r] > thresholds[place[r] + step - 1] else 0
+        step >>= 1
 
 
 @_compiled
-def _score(rows, thresholds, starts, closed, columns, ranks, masks, offsets, leaves, magic, shift, base, found):
+def _score(rows, thresholds, columns, ranks, masks, offsets, leaves, magic, shift, base, found):
     """Fill `found` (N,) with the sums over trees of the rows (N, F)."""
     width = rows.shape[1]
     seen = np.zeros((width, _ROWS), ranks.dtype)
+    row, place = np.zeros(_ROWS, thresholds.dtype), np.zeros(_ROWS, np.int32)
     alive = np.empty(_ROWS, masks.dtype)
     total = np.empty(_ROWS, leaves.dtype)
     mask = masks.dtype.type  # numba would make 64 bits of every sum and product
@@ -224,8 +228,10 @@ def _score(rows, thresholds, starts, closed, columns, ranks, masks, offsets, lea
         count = min(_ROWS, len(rows) - begin)
         for f in range(width):
             for r in range(count):
-                value = np.float64(rows[begin + r, f])
-                seen[f, r] = _rank(value, thresholds, starts[f], starts[f + 1], closed) - starts[f]
+                row[r] = rows[begin + r, f]
+            _rank(row, thresholds[f], place)
+            for r in range(_ROWS):
+                seen[f, r] = place[r]
         total[:] = base
         for tree in range(len(offsets) - 1):
             alive[:] = whole
