@@ -65,13 +65,18 @@ def test_one_block_at_a_time_on_a_gpu_and_many_on_a_cpu():
     assert most_at_once("cpu") > 1
 
 
-def test_a_turn_rounds_nothing_and_is_given_back_after_an_error():
-    before = torch.backends.cudnn.allow_tf32
-    with pytest.raises(ValueError, match="oops"), turn(torch.device("cuda:0")):
+def fail_in_turn():
+    with turn(torch.device("cuda:0")):
         assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.deterministic
         message = "oops"
         raise ValueError(message)
+
+
+def test_a_turn_rounds_nothing_and_is_given_back_after_an_error():
+    before = torch.backends.cudnn.allow_tf32
+    with pytest.raises(ValueError, match="oops"):
+        fail_in_turn()
     assert torch.backends.cudnn.allow_tf32 == before
     assert transfer._TURNS["cuda:0"].acquire(blocking=False)
     transfer._TURNS["cuda:0"].release()
