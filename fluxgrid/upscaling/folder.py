@@ -132,11 +132,6 @@ class RunFolder:
         )
 
 
-def holds_plan(work: Path, digest: str) -> bool:
-    """Return whether the folder of a run's work, as `RunFolder.work`, is there and claimed by a plan."""
-    return (_read(work / _PLAN) or {}).get("plan") == digest
-
-
 def _read(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file, or None if there is none."""
     try:

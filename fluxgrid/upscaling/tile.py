@@ -28,7 +28,6 @@ from fluxgrid.prediction import BlockState, Fluxes, Predictor
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import split_states
 from fluxgrid.provenance import digest
-from fluxgrid.upscaling.folder import holds_plan
 from fluxgrid.upscaling.machine import Machine
 from fluxgrid.upscaling.memory import keep_memory
 from fluxgrid.upscaling.plan import CubeSource, Plan
@@ -152,7 +151,7 @@ def run_tile(task: TileTask, job: Job) -> TileReport:
     torch.set_num_threads(1)
     keep_memory()
     try:
-        check_here(job.machine, job.device, job.work, job.plan_digest)
+        check_here(job.machine, job.device, next(filter(None, job.stores)))
         return _TileRun(task, job).run()
     except OutputError as error:
         return TileReport(task.tile.name, error=str(error), fatal=True)
@@ -163,15 +162,17 @@ def run_tile(task: TileTask, job: Job) -> TileReport:
 
 
 @lru_cache(maxsize=8)  # of those that passed: an error is raised anew each time
-def check_here(machine: Machine | None, device: str, work: str, plan_digest: str) -> None:
+def check_here(machine: Machine | None, device: str, store: str) -> None:
     """Check once per process and run that this one may make tiles; it may have joined after the cluster was checked.
 
     Parameters
     ----------
     machine : Machine or None
         That it must be like; None where machines may differ.
-    device, work, plan_digest : str
-        As in `Job`.
+    device : str
+        ``cpu`` or ``cuda``.
+    store : str
+        A map store of the run, which stands before its first tile.
 
     Raises
     ------
@@ -183,8 +184,8 @@ def check_here(machine: Machine | None, device: str, work: str, plan_digest: str
     if differing:
         message = f"{who} may give other bits ({', '.join(differing)}). Stop that worker."
         raise OutputError(message)
-    if not holds_plan(Path(work), plan_digest):
-        message = f"{who} does not see the run folder {work}. Stop that worker, or give --out where all workers see it."
+    if not Path(store).is_dir():
+        message = f"{who} does not see the map store {store}. Stop that worker, or give --out where all workers see it."
         raise OutputError(message)
 
 

@@ -80,19 +80,17 @@ def test_a_worker_says_what_it_cannot_see(tmp_path):
 
 
 def test_a_process_that_joined_later_checks_itself(tmp_path):
-    (tmp_path / "plan.json").write_text('{"plan": "abc"}')
-    tile.check_here(HERE, "cpu", str(tmp_path), "abc")
-    tile.check_here(None, "cpu", str(tmp_path), "abc")
+    tile.check_here(HERE, "cpu", str(tmp_path))
+    tile.check_here(None, "cpu", str(tmp_path))
     with pytest.raises(OutputError, match=r"may give other bits \(isa .* instead of NEON\). Stop that worker"):
-        tile.check_here(replace(HERE, isa="NEON"), "cpu", str(tmp_path), "abc")
-    for work, digest in ((tmp_path / "elsewhere", "abc"), (tmp_path, "other")):
-        with pytest.raises(OutputError, match="does not see the run folder"):
-            tile.check_here(HERE, "cpu", str(work), digest)
+        tile.check_here(replace(HERE, isa="NEON"), "cpu", str(tmp_path))
+    with pytest.raises(OutputError, match=r"does not see the map store .*elsewhere. Stop that worker"):
+        tile.check_here(HERE, "cpu", str(tmp_path / "elsewhere"))
 
 
 def test_a_stranger_ends_the_run_and_computes_nothing(tmp_path):
     task = SimpleNamespace(tile=SimpleNamespace(name="r0c0"))
-    job = SimpleNamespace(machine=replace(HERE, isa="NEON"), device="cpu", work=str(tmp_path), plan_digest="abc")
+    job = SimpleNamespace(machine=replace(HERE, isa="NEON"), device="cpu", stores=("", str(tmp_path)))
     report = tile.run_tile(task, job)
     assert report.fatal
     assert "instead of NEON" in report.error
