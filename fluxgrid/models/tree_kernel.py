@@ -10,6 +10,7 @@ are few. Leaves are added up as the library does: tree by tree, in its precision
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -23,7 +24,7 @@ _TOGETHER = 4
 """Nodes asked in one pass over the masks."""
 
 # A de Bruijn sequence turns the lowest bit of a mask into the place of its leaf, by one product and one shift.
-_DE_BRUIJN = {32: (np.uint32(0x077CB531), 27), 64: (np.uint64(0x03F79D71B4CB0A89), 58)}
+_DE_BRUIJN: dict[int, tuple[Any, int]] = {32: (np.uint32(0x077CB531), 27), 64: (np.uint64(0x03F79D71B4CB0A89), 58)}
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
 
