@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -128,8 +128,7 @@ def run_tiles(
         # big tiles first, so that the last ones to finish are short
         order = sorted(tasks, key=lambda task: -int(task.wanted.sum()))
         futures = {client.submit(run_tile, task, shared, pure=False, retries=3): task for task in order}
-        for future in _finished(client, list(futures), executor):
-            report = _result(future, futures[future])
+        for report in _answers(client, futures, executor):
             reports[report.tile] = report
             on_done(report)
             if report.fatal:
@@ -143,22 +142,23 @@ def _same(job: Job) -> Job:
     return job
 
 
-def _finished(client: Client, futures: list[Future], executor: Executor) -> Iterator[Future]:
-    """Yield futures as they finish; dask alone would wait for ever for workers that are gone."""
+def _answers(client: Client, futures: dict[Future, TileTask], executor: Executor) -> Iterator[TileReport]:
+    """Yield reports as they come; dask alone would wait for ever for workers that are gone."""
     pending, seen = set(futures), time.monotonic()
     while pending:
         try:
-            done, pending = wait(pending, timeout=WATCH_SECONDS, return_when="FIRST_COMPLETED")
-        except TimeoutError:
+            for future in wait(pending, timeout=WATCH_SECONDS, return_when="FIRST_COMPLETED").done:
+                report = _result(future, futures[future])
+                pending.discard(future)
+                seen = time.monotonic()
+                yield report
+        except TimeoutError:  # nothing is finished, or what was finished died with its worker and is made again
             if client.scheduler_info()["workers"]:
                 seen = time.monotonic()
             elif time.monotonic() - seen > LOST_SECONDS:
                 raise _lost(_WORKERS, executor, len(futures) - len(pending), len(futures)) from None
-            continue
         except CancelledError:
             raise _lost(_SCHEDULER, executor, len(futures) - len(pending), len(futures)) from None
-        seen = time.monotonic()
-        yield from done
 
 
 def _lost(what: str, executor: Executor, done: int, tiles: int) -> IncompleteMap:
@@ -173,8 +173,8 @@ def _lost(what: str, executor: Executor, done: int, tiles: int) -> IncompleteMap
 
 
 def _result(future: Future, task: TileTask) -> TileReport:
-    """Return the report of a tile, also of one whose worker died for good."""
-    error = future.exception()
+    """Return the report of a tile, also of one whose worker died for good; TimeoutError if it does not come."""
+    error = future.exception(timeout=WATCH_SECONDS)
     if error is None:
-        return future.result()
+        return future.result(timeout=WATCH_SECONDS)
     return TileReport(task.tile.name, error=f"the worker was lost or failed: {type(error).__name__}: {error}")

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,16 +63,15 @@ def _patience(monkeypatch):
 
 def kill_after_first(monkeypatch, cluster: Cluster, which: slice) -> None:
     """Kill processes of a cluster when its first tile is done."""
-    finished = execute._finished
+    answers = execute._answers
 
     def killing(*given):
-        for number, future in enumerate(finished(*given)):
+        for number, report in enumerate(answers(*given)):
             if number == 0:
                 cluster.kill(which)
-                time.sleep(1)
-            yield future
+            yield report
 
-    monkeypatch.setattr(execute, "_finished", killing)
+    monkeypatch.setattr(execute, "_answers", killing)
 
 
 @pytest.mark.parametrize(("which", "what"), [(slice(1, None), "All workers"), (slice(1), "The scheduler")])

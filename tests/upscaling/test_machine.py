@@ -113,7 +113,7 @@ def test_a_run_ends_when_its_workers_stay_away(monkeypatch):
         with pytest.raises(
             IncompleteMap, match=r"All workers \(tcp://x\): lost after 0 of 1 tiles.*--resume"
         ) as caught:
-            list(execute._finished(client, [future], execute.Executor(scheduler="tcp://x")))
+            list(execute._answers(client, {future: None}, execute.Executor(scheduler="tcp://x")))
     assert caught.value.exit_code == 3
 
 
