@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import dask
 from distributed import Client, Future, LocalCluster, wait
+from distributed.comm import CommClosedError
 
 from fluxgrid.errors import ConfigError, IncompleteMap
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, run_tile
@@ -157,7 +158,7 @@ def _answers(client: Client, futures: dict[Future, TileTask], executor: Executor
                 seen = time.monotonic()
             elif time.monotonic() - seen > LOST_SECONDS:
                 raise _lost(_WORKERS, executor, len(futures) - len(pending), len(futures)) from None
-        except CancelledError:
+        except (CancelledError, CommClosedError):
             raise _lost(_SCHEDULER, executor, len(futures) - len(pending), len(futures)) from None
 
 
