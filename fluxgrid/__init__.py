@@ -38,6 +38,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from fluxgrid.kernel_cache import find_kernel_cache
+
 __version__ = "0.1.0"
 
 _PUBLIC = {
@@ -53,6 +55,8 @@ _PUBLIC = {
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
+
+find_kernel_cache()
 
 
 def __getattr__(name: str) -> Any:

@@ -100,6 +100,9 @@ def upscale(  # one parameter for each option of the contract
     workers: Annotated[int | None, typer.Option(help="Processes; 1 means threads.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running dask scheduler.")] = None,
+    allow_mixed: Annotated[
+        bool | None, typer.Option("--allow-mixed", help="Let workers differ from this machine.")
+    ] = None,
     max_missing: Annotated[float | None, typer.Option(help="Largest share of cells without a value.")] = None,
     out: Annotated[str | None, typer.Option(help="Run folder [maps/REGION].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
@@ -115,7 +118,7 @@ def upscale(  # one parameter for each option of the contract
         "region": region, "cube": cube, "mapping": mapping, "model": model, "start": start, "end": end,
         "calibration": calibration, "window_mode": window_mode, "resolution": resolution, "tile": tile,
         "device": device, "workers": workers,
-        "threads": threads, "scheduler": scheduler, "max_missing": max_missing, "out": out,
+        "threads": threads, "scheduler": scheduler, "allow_mixed": allow_mixed, "max_missing": max_missing, "out": out,
     }  # fmt: skip
     from fluxgrid.config import UpscaleConfig, load_config
     from fluxgrid.workflows.progress import shown, silent

@@ -271,6 +271,9 @@ class UpscaleConfig(Strict):
     """Threads of each process; by default the cores over the processes."""
     scheduler: str | None = None
     """Address of a running dask scheduler."""
+    allow_mixed: bool = False
+    """Whether workers of a cluster may differ from this machine and its libraries; the last bits of the map are then
+    open, and its manifest names the machines."""
     max_missing: float = Field(default=0.05, ge=0, le=1)
     """Largest share of land cells without a value before nothing is published."""
     out: str | None = None

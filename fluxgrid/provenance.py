@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-_LIBRARIES = ("fluxgrid", "torch", "numpy", "xarray", "zarr", "netcdf4", "lightgbm", "scipy", "pandas")
+_LIBRARIES = (
+    *("fluxgrid", "torch", "numpy", "xarray", "zarr", "netcdf4", "scipy", "pandas", "numba", "lightgbm"),
+    *("xgboost", "xgboost-cpu"),  # two distributions of one library
+)
 
 
 def digest(*parts: Any) -> str:

@@ -74,7 +74,10 @@ def test_an_override_that_cannot_be_read(word):
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("regoin=iowa", r"regoin: There is no key named 'regoin'\. Did you mean 'region'\? Known: calibration, cube"),
+        (
+            "regoin=iowa",
+            r"regoin: There is no key named 'regoin'\. Did you mean 'region'\? Known: allow_mixed, calibration, cube",
+        ),
         ("sites.pth=x", r"sites\.pth: There is no key named 'pth'\. Did you mean 'path'"),
         ("fit.epoch=3", r"fit\.epoch: There is no key named 'epoch'\. Did you mean 'epochs'"),
         (

@@ -16,7 +16,13 @@ import torch
 from pydantic import Field
 
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.tree_kernel import Forest, order_leaves
 from fluxgrid.models.trees import Rows, Trees, TreesConfig
+
+_CLASS_OR_ZERO = 0b0101
+"""Bits of LightGBM's decision_type: the split is of a class; a zero counts as missing."""
+_ZERO = np.float32(1e-35)
+"""Inputs up to it, on either side, are zero to LightGBM."""
 
 
 @MODELS.register("lightgbm")
@@ -65,6 +71,22 @@ class LightGBMTrees(Trees):
         """Return what a booster says of rows, (N,)."""
         return np.asarray(booster.predict(rows, num_threads=1))
 
+    def splits(self, booster: lightgbm.Booster) -> Forest | None:
+        """Return the trees in LightGBM's order; None where one asks a class or treats zero as missing."""
+        trees = []
+        for text in booster.model_to_string().split("\nTree=")[1:]:
+            found = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+            leaves = np.array(found["leaf_value"].split(), np.float64)
+            columns, kinds, below, above = (
+                np.array(found[key].split(), np.int64)
+                for key in ("split_feature", "decision_type", "left_child", "right_child")
+            )
+            if (kinds & _CLASS_OR_ZERO).any() or ("is_linear" in found and found["is_linear"] != "0"):
+                return None
+            threshold = _beside_zero(np.array(found["threshold"].split(), np.float64))
+            trees.append(order_leaves(columns, threshold, below, above, leaves))
+        return Forest(trees, closed=True, dtype=np.float64, base=0.0)
+
     def count(self, booster: lightgbm.Booster) -> int:
         """Return the trees of a booster."""
         return booster.current_iteration()
@@ -79,3 +101,10 @@ class LightGBMTrees(Trees):
             return lightgbm.Booster(model_file=path)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(str(error)) from error
+
+
+def _beside_zero(threshold: np.ndarray) -> np.ndarray:
+    """Return thresholds that part inputs as they are where LightGBM's part them with small ones set to zero."""
+    below = (threshold >= -_ZERO) & (threshold < 0)
+    above = (threshold >= 0) & (threshold < _ZERO)
+    return np.select([below, above], [np.nextafter(-_ZERO, np.float32(-1)), _ZERO], threshold)

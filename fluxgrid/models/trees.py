@@ -13,7 +13,9 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
+from fluxgrid.models.tree_kernel import Forest, Kernel, compile_trees
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows (N, F + S), scaled; target (N,), g m-2 d-1; weight (N,), >= 0."""
@@ -90,6 +93,8 @@ class Trees(ABC):
         self.boosters: list[Any] = []
         self.tuned: list[dict[int, Any]] = []
         """Boosters of single classes, by flux and position of the class."""
+        self._kernels: WeakKeyDictionary[Any, Kernel | None] = WeakKeyDictionary()
+        self._lock = Lock()
 
     @abstractmethod
     def boost(self, data: Rows, check: Rows | None, seed: int, base: Any = None) -> Any:
@@ -113,6 +118,10 @@ class Trees(ABC):
     @abstractmethod
     def values(self, booster: Any, rows: np.ndarray) -> np.ndarray:
         """Return what a booster says of rows (N, F + S), (N,)."""
+
+    @abstractmethod
+    def splits(self, booster: Any) -> Forest | None:
+        """Return the trees of a booster for `compile_trees`; None where it does what a kernel cannot."""
 
     @abstractmethod
     def count(self, booster: Any) -> int:
@@ -205,13 +214,23 @@ class Trees(ABC):
         """Return a flux of rows (N, F + S), (N,), each from the booster of its class."""
         base, tuned = self.boosters[flux], self.tuned[flux]
         if not tuned:
-            return self.values(base, rows)
+            return self._compiled_values(base, rows)
         found = np.empty(len(rows))
         others = ~np.isin(kinds, list(tuned))
         for chosen, booster in [(others, base), *((kinds == kind, own) for kind, own in tuned.items())]:
             if chosen.any():
-                found[chosen] = self.values(booster, rows[chosen])
+                found[chosen] = self._compiled_values(booster, rows[chosen])
         return found
+
+    def _compiled_values(self, booster: Any, rows: np.ndarray) -> np.ndarray:
+        """Return what `values` does, bit for bit, from a kernel where there is one."""
+        with self._lock:
+            if booster not in self._kernels:
+                forest = self.splits(booster)
+                self._kernels[booster] = compile_trees(forest, rows.shape[1]) if forest else None
+            kernel = self._kernels[booster]
+        # what a library does with a missing input is its own affair
+        return self.values(booster, rows) if kernel is None or not np.isfinite(rows).all() else kernel.values(rows)
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write each booster in its library's own text format, and which classes have their own."""

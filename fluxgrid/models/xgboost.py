@@ -7,6 +7,7 @@ class has the same code wherever it stands. GPP and RECO below zero are cut to z
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.tree_kernel import Forest, Split, order_leaves
 from fluxgrid.models.trees import Rows, Trees, TreesConfig
 
 
@@ -77,6 +79,17 @@ class XGBoostTrees(Trees):
         """Return what a booster says of rows, (N,)."""
         return booster.inplace_predict(rows)
 
+    def splits(self, booster: Any) -> Forest | None:
+        """Return the trees in XGBoost's order; None where one asks a class."""
+        learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+        trees = []
+        for tree in learner["gradient_booster"]["model"]["trees"]:
+            if any(tree["split_type"]):
+                return None
+            trees.append(_split(tree))
+        base = float(str(learner["learner_model_param"]["base_score"]).strip("[]"))
+        return Forest(trees, closed=False, dtype=np.float32, base=base)
+
     def count(self, booster: Any) -> int:
         """Return the trees of a booster."""
         return booster.num_boosted_rounds()
@@ -92,6 +105,16 @@ class XGBoostTrees(Trees):
             return _ready(xgboost.Booster(model_file=path))
         except xgboost.core.XGBoostError as error:
             raise ValueError(str(error)) from error
+
+
+def _split(tree: dict[str, Any]) -> Split:
+    """Return a tree of XGBoost's JSON, whose inner nodes and leaves share one numbering."""
+    left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
+    value = np.array(tree["split_conditions"], np.float32)
+    inner = left >= 0
+    number = np.where(inner, np.cumsum(inner) - 1, -np.cumsum(~inner))  # nodes from 0, leaves as -1, -2, ...
+    columns = np.array(tree["split_indices"])[inner]
+    return order_leaves(columns, value[inner], number[left[inner]], number[right[inner]], value[~inner])
 
 
 def _matrix(rows: Rows) -> Any:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dask
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, wait
+from distributed.comm import CommClosedError
 
-from fluxgrid.errors import ConfigError
+from fluxgrid.errors import ConfigError, IncompleteMap
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, run_tile
 
 CONNECT_SECONDS = 15
 """How long a scheduler may take to answer."""
 
+WATCH_SECONDS, LOST_SECONDS = 5, 60
+"""How often a run looks whether it still has workers, and how long it waits for new ones."""
+
 _LOOPBACK = "127.0.0.1:0"
+_WORKERS, _SCHEDULER = "All workers", "The scheduler"
 
 
 @dataclass(frozen=True)
@@ -91,19 +98,6 @@ def connect(executor: Executor) -> Iterator[Client]:
         yield client
 
 
-def check_executor(executor: Executor) -> None:
-    """Find out whether a scheduler that was named answers, before anything is begun.
-
-    Raises
-    ------
-    ConfigError
-        If it does not.
-    """
-    if executor.scheduler:
-        with connect(executor):
-            pass
-
-
 def run_tiles(
     tasks: Sequence[TileTask], job: Job, executor: Executor, on_done: Callable[[TileReport], None]
 ) -> list[TileReport]:
@@ -121,15 +115,21 @@ def run_tiles(
     -------
     reports : list of TileReport
         In the order of the tasks; cut short after a fatal report.
+
+    Raises
+    ------
+    IncompleteMap
+        If the scheduler or all of its workers are lost; finished units are kept.
     """
     reports: dict[str, TileReport] = {}
     with connect(executor) as client:
-        shared = client.scatter(job, broadcast=True) if executor.workers > 1 or executor.scheduler else job
+        # a task, and not scattered data: workers that join later or take over from lost ones can have it too
+        apart = executor.workers > 1 or executor.scheduler
+        shared = client.submit(_same, job, pure=False) if apart else job
         # big tiles first, so that the last ones to finish are short
         order = sorted(tasks, key=lambda task: -int(task.wanted.sum()))
         futures = {client.submit(run_tile, task, shared, pure=False, retries=3): task for task in order}
-        for future in as_completed(futures):
-            report = _result(future, futures[future])
+        for report in _answers(client, futures, executor):
             reports[report.tile] = report
             on_done(report)
             if report.fatal:
@@ -138,9 +138,44 @@ def run_tiles(
     return [reports[task.tile.name] for task in tasks if task.tile.name in reports]
 
 
-def _result(future, task: TileTask) -> TileReport:
-    """Return the report of a tile, also of one whose worker died for good."""
-    error = future.exception()
+def _same(job: Job) -> Job:
+    """Return the job, as a task of its own."""
+    return job
+
+
+def _answers(client: Client, futures: dict[Future, TileTask], executor: Executor) -> Iterator[TileReport]:
+    """Yield reports as they come; dask alone would wait for ever for workers that are gone."""
+    pending, seen = set(futures), time.monotonic()
+    while pending:
+        try:
+            for future in wait(pending, timeout=WATCH_SECONDS, return_when="FIRST_COMPLETED").done:
+                report = _result(future, futures[future])
+                pending.discard(future)
+                seen = time.monotonic()
+                yield report
+        except TimeoutError:  # nothing is finished, or what was finished died with its worker and is made again
+            if client.scheduler_info()["workers"]:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > LOST_SECONDS:
+                raise _lost(_WORKERS, executor, len(futures) - len(pending), len(futures)) from None
+        except (CancelledError, CommClosedError):
+            raise _lost(_SCHEDULER, executor, len(futures) - len(pending), len(futures)) from None
+
+
+def _lost(what: str, executor: Executor, done: int, tiles: int) -> IncompleteMap:
+    """Return the error for a cluster that is gone."""
+    where = f" ({executor.scheduler})" if executor.scheduler else ""
+    again = "Start the cluster again" if executor.scheduler else "See what ended them (memory?)"
+    message = (
+        f"{what}{where}: lost after {done} of {tiles} tiles, so no map was written; what is finished is kept. "
+        f"{again}, then run again with --resume."
+    )
+    return IncompleteMap(message)
+
+
+def _result(future: Future, task: TileTask) -> TileReport:
+    """Return the report of a tile, also of one whose worker died for good; TimeoutError if it does not come."""
+    error = future.exception(timeout=WATCH_SECONDS)
     if error is None:
-        return future.result()
+        return future.result(timeout=WATCH_SECONDS)
     return TileReport(task.tile.name, error=f"the worker was lost or failed: {type(error).__name__}: {error}")

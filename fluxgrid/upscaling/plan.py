@@ -14,17 +14,15 @@ from fluxgrid.data.steps import Step
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile
-from fluxgrid.models import NUMERICS_VERSION
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import PLAIN, Layers
 from fluxgrid.prediction import BLOCK
 from fluxgrid.prediction.blend import Blend
-from fluxgrid.provenance import digest, digest_arrays, versions
+from fluxgrid.provenance import digest, digest_arrays
+from fluxgrid.upscaling.machine import Machine
 
 CHUNK = 32
 """Side of a chunk of the map store, and the least tile, in cells."""
-
-_ISA = ("machine", "processor", "torch", "numpy", "scipy", "lightgbm")
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,13 @@ class Plan:
     """Which of the model's calibrations `blend` speaks of."""
     blend: Blend | None = None
     """Weights of calibrated places in every cell of the map, row by row; None where the global model stands alone."""
+    mixed: bool = False
+    """Whether machines that differ from this one may predict tiles; the last bits of the map are then open."""
+
+    @property
+    def machine(self) -> Machine:
+        """Where the map is planned, and, unless `mixed`, where all of it is made."""
+        return Machine.here(self.device)
 
     @property
     def busy_tiles(self) -> tuple[Tile, ...]:
@@ -126,10 +131,8 @@ class Plan:
         mapping = load_mapping(self.cube.mapping).model_dump_json() if self.cube.mapping else None
         held = [asdict(self.layers), self.calibration]
         weights = {"places": self.blend.places, "weights": self.blend.weights} if self.blend is not None else {}
-        machine = {"device": self.device, **{name: versions().get(name) for name in _ISA}}
-        return digest(
-            self.model_digest, NUMERICS_VERSION, spans, place, cells, mapping, machine, held, digest_arrays(weights)
-        )
+        machine = {"device": self.device, "mixed": self.mixed, **asdict(self.machine)}
+        return digest(self.model_digest, spans, place, cells, mapping, machine, held, digest_arrays(weights))
 
     def store(self, work: Path, segment: Segment) -> Path:
         """Return the map store of a segment."""

@@ -35,6 +35,8 @@ class Record:
     """Of these, how many have no value."""
     seconds: float
     """Time it took."""
+    machine: str
+    """Where it was computed."""
 
 
 def read_record(path: Path) -> Record | None:

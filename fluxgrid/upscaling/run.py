@@ -47,6 +47,11 @@ class RunResult:
         return sum(report.kept for report in self.reports)
 
     @property
+    def machines(self) -> list[str]:
+        """Where units were computed, now or before."""
+        return sorted({machine for report in self.reports for machine in report.machines})
+
+    @property
     def missing_share(self) -> float:
         """Share of cell-steps without a value."""
         return self.missing / self.expected if self.expected else 0.0

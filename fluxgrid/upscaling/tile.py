@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from fluxgrid.prediction import BlockState, Fluxes, Predictor
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import split_states
 from fluxgrid.provenance import digest
+from fluxgrid.upscaling.machine import Machine
 from fluxgrid.upscaling.memory import keep_memory
 from fluxgrid.upscaling.plan import CubeSource, Plan
 from fluxgrid.upscaling.records import Record, load_state, read_record, save_state, write_record
@@ -57,6 +59,8 @@ class Job:
     layers: Layers
     calibration: str
     work: str
+    machine: Machine | None = None
+    """Where all tiles must be made; None where machines may differ."""
 
     @property
     def predictor(self) -> Predictor:
@@ -83,6 +87,7 @@ class Job:
             plan.layers,
             plan.calibration,
             str(work),
+            None if plan.mixed else plan.machine,
         )
 
     def path(self, kind: str, tile: Tile, segment: int, suffix: str) -> Path:
@@ -123,6 +128,8 @@ class TileReport:
     """Whether going on with other tiles makes no sense, as with a full disk."""
     inputs: tuple[str, ...] = ()
     """Hash of the inputs of each unit, for the manifest."""
+    machines: tuple[str, ...] = ()
+    """Where its units were computed, now or before."""
 
 
 def run_tile(task: TileTask, job: Job) -> TileReport:
@@ -144,6 +151,7 @@ def run_tile(task: TileTask, job: Job) -> TileReport:
     torch.set_num_threads(1)
     keep_memory()
     try:
+        check_here(job.machine, job.device, next(filter(None, job.stores)))
         return _TileRun(task, job).run()
     except OutputError as error:
         return TileReport(task.tile.name, error=str(error), fatal=True)
@@ -151,6 +159,34 @@ def run_tile(task: TileTask, job: Job) -> TileReport:
         return TileReport(task.tile.name, error=str(error))
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         return TileReport(task.tile.name, error=f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=8)  # of those that passed: an error is raised anew each time
+def check_here(machine: Machine | None, device: str, store: str) -> None:
+    """Check once per process and run that this one may make tiles; it may have joined after the cluster was checked.
+
+    Parameters
+    ----------
+    machine : Machine or None
+        That it must be like; None where machines may differ.
+    device : str
+        ``cpu`` or ``cuda``.
+    store : str
+        A map store of the run, which stands before its first tile.
+
+    Raises
+    ------
+    OutputError
+        If it is another machine, or does not see the run folder.
+    """
+    differing = machine.differences(Machine.here(device)) if machine else []
+    who = f"A worker that joined the run on {platform.node()}"
+    if differing:
+        message = f"{who} may give other bits ({', '.join(differing)}). Stop that worker."
+        raise OutputError(message)
+    if not Path(store).is_dir():
+        message = f"{who} does not see the map store {store}. Stop that worker, or give --out where all workers see it."
+        raise OutputError(message)
 
 
 class _TileRun:
@@ -163,6 +199,7 @@ class _TileRun:
         self.digests: list[str] = []
         self.done = self.kept = self.expected = self.missing = 0
         self.keys: list[str] = []
+        self.machines: list[str] = []
         self.inputs = input_digests(task, job)
 
     def run(self) -> TileReport:
@@ -180,10 +217,12 @@ class _TileRun:
             self.digests.append(record.state)
             self.expected += record.expected
             self.missing += record.missing
+            self.machines.append(record.machine)
             self.keys.append(key)
         seconds = time.perf_counter() - begun
-        name = self.task.tile.name
-        return TileReport(name, self.done, self.kept, self.expected, self.missing, seconds, inputs=self.inputs)
+        counts = self.done, self.kept, self.expected, self.missing, seconds
+        machines = tuple(sorted(set(self.machines)))
+        return TileReport(self.task.tile.name, *counts, inputs=self.inputs, machines=machines)
 
     def _key(self, index: int) -> str:
         """Return the hash of all that goes into a unit."""
@@ -220,7 +259,8 @@ class _TileRun:
             missing = int(np.isnan(arrays["nee"][:, self.task.wanted]).sum())
         self.state = states
         handed = save_state(self.job.path("states", self.task.tile, index, ".npz"), states)
-        record = Record(key, handed, output, expected, missing, time.perf_counter() - begun)
+        machine = Machine.here(self.job.device).text()
+        record = Record(key, handed, output, expected, missing, time.perf_counter() - begun, machine)
         write_record(self.job.path("records", self.task.tile, index, ".json"), record)
         return record
 

@@ -27,8 +27,9 @@ from fluxgrid.output.summary import period_means
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.provenance import git_commit, now, versions
+from fluxgrid.upscaling.cluster import check_cluster
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
-from fluxgrid.upscaling.execute import Executor, check_executor, default_threads
+from fluxgrid.upscaling.execute import Executor, connect, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder
 from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.heads import map_blend, uncalibrated_warning
@@ -151,7 +152,9 @@ class _Run:
         if self._up_to_date(mode):
             clear_replaced(self.folder)
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
-        check_executor(self.executor)
+        if self.executor.scheduler:
+            with connect(self.executor) as client:
+                check_cluster(client, self.plan, self.cube, self.device, self.folder.path)
         about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": map_period(self.plan)}
         about["calibration"] = self.plan.calibration
         self.folder.claim(mode, about)
@@ -229,6 +232,8 @@ class _Run:
             "pixel_days_per_s": round(computed / seconds) if computed else 0,
             "executor": asdict(self.executor),
             "device": self.device,
+            "machines": result.machines,
+            "mixed": plan.mixed,
             "started": started,
             "finished": now(),
             "warnings": list(self.warnings),
@@ -329,6 +334,7 @@ def _plan(
         model_digest=checkpoint.digest,
         step=checkpoint.spec.step,
         window_mode=config.window_mode,
+        mixed=config.allow_mixed,
         time=agreed.time,
         segments=agreed.segments,
         grid=grid,

@@ -123,15 +123,17 @@ def test_killed_while_the_synthetic_world_is_built(digests_of, litter, tmp_path)
 
 
 def test_a_killed_worker_is_replaced_and_the_map_is_the_same(world, baseline, digests_of, tmp_path):
-    out, killed = tmp_path / "map", []
+    """Units that were finished when it died are not computed again: only what it was at is lost."""
+    out, killed, finished = tmp_path / "map", [], {}
 
     def kill_a_worker():
         # not rglob: folders of stores are renamed while it walks
-        wait_for(lambda: any((out / ".fluxgrid").glob("*/records/*/*.json")))
+        wait_for(lambda: any((out / ".fluxgrid").glob("*/records/*/*.json")), 300)
         workers = [p for p in psutil.Process().children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
         busy = max(workers, key=lambda p: sum(p.cpu_times()[:2]))
         busy.kill()
         killed.append(busy.pid)
+        finished.update(records_of(out))
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
@@ -139,6 +141,13 @@ def test_a_killed_worker_is_replaced_and_the_map_is_the_same(world, baseline, di
     killer.join()
     assert killed
     assert digests_of(out) == digests_of(baseline["ct_gru"])
+    twice = [path for path, written in records_of(out).items() if path in finished and written != finished[path]]
+    assert twice == []
+
+
+def records_of(out: Path) -> dict[Path, int]:
+    """Return when each unit of a run was finished."""
+    return {path: path.stat().st_mtime_ns for path in (out / ".fluxgrid").glob("*/records/*/*.json")}
 
 
 def test_interrupted_run_ends_with_130_and_can_be_resumed(world, baseline, digests_of, litter, tmp_path):

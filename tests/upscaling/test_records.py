@@ -10,7 +10,7 @@ from fluxgrid.prediction import BlockState
 from fluxgrid.prediction.predictor import join_states, split_states
 from fluxgrid.upscaling.records import Record, load_state, read_record, save_state, write_record
 
-RECORD = Record("key", "state", "output", 35, 2, 0.5)
+RECORD = Record("key", "state", "output", 35, 2, 0.5, "x86_64 AVX2")
 
 
 def states() -> list[BlockState]:

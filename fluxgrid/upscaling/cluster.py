@@ -1,0 +1,166 @@
+"""What the workers of a running cluster must have in common with this process: machine, cube, run folder."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+from distributed import Client
+
+from fluxgrid.data.cube import open_cube
+from fluxgrid.errors import ConfigError, FluxgridError, itemise
+from fluxgrid.files import output_error
+from fluxgrid.provenance import digest
+from fluxgrid.upscaling.machine import Machine, check_machines
+from fluxgrid.upscaling.plan import CubeSource, Plan
+
+WORKER_SECONDS = 15
+"""How long a scheduler may take to have its first worker."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a worker sees."""
+
+    machine: Machine
+    problems: tuple[str, ...]
+    """Files it cannot see as this process does."""
+
+
+def look(device: str, cube: CubeSource, facts: str, probe: str, token: str) -> Look:
+    """Look at this process from inside a worker.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu`` or ``cuda``.
+    cube : CubeSource
+    facts : str
+        `cube_facts` as the planner has them.
+    probe : str
+        File that the planner wrote into the run folder.
+    token : str
+        What stands in it.
+
+    Returns
+    -------
+    look : Look
+    """
+    problems = [*_cube_problems(cube, facts), *_folder_problems(Path(probe), token)]
+    return Look(Machine.here(device), tuple(problems))
+
+
+def _cube_problems(cube: CubeSource, facts: str) -> Iterator[str]:
+    """Yield why a cube cannot be used here."""
+    try:
+        if cube_facts(open_cube(cube.path, cube.mapping)) != facts:
+            yield f"another cube stands at {cube.path}"
+    except (FluxgridError, OSError, ValueError, KeyError) as error:
+        yield f"cannot open the cube {cube.path} ({str(error).splitlines()[0]})"
+
+
+def _folder_problems(probe: Path, token: str) -> Iterator[str]:
+    """Yield why results cannot be written here."""
+    try:
+        if probe.read_text(encoding="utf-8") != token:
+            yield f"another folder stands at {probe.parent}"
+            return
+        own = _probe_path(probe.parent)
+        own.write_text(token, encoding="utf-8")
+        own.unlink()
+    except OSError as error:
+        yield f"cannot read and write the run folder {probe.parent} ({error.strerror})"
+
+
+def cube_facts(cube: xr.Dataset) -> str:
+    """Return a hash of a cube's axes and variables; its values count later, unit by unit."""
+    time = cube.indexes["time"]
+    sizes = {str(name): size for name, size in cube.sizes.items()}
+    return digest(sizes, str(time[0]), str(time[-1]), sorted(map(str, cube.data_vars)))
+
+
+def check_cluster(client: Client, plan: Plan, cube: xr.Dataset, device: str, out: Path) -> None:
+    """Refuse a running cluster whose workers cannot make this map as this process would.
+
+    Parameters
+    ----------
+    client : Client
+    plan : Plan
+    cube : Dataset
+        As this process sees it.
+    device : str
+        ``cpu`` or ``cuda``.
+    out : Path
+        Run folder; exists.
+
+    Raises
+    ------
+    ConfigError
+        If there is no worker; if one lacks fluxgrid, does not see cube or run folder, or, unless the plan is `mixed`,
+        differs from this machine. All of them are named.
+    OutputError
+        If this process cannot write to the run folder.
+    """
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except TimeoutError as error:
+        message = f"The scheduler has no worker after {WORKER_SECONDS} s. Start some with `dask worker ADDRESS`."
+        raise ConfigError(message) from error
+    with _probe(out.resolve()) as (probe, token):
+        asked = device, plan.cube, cube_facts(cube), str(probe), token
+        answers = client.run(look, *asked, on_error="return")
+    check_answers(answers, plan)
+
+
+def check_answers(answers: dict[str, Look | BaseException], plan: Plan) -> None:
+    """Raise for what workers answered.
+
+    Parameters
+    ----------
+    answers : dict of str to Look or exception
+        By address of the worker.
+    plan : Plan
+
+    Raises
+    ------
+    ConfigError
+        As in `check_cluster`.
+    """
+    problems = []
+    for address, found in sorted(answers.items()):
+        if isinstance(found, BaseException):
+            problems.append(f"{address}: cannot run fluxgrid ({type(found).__name__}: {found})")
+        else:
+            problems += [f"{address}: {problem}" for problem in found.problems]
+    if problems:
+        advice = (
+            "Install this version of fluxgrid for every worker, and give --cube and --out on a file system that this "
+            "machine and all workers see under the same paths."
+        )
+        message = f"{itemise('Workers of the cluster cannot make this map', problems)}\n{advice}"
+        raise ConfigError(message)
+    if not plan.mixed:
+        check_machines(plan.machine, {address: found.machine for address, found in answers.items()})  # type: ignore[union-attr]
+
+
+@contextmanager
+def _probe(out: Path) -> Iterator[tuple[Path, str]]:
+    """Write a file for workers to look for, and take it away again."""
+    probe, token = _probe_path(out), uuid.uuid4().hex
+    try:
+        probe.write_text(token, encoding="utf-8")
+    except OSError as error:
+        raise output_error(error, probe) from error
+    try:
+        yield probe, token
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _probe_path(folder: Path) -> Path:
+    """Return a new name that a later run takes for litter, should this process be killed."""
+    return folder / f".probe.{uuid.uuid4().hex[:8]}.tmp"
