@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cube_app = typer.Typer(help="Look at and check covariate cubes.", no_args_is_help=True)
+cube_app = typer.Typer(help="Look at, check and rechunk covariate cubes.", no_args_is_help=True)
 app.add_typer(cube_app, name="cube")
 world_app = typer.Typer(help="Build, describe and score maps on the reference world.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
@@ -335,7 +335,8 @@ def cube_info(
     mapping: Annotated[str | None, typer.Option(help="Mapping YAML.")] = None,
 ) -> None:
     """Say what a cube holds."""
-    from fluxgrid.data.cube import grid_of, open_cube
+    from fluxgrid.data.cube import grid_of, open_cube, rechunk_advice
+    from fluxgrid.workflows.cube import tile_reading
 
     cube = open_cube(path, mapping)
     grid, time = grid_of(cube), cube.indexes["time"]
@@ -344,6 +345,36 @@ def cube_info(
     _say(f"{grid.shape[0]} x {grid.shape[1]} cells, bounds {grid.bounds} (W, E, S, N), {cube.attrs['crs']}")
     for name, variable in cube.data_vars.items():
         _say(f"  {name:24s} {variable.attrs.get('units', ''):10s} {', '.join(map(str, variable.dims))}")
+    reading = tile_reading(cube)
+    _say(f"A map decodes {reading.factor:.1f} times the bytes it needs (tiles of 32 cells, year by year)")
+    for advice in rechunk_advice(cube, reading):
+        _err.print(f"Note: {advice}", markup=False)
+
+
+@cube_app.command("rechunk")
+def cube_rechunk(
+    source: Annotated[str, typer.Argument(help="Zarr store or NetCDF.")],
+    target: Annotated[str, typer.Argument(help="Zarr store to make.")],
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML, where the file does not name its axes.")] = None,
+    memory: Annotated[float, typer.Option(min=0.01, help="Most GB of the arrays held at a time.")] = 1.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that stands there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Copy a cube into chunks of many steps and few cells, which maps read fast; values, names and units stay."""
+    from fluxgrid.workflows.cube import rechunk
+    from fluxgrid.workflows.progress import shown, silent
+
+    made = rechunk(source, target, mapping, overwrite, int(memory * 1e9), silent if as_json else shown)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({**asdict(made), "path": str(made.path)})
+        return
+    steps, rows, cols = made.chunks
+    _say(f"{made.path}: {len(made.variables)} variables in chunks of {steps} steps x {rows} x {cols} cells, read back")
+    _say(
+        f"{made.bytes_read / 1e9:.2f} GB of values, {made.bytes_on_disk / 1e9:.2f} GB on disk; the source still stands"
+    )
 
 
 @world_app.command("build")

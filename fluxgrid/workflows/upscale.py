@@ -319,7 +319,7 @@ def _plan(
     """Shake hands and lay out the work; also return what should be known, and what of the region is left out."""
     days = (config.start, config.end)
     period = demo_period(*days) if config.cube is None else tuple(pd.Timestamp(day) if day else None for day in days)
-    agreed = shake_hands(cube, checkpoint.spec, region, *period)
+    agreed = shake_hands(cube, checkpoint.spec, region, period[0], period[1], config.tile)
     grid = agreed.grid
     share, land = region_share(region, grid), land_share(grid)
     plan = Plan(
