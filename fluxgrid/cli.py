@@ -159,7 +159,7 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "status": outcome.status,
-        "out": str(outcome.out),
+        "out": str(outcome.out) if outcome.out else None,
         "estimate": asdict(outcome.estimate) if outcome.estimate else None,
         "manifest": outcome.manifest,
         "warnings": list(outcome.warnings),
@@ -169,18 +169,72 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 def _tell_estimate(estimate: Any) -> None:
     """Print what a run will take."""
     table = Table(show_header=False, box=None)
+    off = f" (to {estimate.cells_error:.1%})" if estimate.cells_error else ""
+    others = ", ".join(f"{n}: {_span(s)}" for n, s in estimate.seconds_by_lanes.items() if n != estimate.lanes)
+    parts = (("predict", estimate.predict_seconds), ("read", estimate.read_seconds), ("write", estimate.write_seconds))
     rows = {
-        "tiles": f"{estimate.tiles}",
-        "cells to predict": f"{estimate.cells:,}",
+        "tiles": f"{estimate.tiles:,}",
+        "cells to predict": f"{estimate.cells:,}{off}",
         "years": f"{estimate.years}",
         "pixel-days": f"{estimate.pixel_days:,} and {estimate.spin_up_pixel_days:,} of spin-up",
+        "bytes read": f"{_bytes(estimate.bytes_read)}; about {_bytes(estimate.bytes_read_compressed)} compressed",
+        "bytes written": f"{_bytes(estimate.bytes_written)} before compression, store and NetCDF",
         "memory": f"{estimate.memory_bytes / 1e9:.1f} GB",
-        "disk": f"at most {estimate.disk_bytes / 1e9:.2f} GB",
-        "time": f"{estimate.seconds:.0f} s to predict, on this machine; reading and writing come on top",
+        "disk": f"at most {_bytes(estimate.disk_bytes)}",
+        "time": f"{_span(estimate.seconds)} on {estimate.lanes} threads like this machine's: "
+        + ", ".join(f"{name} {_span(seconds)}" for name, seconds in parts),
+        "on other workers": f"of one thread each: {others}",
+        "on a GPU": estimate.gpu,
     }
     for key, value in rows.items():
         table.add_row(key, value)
     _out.print(table)
+
+
+def _span(seconds: float) -> str:
+    """Return a time for people."""
+    for limit, size, unit in ((100, 1, "s"), (100 * 60, 60, "min"), (72 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _bytes(count: float) -> str:
+    """Return a number of bytes for people."""
+    for limit, size, unit in ((1e9, 1e6, "MB"), (1e12, 1e9, "GB")):
+        if count < limit:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e12:,.2f} TB"
+
+
+@app.command()
+def plan(
+    config: Overrides = None,
+    region: Annotated[str | None, typer.Option(help="Name, polygon file, or W,S,E,N; of any size.")] = None,
+    resolution: Annotated[str | None, typer.Option(help="Size of a cell: 0.05 (degrees), 250m or 1km.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
+    model: Annotated[str | None, typer.Option(help="Shipped checkpoint or folder.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="How a cell gets its head: none, state or neighbourhood.")
+    ] = None,
+    cube: Annotated[str | None, typer.Option(help="Plan the map of this cube; it has its own cells.")] = None,
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML of the cube.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Say what a map would take: cells, bytes, memory, disk and time, from rates measured now; writes nothing."""
+    from fluxgrid.config import UpscaleConfig, load_config
+    from fluxgrid.workflows.plan import plan as run
+
+    given = {
+        "region": region, "start": start, "end": end, "model": model, "calibration": calibration, "cube": cube,
+        "mapping": mapping, "workers": workers, "threads": threads,
+    }  # fmt: skip
+    path, overrides = _split(config)
+    options = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
+    _tell_upscale(run(load_config(UpscaleConfig, path, options), resolution), as_json)
 
 
 @app.command()

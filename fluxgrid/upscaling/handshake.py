@@ -9,7 +9,6 @@ import pandas as pd
 import xarray as xr
 
 from fluxgrid.data.cube import grid_of, reading_of, rechunk_advice, step_of
-from fluxgrid.data.cube.chunks import TILE_CHUNK
 from fluxgrid.data.records import Segment, plan_segments
 from fluxgrid.data.steps import Step, step_ends
 from fluxgrid.errors import GridError, IncompatibleCube, itemise
@@ -41,7 +40,7 @@ def shake_hands(
     region: Region,
     start: pd.Timestamp | None,
     end: pd.Timestamp | None,
-    tile: int = TILE_CHUNK[1],
+    tile: int | None = None,
 ) -> Agreement:
     """Check a cube against a model, a region and a period.
 
@@ -53,8 +52,8 @@ def shake_hands(
     start, end : Timestamp, optional
         First and last day wanted, both included; all the cube has by default. Steps that lie in the period only in
         part are left out.
-    tile : int
-        Side of the tiles the cube will be read by, cells.
+    tile : int, optional
+        Side of the tiles the cube will be read by, cells; left out, what reading costs is not looked at.
 
     Returns
     -------
@@ -82,8 +81,10 @@ def shake_hands(
     segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years)
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments, time[wanted[0]])
-    reading = reading_of(cube, spec.inputs.names, [s.steps for s in segments], _cuts(rows, tile), _cuts(cols, tile))
-    warnings = (*warnings, *rechunk_advice(cube, reading))
+    if tile is not None:
+        years = [segment.steps for segment in segments]
+        reading = reading_of(cube, spec.inputs.names, years, _cuts(rows, tile), _cuts(cols, tile))
+        warnings = (*warnings, *rechunk_advice(cube, reading))
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
 
 

@@ -123,8 +123,8 @@ def rechunk_advice(cube: xr.Dataset, reading: Reading) -> tuple[str, ...]:
     source = str(cube.encoding.get("source", "CUBE"))
     target = f"{Path(source).stem or 'cube'}_tiles.zarr"
     return (
-        f"The chunks of the cube are cut for maps of single steps: tiles decode {reading.factor:.0f} times the bytes they "
-        f"need, and reading may take longer than predicting. Cut it anew once: `fluxgrid cube rechunk {source} "
+        f"The chunks of the cube are cut for maps of single steps: tiles decode {reading.factor:.0f} times the bytes "
+        f"they need, and reading may take longer than predicting. Cut it anew: `fluxgrid cube rechunk {source} "
         f"{target}`.",
     )
 
