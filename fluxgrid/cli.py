@@ -101,6 +101,9 @@ def upscale(  # one parameter for each option of the contract
     threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running dask scheduler.")] = None,
     max_missing: Annotated[float | None, typer.Option(help="Largest share of cells without a value.")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="Of NetCDF: zlib, or zstd, which is faster but NOT read by every program.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder [maps/REGION].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands in the run folder.")] = False,
@@ -116,6 +119,7 @@ def upscale(  # one parameter for each option of the contract
         "calibration": calibration, "window_mode": window_mode, "resolution": resolution, "tile": tile,
         "device": device, "workers": workers,
         "threads": threads, "scheduler": scheduler, "max_missing": max_missing, "out": out,
+        "compression": compression,
     }  # fmt: skip
     from fluxgrid.config import UpscaleConfig, load_config
     from fluxgrid.workflows.progress import shown, silent

@@ -173,7 +173,10 @@ class _Run:
         stores = [self.plan.store(self.folder.work, segment) for segment in self.plan.map_segments]
         steps = border_steps(period_means(stores, self.plan.step), self.plan.grid, self.region)
         manifest = {**self._manifest(result, started, time.perf_counter() - begun), "border_step": steps}
-        published = publish(self.plan, self.folder, self.region, self._info(started), manifest)
+        # files are written here, wherever the tiles ran
+        lanes = min(self.executor.lanes, default_threads(1))
+        info, packing = self._info(started), self.config.compression
+        published = publish(self.plan, self.folder, self.region, info, manifest, lanes, packing)
         return Outcome(self.folder.path, "done", None, published, self.folder.manifest, self.warnings)
 
     def _up_to_date(self, mode: Mode) -> bool:

@@ -71,9 +71,9 @@ def test_rough_counts_are_as_good_as_they_say(monkeypatch, name, resolution, met
     assert rough.tiles == pytest.approx(exact.tiles, rel=0.02)
 
 
-def test_reading_ahead_takes_one_unit_of_each_lane_and_waste_is_read_too():
+def test_each_lane_holds_a_unit_and_waste_is_read_too():
     found = size("iowa", 0.1)
     one, two = (estimate(found, RATES, lanes, (10, 8), 128, 128) for lanes in (1, 2))
-    assert two.memory_bytes - one.memory_bytes > 3 * found.tile * 366 * 4 * 18
+    assert two.memory_bytes - one.memory_bytes > 2 * found.tile * 366 * 4 * 18
     wasteful = estimate(replace(found, reading=16.0), RATES, 1, (10, 8), 128, 128)
     assert wasteful.bytes_read == 16 * one.bytes_read
