@@ -163,7 +163,7 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 
     return {
         "status": outcome.status,
-        "out": str(outcome.out) if outcome.out else None,
+        "out": str(outcome.out),
         "estimate": asdict(outcome.estimate) if outcome.estimate else None,
         "manifest": outcome.manifest,
         "warnings": list(outcome.warnings),

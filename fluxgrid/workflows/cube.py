@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -73,7 +74,8 @@ def tile_reading(cube: xr.Dataset) -> Reading:
     reading : Reading
     """
     years = pd.DatetimeIndex(cube.indexes["time"]).year
-    steps = [slice(*years.get_indexer_for([year])[[0, -1]] + [0, 1]) for year in years.unique()]
+    found = (np.flatnonzero(years == year) for year in years.unique())
+    steps = [slice(int(days[0]), int(days[-1]) + 1) for days in found]
     side = TILE_CHUNK[1]
     cuts = {axis: [slice(a, min(a + side, n)) for a in range(0, n, side)] for axis, n in cube.sizes.items()}
     return reading_of(cube, map(str, cube.data_vars), steps, cuts["y"], cuts["x"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -71,7 +72,8 @@ def plan(config: UpscaleConfig, resolution: str | None = None) -> Outcome:
     executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     device = pick_device(config.device)
     guess = measured_estimate(checkpoint, size, time, device, executor, config.calibration, blend)
-    return Outcome(None, "planned", estimate=guess, warnings=size.notes)
+    out = Path(config.out or f"maps/{region.name}").expanduser()
+    return Outcome(out, "planned", estimate=guess, warnings=size.notes)
 
 
 def _block_of(region: Region, checkpoint: Checkpoint, calibration: str) -> Blend:

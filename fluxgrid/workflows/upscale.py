@@ -48,8 +48,8 @@ from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_sou
 class Outcome:
     """What `fluxgrid upscale` did, or would do."""
 
-    out: Path | None
-    """Run folder; None where none would be made."""
+    out: Path
+    """Run folder."""
     status: str
     """``planned``, ``up to date`` or ``done``."""
     estimate: Estimate | None = None

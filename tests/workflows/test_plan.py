@@ -18,7 +18,7 @@ def test_a_plan_says_what_a_dry_run_says(run, tiny_kgml):
     counts = ("tiles", "cells", "years", "pixel_days", "spin_up_pixel_days", "bytes_read", "bytes_written")
     for name in (*counts, "memory_bytes", "disk_bytes"):
         assert planned["estimate"][name] == dry["estimate"][name], name
-    assert planned["out"] is None
+    assert planned["out"] == dry["out"]
     assert planned["warnings"] == dry["warnings"] == []
     code, out, _ = run("plan", *where, "--resolution", "5km", "--workers", "8")
     assert code == 0
