@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-cube_app = typer.Typer(help="Look at and check covariate cubes.", no_args_is_help=True)
+cube_app = typer.Typer(help="Look at, check and rechunk covariate cubes.", no_args_is_help=True)
 app.add_typer(cube_app, name="cube")
 world_app = typer.Typer(help="Build, describe and score maps on the reference world.", no_args_is_help=True)
 app.add_typer(world_app, name="world")
@@ -104,6 +104,9 @@ def upscale(  # one parameter for each option of the contract
         bool | None, typer.Option("--allow-mixed", help="Let workers differ from this machine.")
     ] = None,
     max_missing: Annotated[float | None, typer.Option(help="Largest share of cells without a value.")] = None,
+    compression: Annotated[
+        str | None, typer.Option(help="Of NetCDF: zlib, or zstd, which is faster but NOT read by every program.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Run folder [maps/REGION].")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands in the run folder.")] = False,
@@ -119,6 +122,7 @@ def upscale(  # one parameter for each option of the contract
         "calibration": calibration, "window_mode": window_mode, "resolution": resolution, "tile": tile,
         "device": device, "workers": workers,
         "threads": threads, "scheduler": scheduler, "allow_mixed": allow_mixed, "max_missing": max_missing, "out": out,
+        "compression": compression,
     }  # fmt: skip
     from fluxgrid.config import UpscaleConfig, load_config
     from fluxgrid.workflows.progress import shown, silent
@@ -172,18 +176,72 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 def _tell_estimate(estimate: Any) -> None:
     """Print what a run will take."""
     table = Table(show_header=False, box=None)
+    off = f" (to {estimate.cells_error:.1%})" if estimate.cells_error else ""
+    others = ", ".join(f"{n}: {_span(s)}" for n, s in estimate.seconds_by_lanes.items() if n != estimate.lanes)
+    parts = (("predict", estimate.predict_seconds), ("read", estimate.read_seconds), ("write", estimate.write_seconds))
     rows = {
-        "tiles": f"{estimate.tiles}",
-        "cells to predict": f"{estimate.cells:,}",
+        "tiles": f"{estimate.tiles:,}",
+        "cells to predict": f"{estimate.cells:,}{off}",
         "years": f"{estimate.years}",
         "pixel-days": f"{estimate.pixel_days:,} and {estimate.spin_up_pixel_days:,} of spin-up",
+        "bytes read": f"{_bytes(estimate.bytes_read)}; about {_bytes(estimate.bytes_read_compressed)} compressed",
+        "bytes written": f"{_bytes(estimate.bytes_written)} before compression, store and NetCDF",
         "memory": f"{estimate.memory_bytes / 1e9:.1f} GB",
-        "disk": f"at most {estimate.disk_bytes / 1e9:.2f} GB",
-        "time": f"{estimate.seconds:.0f} s to predict, on this machine; reading and writing come on top",
+        "disk": f"at most {_bytes(estimate.disk_bytes)}",
+        "time": f"{_span(estimate.seconds)} on {estimate.lanes} threads like this machine's: "
+        + ", ".join(f"{name} {_span(seconds)}" for name, seconds in parts),
+        "on other workers": f"of one thread each: {others}",
+        "on a GPU": estimate.gpu,
     }
     for key, value in rows.items():
         table.add_row(key, value)
     _out.print(table)
+
+
+def _span(seconds: float) -> str:
+    """Return a time for people."""
+    for limit, size, unit in ((100, 1, "s"), (100 * 60, 60, "min"), (72 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 86400:,.1f} days"
+
+
+def _bytes(count: float) -> str:
+    """Return a number of bytes for people."""
+    for limit, size, unit in ((1e9, 1e6, "MB"), (1e12, 1e9, "GB")):
+        if count < limit:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e12:,.2f} TB"
+
+
+@app.command()
+def plan(
+    config: Overrides = None,
+    region: Annotated[str | None, typer.Option(help="Name, polygon file, or W,S,E,N; of any size.")] = None,
+    resolution: Annotated[str | None, typer.Option(help="Size of a cell: 0.05 (degrees), 250m or 1km.")] = None,
+    start: Annotated[str | None, typer.Option(help="First day, YYYY-MM-DD.")] = None,
+    end: Annotated[str | None, typer.Option(help="Last day, YYYY-MM-DD.")] = None,
+    model: Annotated[str | None, typer.Option(help="Shipped checkpoint or folder.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="How a cell gets its head: none, state or neighbourhood.")
+    ] = None,
+    cube: Annotated[str | None, typer.Option(help="Plan the map of this cube; it has its own cells.")] = None,
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML of the cube.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Say what a map would take: cells, bytes, memory, disk and time, from rates measured now; writes nothing."""
+    from fluxgrid.config import UpscaleConfig, load_config
+    from fluxgrid.workflows.plan import plan as run
+
+    given = {
+        "region": region, "start": start, "end": end, "model": model, "calibration": calibration, "cube": cube,
+        "mapping": mapping, "workers": workers, "threads": threads,
+    }  # fmt: skip
+    path, overrides = _split(config)
+    options = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
+    _tell_upscale(run(load_config(UpscaleConfig, path, options), resolution), as_json)
 
 
 @app.command()
@@ -338,7 +396,8 @@ def cube_info(
     mapping: Annotated[str | None, typer.Option(help="Mapping YAML.")] = None,
 ) -> None:
     """Say what a cube holds."""
-    from fluxgrid.data.cube import grid_of, open_cube
+    from fluxgrid.data.cube import grid_of, open_cube, rechunk_advice
+    from fluxgrid.workflows.cube import tile_reading
 
     cube = open_cube(path, mapping)
     grid, time = grid_of(cube), cube.indexes["time"]
@@ -347,6 +406,36 @@ def cube_info(
     _say(f"{grid.shape[0]} x {grid.shape[1]} cells, bounds {grid.bounds} (W, E, S, N), {cube.attrs['crs']}")
     for name, variable in cube.data_vars.items():
         _say(f"  {name:24s} {variable.attrs.get('units', ''):10s} {', '.join(map(str, variable.dims))}")
+    reading = tile_reading(cube)
+    _say(f"A map decodes {reading.factor:.1f} times the bytes it needs (tiles of 32 cells, year by year)")
+    for advice in rechunk_advice(cube, reading):
+        _err.print(f"Note: {advice}", markup=False)
+
+
+@cube_app.command("rechunk")
+def cube_rechunk(
+    source: Annotated[str, typer.Argument(help="Zarr store or NetCDF.")],
+    target: Annotated[str, typer.Argument(help="Zarr store to make.")],
+    mapping: Annotated[str | None, typer.Option(help="Mapping YAML, where the file does not name its axes.")] = None,
+    memory: Annotated[float, typer.Option(min=0.01, help="Most GB of the arrays held at a time.")] = 1.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that stands there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Copy a cube into chunks of many steps and few cells, which maps read fast; values, names and units stay."""
+    from fluxgrid.workflows.cube import rechunk
+    from fluxgrid.workflows.progress import shown, silent
+
+    made = rechunk(source, target, mapping, overwrite, int(memory * 1e9), silent if as_json else shown)
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json({**asdict(made), "path": str(made.path)})
+        return
+    steps, rows, cols = made.chunks
+    _say(f"{made.path}: {len(made.variables)} variables in chunks of {steps} steps x {rows} x {cols} cells, read back")
+    _say(
+        f"{made.bytes_read / 1e9:.2f} GB of values, {made.bytes_on_disk / 1e9:.2f} GB on disk; the source still stands"
+    )
 
 
 @world_app.command("build")

@@ -276,6 +276,9 @@ class UpscaleConfig(Strict):
     open, and its manifest names the machines."""
     max_missing: float = Field(default=0.05, ge=0, le=1)
     """Largest share of land cells without a value before nothing is published."""
+    compression: Literal["zlib", "zstd"] = "zlib"
+    """Of the NetCDF files. ``zstd`` is written several times as fast, but not every program reads it
+    (docs/decisions/017); a map that stands is not written again for it."""
     out: str | None = None
     """Run folder; by default ``maps/<region>``."""
 

@@ -162,13 +162,15 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
+def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside ``path`` and move it there if the block ends well.
 
     Parameters
     ----------
     path : path
         Where the finished folder shall be; it must not exist when the block ends.
+    replace : bool
+        Whether a folder that stands there is removed for it, at the very end.
 
     Yields
     ------
@@ -185,11 +187,26 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        temporary.replace(path)
+        if replace and path.is_dir():
+            _swap(temporary, path)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise output_error(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(fresh: Path, path: Path) -> None:
+    """Put a folder in the place of another, which comes back if that fails."""
+    old = fresh.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    path.rename(old)
+    try:
+        fresh.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
+from fluxgrid.data.cube.chunks import TILE_CHUNK
 from fluxgrid.errors import ConfigError, OutputExists, itemise
 from fluxgrid.files import atomic_folder
 from fluxgrid.geo.grid import Grid
@@ -27,8 +28,8 @@ from fluxgrid.simulation.land import places_at
 from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, world_digest
 from fluxgrid.variables import VARIABLES
 
-CHUNK = (73, 32, 32)
-"""Steps and cells of a chunk: a calendar year of a tile touches at most seven."""
+CHUNK = TILE_CHUNK
+"""Steps and cells of a chunk."""
 
 # A year of a tile with all its variables, and the one before, take about 200 MB a thread, whatever the period.
 _THREADS = min((os.cpu_count() or 1) + 2, 8)  # two more than cores: writing waits

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from fluxgrid.data.cube import grid_of, step_of
+from fluxgrid.data.cube import grid_of, reading_of, rechunk_advice, step_of
 from fluxgrid.data.records import Segment, plan_segments
 from fluxgrid.data.steps import Step, step_ends
 from fluxgrid.errors import GridError, IncompatibleCube, itemise
@@ -35,7 +35,12 @@ class Agreement:
 
 
 def shake_hands(
-    cube: xr.Dataset, spec: ModelSpec, region: Region, start: pd.Timestamp | None, end: pd.Timestamp | None
+    cube: xr.Dataset,
+    spec: ModelSpec,
+    region: Region,
+    start: pd.Timestamp | None,
+    end: pd.Timestamp | None,
+    tile: int | None = None,
 ) -> Agreement:
     """Check a cube against a model, a region and a period.
 
@@ -47,6 +52,8 @@ def shake_hands(
     start, end : Timestamp, optional
         First and last day wanted, both included; all the cube has by default. Steps that lie in the period only in
         part are left out.
+    tile : int, optional
+        Side of the tiles the cube will be read by, cells; left out, what reading costs is not looked at.
 
     Returns
     -------
@@ -74,7 +81,16 @@ def shake_hands(
     segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years)
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments, time[wanted[0]])
+    if tile is not None:
+        years = [segment.steps for segment in segments]
+        reading = reading_of(cube, spec.inputs.names, years, _cuts(rows, tile), _cuts(cols, tile))
+        warnings = (*warnings, *rechunk_advice(cube, reading))
     return Agreement(grid, (rows.start, cols.start), time, segments, warnings)
+
+
+def _cuts(whole: slice, size: int) -> list[slice]:
+    """Cut rows or columns of the cube as the map's tiles do."""
+    return [slice(start, min(start + size, whole.stop)) for start in range(whole.start, whole.stop, size)]
 
 
 def _closure_problems(spec: ModelSpec) -> list[str]:

@@ -16,7 +16,6 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import PLAIN, Layers
-from fluxgrid.prediction import BLOCK
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest, digest_arrays
 from fluxgrid.upscaling.machine import Machine
@@ -142,73 +141,3 @@ class Plan:
         """Return the name of a segment: its year, with its place in the order for spin-up."""
         year = self.time[segment.steps.start].year
         return str(year) if segment.scored else f"spin-up-{self.segments.index(segment)}-{year}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run will take."""
-
-    tiles: int
-    cells: int
-    years: int
-    pixel_days: int
-    """Delivered pixel-steps in days."""
-    spin_up_pixel_days: int
-    memory_bytes: int
-    disk_bytes: int
-    seconds: float
-
-
-def estimate(plan: Plan, rate: float, lanes: int, inputs: int, state: int, width: int) -> Estimate:
-    """Return tiles, pixel-days, memory, disk and time of a plan.
-
-    Parameters
-    ----------
-    plan : Plan
-    rate : float
-        Pixel-steps per second of one thread, measured on this machine.
-    lanes : int
-        Threads of all workers together.
-    inputs : int
-        Input variables read.
-    state : int
-        Columns of the model's state.
-    width : int
-        Columns of its widest layer.
-
-    Returns
-    -------
-    estimate : Estimate
-    """
-    cells = int(plan.wanted.sum())
-    tiles = plan.busy_tiles
-    tile = max((t.shape[0] * t.shape[1] for t in tiles), default=0)
-    steps = sum(_length(s) for s in plan.map_segments)
-    spin_up = sum(_length(s) for s in plan.segments) - steps
-    longest = max(_length(s) for s in plan.segments)
-    per_cell = plan.layers.step_bytes
-    once = sum(dtype.itemsize for dtype in plan.layers.constant.values())
-    area = plan.grid.shape[0] * plan.grid.shape[1]
-    # libraries; per lane a tile read and written, and one block inside a recurrent layer (measured: 14 layers wide)
-    block = BLOCK * longest * 4 * 14 * width
-    held = 650_000_000 + lanes * (tile * longest * 4 * (2 * inputs + 3 * per_cell // 4) + block)
-    # blocks are padded: cells of a block that nobody wants cost as much as the others
-    padded = sum(t.shape[0] * t.shape[1] for t in tiles)
-    days = 1.0 if plan.step == "daily" else 30.4375
-    return Estimate(
-        tiles=len(tiles),
-        cells=cells,
-        years=len(plan.map_segments),
-        pixel_days=int(cells * steps * days),
-        spin_up_pixel_days=int(cells * spin_up * days),
-        memory_bytes=held,
-        disk_bytes=2 * cells * (steps * per_cell + len(plan.map_segments) * once)
-        + cells * state * 4 * len(plan.segments)
-        + area * 16,
-        seconds=padded * (steps + spin_up) / rate / lanes,
-    )
-
-
-def _length(segment: Segment) -> int:
-    """Return the number of steps."""
-    return segment.steps.stop - segment.steps.start

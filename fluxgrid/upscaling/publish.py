@@ -13,8 +13,9 @@ import pandas as pd
 from fluxgrid.errors import OutputError
 from fluxgrid.files import write_text
 from fluxgrid.geo.region import Region
+from fluxgrid.output.export import export_all
 from fluxgrid.output.info import MapInfo
-from fluxgrid.output.netcdf import export_netcdf, plan_files
+from fluxgrid.output.netcdf import Compression, plan_files
 from fluxgrid.output.qgis import write_qlr
 from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.totals import land_units, write_totals
@@ -51,7 +52,15 @@ class Published:
         return Published(tuple(folder / path.name for path in self.netcdf), **one)
 
 
-def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manifest: dict[str, Any]) -> Published:
+def publish(
+    plan: Plan,
+    folder: RunFolder,
+    region: Region,
+    info: MapInfo,
+    manifest: dict[str, Any],
+    lanes: int = 1,
+    compression: Compression = "zlib",
+) -> Published:
     """Write NetCDF, totals, quicklook, QGIS layers and the manifest of a finished plan.
 
     All files are made aside and moved into place together, the manifest last; until then the folder holds what it held
@@ -66,6 +75,10 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
     info : MapInfo
     manifest : dict
         What is known of the run.
+    lanes : int
+        Most NetCDF files written at the same time, each in a process of its own: HDF5 lets one thread write.
+    compression : {"zlib", "zstd"}
+        Of the NetCDF files.
 
     Returns
     -------
@@ -81,7 +94,7 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
     aside = folder.work / _ASIDE
     remove(aside)  # half of an earlier try
     try:
-        made = _write_files(plan, folder, region, info, aside)
+        made = _write_files(plan, folder, region, info, aside, lanes, compression)
     except OutputError as error:
         remove(aside)
         message = f"{error} The map is predicted: --resume has only its files to write."
@@ -97,17 +110,20 @@ def publish(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, manife
     return made.at(folder.path)
 
 
-def _write_files(plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path) -> Published:
+def _write_files(
+    plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path, lanes: int, compression: Compression
+) -> Published:
     """Write every file of a map but the manifest into a folder."""
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
     land = land_units(region, plan.grid, plan.land_fraction, levels=("state",)).land[0].toarray()
     region_land = np.clip(land.reshape(plan.grid.shape) / plan.grid.cell_area(), 0, 1)
-    netcdf = []
+    exports = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
         times = plan.time[segment.steps]
         for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape, plan.layers):
-            path = out / f"{plan.region}_{part.period}.nc"
-            netcdf.append(export_netcdf(store, plan.grid, info, path, plan.land_fraction, part.steps, region_land))
+            exports.append((store, out / f"{plan.region}_{part.period}.nc", part.steps))
+    frame = (plan.grid, info, plan.land_fraction, region_land, compression)
+    netcdf = export_all(exports, frame, lanes)
     return Published(
         tuple(netcdf),
         draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, out / "quicklook.png"),

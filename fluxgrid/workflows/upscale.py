@@ -8,38 +8,39 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
 
 from fluxgrid.config import UpscaleConfig
-from fluxgrid.data.cube import open_cube
+from fluxgrid.data.cube import open_cube, reading_of
 from fluxgrid.errors import ConfigError, IncompleteMap, OutputExists
 from fluxgrid.evaluation.borders import border_steps
 from fluxgrid.geo.region import Region, find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.calibrated import Calibration
-from fluxgrid.models.ensemble import members_of
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.layers import Layers
 from fluxgrid.output.summary import period_means
-from fluxgrid.prediction import Predictor
+from fluxgrid.prediction import BLOCK
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.cluster import check_cluster
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
+from fluxgrid.upscaling.estimate import Estimate, size_of
 from fluxgrid.upscaling.execute import Executor, connect, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder
 from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.heads import map_blend, uncalibrated_warning
 from fluxgrid.upscaling.lock import locked
-from fluxgrid.upscaling.plan import CubeSource, Estimate, Plan, estimate
+from fluxgrid.upscaling.plan import CubeSource, Plan
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
 from fluxgrid.upscaling.run import RunResult, digest_inputs, run_plan
-from fluxgrid.upscaling.speed import measure_rate
 from fluxgrid.upscaling.tile import Job, TileReport
 from fluxgrid.workflows.about import map_info, map_period
+from fluxgrid.workflows.estimates import measured_estimate
 from fluxgrid.workflows.progress import ProgressMaker, silent
 from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_source, synthetic_template
 
@@ -120,16 +121,27 @@ def _upscale(
     warnings = (*warnings, *cover)
     executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     if dry_run:
-        predictor = Predictor(checkpoint, device, plan.calibration)
-        names, state = len(checkpoint.spec.inputs.names), _state_size(checkpoint, plan)
-        member = members_of(checkpoint.model)[0]  # they run one after another
-        own = state if member is checkpoint.model else member.state_size
-        width = getattr(member, "widest_layer", max(own, 4 * names))
-        guess = estimate(plan, measure_rate(predictor, plan), executor.lanes, names, state, width)
+        guess = _estimate(config, checkpoint, plan, cube, device, executor)
         return Outcome(out, "planned", estimate=guess, warnings=warnings)
     return _Run(
         config, plan, region, checkpoint, cube, RunFolder(out, plan.digest), executor, device, warnings, cover
     ).go(mode, progress)
+
+
+def _estimate(
+    config: UpscaleConfig, checkpoint: Checkpoint, plan: Plan, cube: xr.Dataset, device: str, executor: Executor
+) -> Estimate:
+    """Return what a plan will take."""
+    row, col = plan.origin
+    rows = sorted({t.rows.start: slice(t.rows.start + row, t.rows.stop + row) for t in plan.tiles}.items())
+    cols = sorted({t.cols.start: slice(t.cols.start + col, t.cols.stop + col) for t in plan.tiles}.items())
+    spans = [[span for _, span in cuts] for cuts in (rows, cols)]
+    reading = reading_of(cube, checkpoint.spec.inputs.names, [s.steps for s in plan.segments], *spans)
+    # the built-in world is not built yet: it will have chunks of our own
+    size = size_of(plan, reading.least if config.cube is None else reading.factor)
+    cells = np.resize(np.flatnonzero(plan.wanted), BLOCK)
+    blend = None if plan.blend is None else plan.blend.select(cells)
+    return measured_estimate(checkpoint, size, plan.time, device, executor, plan.calibration, blend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +176,10 @@ class _Run:
         stores = [self.plan.store(self.folder.work, segment) for segment in self.plan.map_segments]
         steps = border_steps(period_means(stores, self.plan.step), self.plan.grid, self.region)
         manifest = {**self._manifest(result, started, time.perf_counter() - begun), "border_step": steps}
-        published = publish(self.plan, self.folder, self.region, self._info(started), manifest)
+        # files are written here, wherever the tiles ran
+        lanes = min(self.executor.lanes, default_threads(1))
+        info, packing = self._info(started), self.config.compression
+        published = publish(self.plan, self.folder, self.region, info, manifest, lanes, packing)
         return Outcome(self.folder.path, "done", None, published, self.folder.manifest, self.warnings)
 
     def _up_to_date(self, mode: Mode) -> bool:
@@ -305,11 +320,10 @@ def _errors(checkpoint: Checkpoint) -> tuple[str, ...]:
     return checkpoint.uncertainty.known() if checkpoint.uncertainty else ()
 
 
-def _state_size(checkpoint: Checkpoint, plan: Plan) -> int:
-    """Return the columns of the state of a cell."""
-    if plan.blend is None:
-        return checkpoint.model.state_size
-    return find_calibration(checkpoint, plan.calibration).heads.state_size(plan.blend.places.shape[1])
+def map_layers(checkpoint: Checkpoint) -> Layers:
+    """Return what a map of a model holds, without calibrated heads."""
+    spec = checkpoint.spec
+    return Layers(spec.map_fluxes, spec.map_annual, errors=_errors(checkpoint))
 
 
 def _plan(
@@ -324,7 +338,9 @@ def _plan(
     """Shake hands and lay out the work; also return what should be known, and what of the region is left out."""
     days = (config.start, config.end)
     period = demo_period(*days) if config.cube is None else tuple(pd.Timestamp(day) if day else None for day in days)
-    agreed = shake_hands(cube, checkpoint.spec, region, *period)
+    # the built-in world is cut for tiles, and its template is not cut at all
+    tile = None if config.cube is None else config.tile
+    agreed = shake_hands(cube, checkpoint.spec, region, period[0], period[1], tile)
     grid = agreed.grid
     share, land = region_share(region, grid), land_share(grid)
     plan = Plan(
@@ -343,7 +359,7 @@ def _plan(
         region_share=share,
         tiles=make_tiles(grid, config.tile),
         device=device_name(device),
-        layers=Layers(checkpoint.spec.map_fluxes, checkpoint.spec.map_annual, errors=_errors(checkpoint)),
+        layers=map_layers(checkpoint),
     )
     if config.calibration != "none":
         plan = _calibrated(plan, find_calibration(checkpoint, config.calibration), None if dry_run else cube)

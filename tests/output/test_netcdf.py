@@ -319,3 +319,12 @@ def test_cdo_lists_the_axes(example):
     done = subprocess.run(["cdo", "-s", "sinfo", example.netcdf], capture_output=True, text=True, check=True)
     assert f"{example.times[0]:%Y-%m-%d}" in done.stdout
     assert ("lonlat" if example.grid.geographic else "curvilinear") in done.stdout or "projection" in done.stdout
+
+
+def test_zstd_holds_the_same_values(daily, tmp_path):
+    path = export_netcdf(daily.store, daily.grid, daily.info, tmp_path / "zstd.nc", daily.land, compression="zstd")
+    with netCDF4.Dataset(path) as packed, netCDF4.Dataset(daily.netcdf) as plain:
+        assert packed["nee"].filters()["zstd"]
+        assert plain["nee"].filters()["zlib"]
+        for name in plain.variables:
+            np.testing.assert_array_equal(packed[name][...], plain[name][...])

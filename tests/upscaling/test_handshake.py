@@ -110,3 +110,13 @@ def test_windows_must_not_look_back_beyond_the_spin_up(monthly, window, mode, fi
         return
     with pytest.raises(IncompatibleCube, match=r"window of 14 months .* looks back on 13, but 1 year\(s\) .* hold 12"):
         shake_hands(monthly, spec, REGION, day("2019-01-01"), None)
+
+
+def test_a_cube_cut_for_maps_of_days_is_told_with_the_command(tmp_path):
+    cube = small_cube(shape=(130, 130), periods=2)
+    opened = open_cube(write_cube(cube, tmp_path / "map.zarr", chunks=(130, 130)))
+    region = find_region("-98,36,-88,48")
+    (warning,) = shake_hands(opened, SPEC, region, None, None, tile=32).warnings
+    assert "tiles decode 23 times the bytes they need" in warning
+    assert f"`fluxgrid cube rechunk {tmp_path / 'map.zarr'} map_tiles.zarr`" in warning
+    assert shake_hands(opened, SPEC, region, None, None, tile=96).warnings == ()

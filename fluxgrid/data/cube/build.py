@@ -57,7 +57,9 @@ def open_cube(path: StorePath, mapping: CubeMapping | Path | str | None = None) 
     if layout.problems:
         header = f"{path} cannot be used as a cube (`fluxgrid cube check` suggests a mapping)"
         raise CubeError(itemise(header, layout.problems))
-    return _build(raw, layout, mapping)
+    cube = _build(raw, layout, mapping)
+    cube.encoding["source"] = str(path)
+    return cube
 
 
 def as_mapping(mapping: CubeMapping | Path | str | None) -> CubeMapping:

@@ -17,17 +17,21 @@ StorePath = Path | str | Sequence[Path | str]
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 # All metadata that tie variables together (grid mapping, bounds) become coordinates; durations stay numbers.
 _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
+_PLAIN: dict[str, Any] = {"decode_cf": False}
 # Named, because xarray would else try every reader it knows, and one of them opens pictures.
 _ENGINE = "netcdf4"
 
 
-def open_raw(path: StorePath) -> xr.Dataset:
+def open_raw(path: StorePath, decode: bool = True) -> xr.Dataset:
     """Open covariates with the names, units and axes of their maker.
 
     Parameters
     ----------
     path : StorePath
         Where they are. Text with ``://`` is a remote zarr store.
+    decode : bool
+        Whether fill values, packing and times are decoded; False gives numbers as they are stored, of single files
+        without dask between.
 
     Returns
     -------
@@ -40,10 +44,12 @@ def open_raw(path: StorePath) -> xr.Dataset:
         If nothing is there, or it cannot be opened.
     """
     try:
-        plain = _open(path, None)
+        if not decode:
+            return _open(path, None, _PLAIN)
+        plain = _open(path, None, _DECODING)
         stored = any(variable.encoding.get("preferred_chunks") for variable in plain.variables.values())
         plain.close()
-        return _open(path, {} if stored else "auto")
+        return _open(path, {} if stored else "auto", _DECODING)
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, OverflowError) as error:
         message = (
             f"{path} cannot be opened: {type(error).__name__}: {error}. A cube is a zarr store or a CF NetCDF file; "
@@ -69,16 +75,16 @@ def zarr_folder(path: StorePath) -> Path | None:
     return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
 
 
-def _open(path: StorePath, chunks: Any) -> xr.Dataset:
+def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
     """Open whatever is at the path."""
     folder = zarr_folder(path)
     if folder is not None:
-        return xr.open_zarr(folder, chunks=chunks, consolidated=_is_consolidated(folder), **_DECODING)
+        return xr.open_zarr(folder, chunks=chunks, consolidated=_is_consolidated(folder), **decoding)
     if isinstance(path, Path | str) and "://" in str(path):
-        return xr.open_zarr(str(path), chunks=chunks, **_DECODING)
+        return xr.open_zarr(str(path), chunks=chunks, **decoding)
     files = _files(path)
     if len(files) == 1:
-        return xr.open_dataset(files[0], engine=_ENGINE, chunks=chunks, cache=False, **_DECODING)
+        return xr.open_dataset(files[0], engine=_ENGINE, chunks=chunks, cache=False, **decoding)
     return xr.open_mfdataset(
         files,
         engine=_ENGINE,
@@ -89,7 +95,7 @@ def _open(path: StorePath, chunks: Any) -> xr.Dataset:
         compat="override",
         join="exact",
         combine_attrs="drop_conflicts",
-        **_DECODING,
+        **decoding,
     )
 
 
