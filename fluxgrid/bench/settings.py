@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fluxgrid.models.calibration import ONE_PASS, Kind
+
 Cells = tuple[int, int]
 
 
@@ -46,6 +48,8 @@ class BenchSettings:
     """Of the ensemble."""
     heads: int = 10
     """Calibrated places..."""
+    kinds: tuple[Kind, ...] = ONE_PASS
+    """...of these kinds..."""
     heads_cells: Cells = (32, 64)
     """...and the map they are compared on."""
     sweep: bool = True

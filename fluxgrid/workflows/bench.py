@@ -42,7 +42,6 @@ from fluxgrid.bench.timing import Run, in_turns, speed_ratio, spread_of
 from fluxgrid.errors import ConfigError
 from fluxgrid.files import check_writable, write_text
 from fluxgrid.models import load_checkpoint
-from fluxgrid.models.calibration import ONE_PASS
 from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.execute import Executor
 from fluxgrid.upscaling.plan import Plan
@@ -68,6 +67,10 @@ _PER_CHUNK = (MapBlocks.name, ApplyUfunc.name)
 Say = Callable[[str], None]
 
 
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
 @dataclass(frozen=True)
 class BenchOutcome:
     """What `fluxgrid bench` measured."""
@@ -78,13 +81,15 @@ class BenchOutcome:
     """Where the JSON stands, if one was asked for."""
 
 
-def bench(size: str = "full", json_file: str | None = None, report: Say = lambda _: None) -> BenchOutcome:
+def bench(
+    size: str | BenchSettings = "full", json_file: str | None = None, report: Say = lambda _: None
+) -> BenchOutcome:
     """Measure this machine, all models, their peers, scaling, heads and ensembles.
 
     Parameters
     ----------
-    size : {"full", "quick", "tiny"}
-        About ten minutes on two idle cores, under one, or seconds whose figures mean nothing.
+    size : {"full", "quick", "tiny"} or BenchSettings
+        About ten minutes on two idle cores, under one, or seconds whose figures mean nothing; or sizes of one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
@@ -101,9 +106,7 @@ def bench(size: str = "full", json_file: str | None = None, report: Say = lambda
     OutputError
         If the file cannot be written; that is found out before anything is measured.
     """
-    if size not in SIZES:
-        message = f"There is no benchmark of size {size!r}. Choose {', '.join(SIZES)}."
-        raise ConfigError(message)
+    settings = _settings(size)
     file = Path(json_file).expanduser() if json_file else None
     if file is not None:
         check_writable(file.parent)
@@ -113,13 +116,23 @@ def bench(size: str = "full", json_file: str | None = None, report: Say = lambda
         report(f"{time.perf_counter() - begun:5.0f} s  {line}")
 
     with tempfile.TemporaryDirectory(prefix="fluxgrid-bench-") as folder:
-        found = _Bench(SIZES[size], Path(folder), say).run()
+        found = _Bench(settings, Path(folder), say).run()
     row = plain({"date": now(), "commit": git_commit(), "versions": _versions(), **found})
     row["seconds"] = round(time.perf_counter() - begun, 1)
     row["criteria"] = plain(judge_all(row))
     if file is not None:
         write_text(file, json.dumps(row, indent=2, allow_nan=False) + "\n")
     return BenchOutcome(row, file)
+
+
+def _settings(size: str | BenchSettings) -> BenchSettings:
+    """Return the settings of a size."""
+    if isinstance(size, BenchSettings):
+        return size
+    if size not in SIZES:
+        message = f"There is no benchmark of size {size!r}. Choose {', '.join(SIZES)}."
+        raise ConfigError(message)
+    return SIZES[size]
 
 
 def plain(value: Any) -> Any:
@@ -273,7 +286,7 @@ class _Bench:
     def _add_heads(self) -> None:
         """Add GRU-128 with heads of each kind, chosen one in a cell and blended, and without."""
         entry = model_entries(self.settings.hidden)[0]
-        for kind in ONE_PASS:
+        for kind in self.settings.kinds:
             path = self.folder / "models" / f"heads-{kind}"
             write_checkpoint(path, entry, heads=(kind, self.settings.heads))
             for calibration in ("none", "state", "neighbourhood"):
@@ -406,7 +419,7 @@ class _Bench:
         """Return the time of calibrated maps over that of the global model."""
         none = self.seconds[_head_name("", "none")]
         rows = []
-        for kind in ONE_PASS:
+        for kind in self.settings.kinds:
             for calibration in ("state", "neighbourhood"):
                 found = speed_ratio(none, self.seconds[_head_name(kind, calibration)])
                 places = {"kind": kind, "calibration": calibration, "places": self.settings.heads}

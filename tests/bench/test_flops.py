@@ -10,18 +10,18 @@ from fluxgrid.models.crop_mosaic import ANNUAL, DYNAMIC, FLUXES, STATIC
 from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.models.kgml_ag import KGMLAg
 
-F, X, O = 20, 51, 3
+CHANNELS, COLUMNS, FLUX_COUNT = 20, 51, 3
 
 
-def work(kind: str, outputs: int = O, **settings):
-    return work_of(model_config(kind, settings).build(Sizes(F, X, outputs)))
+def work(kind: str, outputs: int = FLUX_COUNT, **settings):
+    return work_of(model_config(kind, settings).build(Sizes(CHANNELS, COLUMNS, outputs)))
 
 
 def test_a_day_of_one_layer_with_a_head_of_one_flux():
     assert work("gru", 1, hidden=128).delivered == 113_920
     assert work("lstm", 1, hidden=128).delivered == 151_808
-    assert 2 * (cell_macs(3, F, 128, 2) + 128) == 310_528
-    assert 2 * (cell_macs(4, F, 128, 2) + 128) == 413_952
+    assert 2 * (cell_macs(3, CHANNELS, 128, 2) + 128) == 310_528
+    assert 2 * (cell_macs(4, CHANNELS, 128, 2) + 128) == 413_952
 
 
 # millions of multiplications with all exact shortcuts: CarbonBench's configurations, 20 inputs, 51 static columns
@@ -60,7 +60,7 @@ def test_a_stride_of_one_day_is_exact_and_a_longer_one_less(kind):
 def test_windows_do_no_work_while_they_spin_up_and_a_state_does_all_but_the_head():
     assert work("transformer").spin_up == 0
     gru = work("gru", hidden=64)
-    assert gru.delivered - gru.spin_up == 2 * 64 * O
+    assert gru.delivered - gru.spin_up == 2 * 64 * FLUX_COUNT
 
 
 def test_kgml_ag_as_published_and_in_the_mosaic():
@@ -74,6 +74,6 @@ def test_kgml_ag_as_published_and_in_the_mosaic():
 
 def test_members_add_up_and_trees_have_no_matrix_work():
     config = model_config("gru", {"hidden": 8})
-    one = config.build(Sizes(F, 0))
-    assert work_of(Ensemble([one, config.build(Sizes(F, 0))])).delivered == 2 * work_of(one).delivered
-    assert work_of(model_config("lightgbm", {}).build(Sizes(F, 0))) is None
+    one = config.build(Sizes(CHANNELS, 0))
+    assert work_of(Ensemble([one, config.build(Sizes(CHANNELS, 0))])).delivered == 2 * work_of(one).delivered
+    assert work_of(model_config("lightgbm", {}).build(Sizes(CHANNELS, 0))) is None
