@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+import zarr
 from zarr.codecs import BloscCodec
 
 from fluxgrid.data.cube.build import class_flags, coordinates
@@ -53,7 +54,7 @@ def season_of(name: str, day: np.ndarray) -> np.ndarray:
 
 def write_bench_cube(
     path: Path, names: Sequence[str], cells: tuple[int, int], first: str, last: str, seed: int = 0
-) -> float:
+) -> None:
     """Write a cube of plausible values: a season and noise, within the range of each variable.
 
     Parameters
@@ -67,27 +68,26 @@ def write_bench_cube(
         Days, both included.
     seed : int
         Same seed, same values.
-
-    Returns
-    -------
-    rate : float, B/s
-        Of float32 written, compression included.
     """
     rng = np.random.default_rng(seed)
     days, grid = pd.date_range(first, last, freq="D", name="time"), grid_of_cells(cells)
-    seconds, written = 0.0, 0
     for number, name in enumerate(names):
         values = _values(name, days, grid.shape, rng)
         part = _dataset(name, values, days, grid)
-        begun = time.perf_counter()
         encoding: dict[str, Any] = {name: {"chunks": _chunks(values.shape), "compressors": [_codec()]}}
         if number == 0:
             encoding["time"] = {"units": "days since 2000-01-01", "dtype": "int32"}
         mode: Any = "a" if number else "w-"
         part.to_zarr(path, mode=mode, zarr_format=3, consolidated=False, encoding=encoding)
-        seconds += time.perf_counter() - begun
-        written += values.nbytes
-    return written / seconds
+
+
+def write_rate(path: Path, cells: tuple[int, int], days: int) -> float:
+    """Return the bytes of float32 that one variable is written with in a second, in the layout of a cube."""
+    time_ = pd.date_range("2019-01-01", periods=days, name="time")
+    values = _values("temperature_2m", time_, cells, np.random.default_rng(0))
+    begun = time.perf_counter()
+    zarr.create_array(path, data=values, chunks=_chunks(values.shape), compressors=[_codec()])
+    return values.nbytes / (time.perf_counter() - begun)
 
 
 def _codec() -> BloscCodec:

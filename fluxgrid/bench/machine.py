@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from fluxgrid.data.cube import open_cube
 from fluxgrid.data.inputs import InputSpec
@@ -131,8 +130,3 @@ def _memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
         return float(np.nan)
-
-
-def store_bytes(cube: xr.Dataset) -> int:
-    """Return the bytes of the values of a dataset before compression."""
-    return sum(int(values.nbytes) for values in cube.data_vars.values())
