@@ -86,5 +86,5 @@ def accuracy_of(checkpoint: Checkpoint, days: int) -> Accuracy | None:
             parts.append(wide(*(part.double() for part in rows))[0])
     exact = torch.cat(parts)
     gap = (ours - exact).abs().flatten(0, 1).amax(dim=0)
-    rows = exact.flatten(0, 1)
-    return Accuracy(float((gap / rows.abs().amax(dim=0)).max()), float((gap / rows.std(dim=0)).max()))
+    said = exact.flatten(0, 1)
+    return Accuracy(float((gap / said.abs().amax(dim=0)).max()), float((gap / said.std(dim=0)).max()))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def gemm_rate(threads: int, squares: Sequence[int] = SQUARES, repeats: int = 3) 
     with torch_threads(threads), torch.inference_mode():
         for side in squares:
             a, b, out = torch.randn(side, side), torch.randn(side, side), torch.empty(side, side)
-            best = max(best, 2.0 * side**3 / best_seconds(lambda a=a, b=b, o=out: torch.mm(a, b, out=o), repeats))
+            best = max(best, 2.0 * side**3 / best_seconds(partial(torch.mm, a, b, out=out), repeats))
     return best
 
 

@@ -119,7 +119,7 @@ def _graph(net: PlainGRU) -> bytes:
         helper.make_node("Softplus", ["q"], ["s"]),
         helper.make_node("Mul", ["s", "scale"], ["fluxes"]),
     ]
-    shape = ["T", "B", net.rnn.input_size]
+    shape: list[str | int | None] = ["T", "B", net.rnn.input_size]
     graph = helper.make_graph(
         nodes,
         "gru",
