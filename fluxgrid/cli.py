@@ -542,6 +542,22 @@ def _day(text: str | None) -> date | None:
 
 
 @app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: the same entries, smaller.")] = False,
+    json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
+) -> None:
+    """Measure how fast this machine makes maps, against its limit and its peers; ten minutes on two idle cores."""
+    from fluxgrid.workflows.bench import bench as run
+    from fluxgrid.workflows.bench_tables import bench_tables
+
+    outcome = run("tiny" if tiny else "quick" if quick else "full", json_file, _report)
+    _print_tables(bench_tables(outcome.report))
+    if outcome.file is not None:
+        _say(f"All figures: {outcome.file}")
+
+
+@app.command()
 def regions() -> None:
     """List the named regions; every US state works too, by name or postal code."""
     from fluxgrid.geo.region import region_catalogue

@@ -1,0 +1,173 @@
+"""Networks alone, without reading and writing: ours in blocks, a scan of JAX, and TAM-RL as published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fluxgrid.bench.accuracy import block_inputs
+from fluxgrid.bench.machine import torch_threads
+from fluxgrid.bench.peers import PlainGRU
+from fluxgrid.bench.peers_engines import jax_function, side_by_side
+from fluxgrid.bench.published import PublishedTAMRL, predict_published
+from fluxgrid.bench.timing import Run
+from fluxgrid.models import Checkpoint
+from fluxgrid.models.network import Network
+from fluxgrid.models.tam_rl import TAMRL
+from fluxgrid.upscaling.memory import keep_memory
+
+_DAYS_TOGETHER = 8
+"""Days of a record that ours cuts into windows at once."""
+
+
+def _timed(work: Callable[[], object]) -> Run:
+    """Return what runs once and says the seconds."""
+
+    def run() -> float:
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+
+    return run
+
+
+def our_blocks(checkpoint: Checkpoint, days: int, blocks: int, threads: int) -> Run:
+    """Return what predicts so many blocks of 256 places, a block on each of so many threads.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Of a network.
+    days : int
+    blocks, threads : int
+
+    Returns
+    -------
+    run : callable
+    """
+    model = checkpoint.model
+    given = [block_inputs(checkpoint, days, seed) for seed in range(blocks)]
+    keep_memory()
+
+    def one(block: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
+        torch.set_num_threads(1)
+        model.predict(*block)
+
+    def work() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, given))
+
+    return _timed(work)
+
+
+def jax_blocks(checkpoint: Checkpoint, net: PlainGRU, days: int, blocks: int, form: dict[str, int]) -> Run:
+    """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
+    parts = [block_inputs(checkpoint, days, seed)[0] for seed in range(blocks)]
+    x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
+    predict = jax_function(net)
+    return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """TAM-RL on the windows of some places, ours and as published."""
+
+    windows: int
+    ours: Run
+    published: Run
+    difference: float
+    """Largest difference of their fluxes over the largest absolute flux."""
+    form: str
+    """In which the published evaluation was fastest."""
+
+
+def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
+    """Return TAM-RL in mode ``exact`` and as its published evaluation runs, on the same windows.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Of TAM-RL, its code from the window.
+    windows : int
+        About how many.
+    threads : int
+        Ours takes them for parts of the places; the published one in the better of that and threads of torch.
+
+    Returns
+    -------
+    windows : Windows
+    """
+    network = checkpoint.model
+    assert isinstance(network, TAMRL)
+    places, before = max(windows // _DAYS_TOGETHER, threads), network.window - 1
+    record, static, _ = (part[:places] for part in block_inputs(checkpoint, before + _DAYS_TOGETHER))
+    dynamic, state = record[:, before:].contiguous(), record[:, :before].flatten(1)
+    torch.manual_seed(0)
+    published = PublishedTAMRL(network)
+
+    def ours(rows: slice) -> torch.Tensor:
+        torch.set_num_threads(1)
+        return network.predict(dynamic[rows], static[rows], state[rows])[0]
+
+    def theirs(rows: slice) -> torch.Tensor:
+        torch.set_num_threads(1)
+        return predict_published(published, record[rows], static[rows], network.window)
+
+    def whole() -> None:
+        with torch_threads(threads):
+            predict_published(published, record, static, network.window)
+
+    forms = {
+        "parts of the places on threads": _timed(lambda: _split(theirs, places, threads)),
+        "torch's": _timed(whole),
+    }
+    seconds = {name: min(run(), run()) for name, run in forms.items()}
+    best = min(seconds, key=lambda name: seconds[name])
+    exact, found = theirs(slice(0, places)), ours(slice(0, places))
+    difference = float((found - exact).abs().max() / exact.abs().max())
+    return Windows(
+        places * _DAYS_TOGETHER, _timed(lambda: _split(ours, places, threads)), forms[best], difference, best
+    )
+
+
+def _split(predict: Callable[[slice], torch.Tensor], places: int, threads: int) -> None:
+    """Predict parts of the places on threads."""
+    size = -(-places // threads)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(predict, [slice(i, i + size) for i in range(0, places, size)]))
+
+
+def on_gpu(checkpoint: Checkpoint, days: int) -> dict[str, float] | None:
+    """Return the rate of a network on a GPU and how far it is from the CPU.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+    days : int
+
+    Returns
+    -------
+    measured : dict or None
+        ``pixel_days_per_s`` of a block, copies to and from the GPU included, and ``max_difference`` over the largest
+        absolute flux; None without a GPU or a network.
+    """
+    if not torch.cuda.is_available() or not isinstance(checkpoint.model, Network):
+        return None
+    given, model = block_inputs(checkpoint, days), checkpoint.model
+    exact = model.predict(*given)[0]
+    model.to("cuda")
+    try:
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            found = model.predict(*(part.to("cuda") for part in given))[0].cpu()
+            seconds.append(time.perf_counter() - begun)
+    finally:
+        model.to("cpu")
+    difference = float((found - exact).abs().max() / exact.abs().max())
+    return {"pixel_days_per_s": len(exact) * days / min(seconds), "max_difference": difference}

@@ -1,0 +1,227 @@
+"""What could be used instead: each peer makes the same map from the same cube with the same weights.
+
+A peer says in which forms it can run (chunk, batch, threads); the best of a short sweep is what it is measured in. One
+that is not installed is named with what would install it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+from torch import Tensor, nn
+
+from fluxgrid.bench.cubes import middle
+from fluxgrid.bench.settings import BenchSettings, Cells
+from fluxgrid.bench.timing import Run
+from fluxgrid.models import Checkpoint
+from fluxgrid.models.gru import GRUNetwork
+
+Form = dict[str, int]
+"""How a peer runs: ``chunk`` and ``batch`` in places, ``workers`` and ``threads`` of each."""
+
+OUTPUTS = ("gpp", "reco", "nee")
+SIDE = 32
+"""Of a chunk of the cube, in cells."""
+
+
+class PlainGRU(nn.Module):
+    """`torch.nn.GRU` with a linear readout, as a user writes it, with the weights of ours.
+
+    Parameters
+    ----------
+    network : GRUNetwork
+    """
+
+    scale: Tensor
+
+    def __init__(self, network: GRUNetwork):
+        super().__init__()
+        cell, head = network.cell, network.head.linear
+        self.rnn = nn.GRU(cell.input_size, cell.hidden_size, cell.num_layers, batch_first=True)
+        self.head = nn.Linear(cell.hidden_size, head.out_features)
+        self.rnn.load_state_dict(dict(cell.named_parameters()))
+        self.head.load_state_dict(head.state_dict())
+        self.register_buffer("scale", network.head.scale.clone())
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return GPP and RECO, (B, T, 2), g m-2 d-1, of scaled inputs (B, T, F)."""
+        return self.scale * nn.functional.softplus(self.head(self.rnn(x)[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class PeerData:
+    """What all peers are given."""
+
+    cube: Path
+    names: tuple[str, ...]
+    """Channels, in order."""
+    checkpoint: Checkpoint
+    """Our model, whose weights they run."""
+    work: Path
+    """Folder for what they write."""
+    steps: slice
+    """Days of the cube that are mapped."""
+    settings: BenchSettings
+    cores: int
+    made: dict[str, Any] = field(default_factory=dict)
+    """What takes long to make and serves several forms: trained trees."""
+
+    @property
+    def net(self) -> PlainGRU:
+        """The network in plain torch."""
+        network = self.checkpoint.model
+        assert isinstance(network, GRUNetwork)
+        return PlainGRU(network)
+
+    @property
+    def days(self) -> int:
+        """Days that are mapped."""
+        return self.steps.stop - self.steps.start
+
+    def scaled(self, channel: int, values: np.ndarray) -> np.ndarray:
+        """Return z-scores of a channel."""
+        mean, span = middle(self.names[channel])
+        return (values - np.float32(mean)) / np.float32(span / 2)
+
+    def dataset(self, cells: Cells, chunk: int = SIDE, days: int | None = None) -> xr.Dataset:
+        """Return the mapped part of the cube, lazy, in chunks of all days and ``chunk`` cells a side."""
+        opened = xr.open_zarr(self.cube, consolidated=False, chunks={})[list(self.names)].drop_vars("spatial_ref")
+        steps = slice(self.steps.start, self.steps.start + (days or self.days))
+        part = opened.isel(time=steps, y=slice(0, cells[0]), x=slice(0, cells[1]))
+        return part.chunk(time=-1, y=chunk, x=chunk)
+
+
+class Peer(Protocol):
+    """One thing that could be used instead."""
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    """Modules it needs."""
+    install: ClassVar[str]
+    """How to get them."""
+    compares: ClassVar[str]
+    """What it is to ours: ``same work``, or in which way it is another."""
+
+    def forms(self, cores: int) -> Sequence[Form]:
+        """Return the forms worth trying; the first is a sound choice."""
+        ...
+
+    def pixel_days(self, data: PeerData) -> int:
+        """Return the pixel-days of one run."""
+        ...
+
+    def start(self, data: PeerData, form: Form) -> Run:
+        """Make ready in a form and return what runs once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A peer in its best form, or the reason why there is none."""
+
+    peer: Peer
+    form: Form = field(default_factory=dict)
+    sweep: tuple[dict[str, Any], ...] = ()
+    """Each form that was tried, with its pixel-days a second."""
+    run: Run | None = None
+    missing: str = ""
+    """What to install."""
+
+
+def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: None) -> Tuned:
+    """Return a peer in the best of its forms.
+
+    Parameters
+    ----------
+    peer : Peer
+    data : PeerData
+        Whose settings say whether forms are tried, or the first is taken.
+    report : callable
+        Told each form.
+
+    Returns
+    -------
+    tuned : Tuned
+        Every form ran once to warm up, and once more for its time.
+    """
+    lost = [name for name in peer.packages if find_spec(name) is None]
+    if lost:
+        return Tuned(peer, missing=f"not installed ({', '.join(lost)}): {peer.install}")
+    forms = list(peer.forms(data.cores))[: None if data.settings.sweep else 1]
+    tried, best = [], (np.inf, forms[0], peer.start(data, forms[0]))
+    for form in forms:
+        run = best[2] if form is forms[0] else peer.start(data, form)
+        seconds = [run() for _ in range(2 if len(forms) > 1 else 1)][-1]  # one form: a warm-up is enough
+        tried.append({**form, "pixel_days_per_s": peer.pixel_days(data) / seconds})
+        best = min(best, (seconds, form, run), key=lambda each: each[0])
+    report(f"{peer.name}: best of {len(forms)} forms {best[1]}")
+    return Tuned(peer, best[1], tuple(tried), best[2])
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """The cube tile by tile without xarray: read, predict, write, several tiles side by side."""
+
+    data: PeerData
+    cells: Cells
+    predict: Callable[[np.ndarray], np.ndarray]
+    """From scaled inputs (T, B, F) to GPP and RECO (T, B, 2)."""
+    workers: int
+    out: Path
+
+    def run(self) -> float:
+        """Make the map and return the seconds it took."""
+        begun = time.perf_counter()
+        sources = [zarr.open_array(self.data.cube / name, mode="r") for name in self.data.names]
+        shape, chunks = (self.data.days, *self.cells), (self.data.days, SIDE, SIDE)
+        group = zarr.open_group(self.out, mode="w")
+        targets = [group.create_array(n, shape=shape, chunks=chunks, dtype="f4") for n in OUTPUTS]
+        height, width = self.cells
+        tiles = [
+            (slice(r, min(r + SIDE, height)), slice(c, min(c + SIDE, width)))
+            for r in range(0, height, SIDE)
+            for c in range(0, width, SIDE)
+        ]
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(lambda tile: self._tile(sources, targets, tile), tiles))
+        return time.perf_counter() - begun
+
+    def _tile(self, sources: list[Any], targets: list[Any], tile: tuple[slice, slice]) -> None:
+        """Make one tile."""
+        shape = tuple(part.stop - part.start for part in tile)
+        x = np.empty((self.data.days, shape[0] * shape[1], len(sources)), np.float32)
+        for channel, source in enumerate(sources):
+            values = source[(self.data.steps, *tile)].reshape(self.data.days, -1)
+            x[:, :, channel] = self.data.scaled(channel, values)
+        fluxes = self.predict(x).reshape(self.data.days, *shape, 2)
+        layers = (fluxes[..., 0], fluxes[..., 1], fluxes[..., 1] - fluxes[..., 0])
+        for target, values in zip(targets, layers, strict=True):
+            target[(slice(None), *tile)] = values
+
+
+def in_batches(predict: Callable[[np.ndarray], np.ndarray], batch: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that predicts (T, B, F) in batches of places; all have one shape where they can."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        parts = [predict(np.ascontiguousarray(x[:, i : i + batch])) for i in range(0, x.shape[1], batch)]
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+    return run
+
+
+def run_plain(net: PlainGRU, x: np.ndarray, batch: int, threads: int) -> np.ndarray:
+    """Return GPP and RECO (B, T, 2) of scaled inputs (B, T, F), in batches, on so many threads of torch."""
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        return torch.cat([net(part) for part in torch.from_numpy(x).split(batch)]).numpy()

@@ -1,0 +1,131 @@
+"""Peers that are trees: one deep booster on the rows of the cube, through dask."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import dask.array
+import numpy as np
+import xarray as xr
+
+from fluxgrid.bench.checkpoints import target_rows
+from fluxgrid.bench.peers import SIDE, Form, PeerData
+from fluxgrid.bench.timing import Run
+
+DEPTH = 10
+_LEAVES = 2**DEPTH - 1
+_RATE = 0.03
+
+
+class _TreesPeer:
+    """What both libraries share."""
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    install: ClassVar[str]
+    compares: ClassVar[str] = "another model: one flux of each day by itself"
+
+    def forms(self, cores: int) -> Sequence[Form]:
+        """Return the forms worth trying."""
+        return [{"workers": cores, "threads": 1}, {"workers": 1, "threads": cores}]
+
+    def pixel_days(self, data: PeerData) -> int:
+        """Return the pixel-days of one run."""
+        height, width = self.cells(data)
+        return height * width * min(data.settings.tree_days, data.days)
+
+    def cells(self, data: PeerData) -> tuple[int, int]:
+        """Return the cells that are predicted."""
+        return data.settings.slowest
+
+    def booster(self, data: PeerData) -> Any:
+        """Return the trained booster, made once."""
+        if self.name not in data.made:
+            x, y, _ = target_rows(data.settings.rows, len(data.names))
+            data.made[self.name] = self.train(x, y, data.settings.trees, data.cores)
+        return data.made[self.name]
+
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
+        """Return a booster of rows (N, F) and targets (N,)."""
+        raise NotImplementedError
+
+    def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what predicts rows on so many threads."""
+        raise NotImplementedError
+
+    def start(self, data: PeerData, form: Form) -> Run:
+        """Make ready."""
+        predict, cells = self.values(self.booster(data), form["threads"]), self.cells(data)
+        days = min(data.settings.tree_days, data.days)
+        out = data.work / f"{type(self).__name__}.zarr"
+
+        def block(*channels: np.ndarray) -> np.ndarray:
+            rows = [data.scaled(number, values).ravel() for number, values in enumerate(channels)]
+            return predict(np.stack(rows, axis=-1)).astype(np.float32).reshape(channels[0].shape)
+
+        def run() -> float:
+            shutil.rmtree(out, ignore_errors=True)
+            begun = time.perf_counter()
+            given = data.dataset(cells, SIDE, days)
+            lazy = dask.array.map_blocks(block, *(given[name].data for name in data.names), dtype=np.float32)
+            result = xr.Dataset({"gpp": (given[data.names[0]].dims, lazy)})
+            writing = result.to_zarr(out, mode="w", compute=False, zarr_format=3, consolidated=False)
+            writing.compute(scheduler="threads", num_workers=form["workers"])
+            return time.perf_counter() - begun
+
+        return run
+
+
+class XGBoostDask(_TreesPeer):
+    """XGBoost, its own thread-safe prediction in place."""
+
+    name: ClassVar[str] = "XGBoost through dask"
+    packages: ClassVar[tuple[str, ...]] = ("xgboost",)
+    install: ClassVar[str] = "pip install 'fluxgrid[trees]'"
+
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
+        """Return a booster."""
+        import xgboost
+
+        settings = {"max_depth": DEPTH, "eta": _RATE, "tree_method": "hist", "nthread": cores}
+        return xgboost.train(settings, xgboost.DMatrix(x, label=y), trees)
+
+    def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what predicts rows."""
+
+        def predict(rows: np.ndarray) -> np.ndarray:
+            return booster.inplace_predict(rows)
+
+        booster.set_param({"nthread": threads})
+        predict(np.zeros((1, booster.num_features()), np.float32))  # settings take effect at the next prediction
+        return predict
+
+
+class LightGBMDask(_TreesPeer):
+    """LightGBM, as its users call it."""
+
+    name: ClassVar[str] = "LightGBM through dask"
+    packages: ClassVar[tuple[str, ...]] = ("lightgbm",)
+    install: ClassVar[str] = "pip install fluxgrid"
+
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
+        """Return a booster."""
+        import lightgbm
+
+        settings = {
+            "objective": "regression",
+            "max_depth": DEPTH,
+            "num_leaves": _LEAVES,
+            "learning_rate": _RATE,
+            "min_data_in_leaf": 5,
+            "num_threads": cores,
+            "verbosity": -1,
+        }
+        return lightgbm.train(settings, lightgbm.Dataset(x, y), trees)
+
+    def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what predicts rows."""
+        return lambda rows: np.asarray(booster.predict(rows, num_threads=threads))

@@ -1,0 +1,122 @@
+"""How much is measured: sizes and rounds of the full benchmark, the quick one, and one for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fluxgrid.models.calibration import ONE_PASS, Kind
+
+Cells = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Sizes of a benchmark. Cells are (rows, columns), in whole blocks of 16 x 16, on two tiles of 32 at least."""
+
+    name: str = "full"
+    rounds: int = 7
+    """Times that every entry runs, all in turns."""
+    squares: tuple[int, ...] = (2048, 4096)
+    """Sides of the products whose best is the peak."""
+    days: int = 365
+    """Days of a map; of fewer than a year the spin-up is as short, on the same days."""
+    models: tuple[str, ...] | None = None
+    """Models of the table; all by default."""
+    cube_cells: Cells = (64, 64)
+    """Of the cube that models and peers share."""
+    fast: Cells = (64, 64)
+    """Map of the models that are fast."""
+    slow: Cells = (16, 64)
+    """Map of the wide ones."""
+    slowest: Cells = (16, 64)
+    """Map of the models that cut windows, and of trees..."""
+    slowest_days: int = 16
+    """...over so many days."""
+    peer_cells: Cells = (64, 64)
+    """Cells of the peers that are fast."""
+    pixels: Cells = (16, 16)
+    """Cells of the peer that goes pixel by pixel."""
+    tree_days: int = 15
+    """Days that the trees among the peers predict."""
+    rows: int = 20_000
+    """Rows that trees are trained on."""
+    trees: int = 1000
+    """Trees of a booster."""
+    hidden: float = 1.0
+    """Factor on all widths."""
+    members: int = 10
+    """Of the ensemble."""
+    heads: int = 10
+    """Calibrated places..."""
+    kinds: tuple[Kind, ...] = ONE_PASS
+    """...of these kinds..."""
+    heads_cells: Cells = (32, 64)
+    """...and the map they are compared on."""
+    sweep: bool = True
+    """Whether each peer is tuned first."""
+    children: tuple[str, ...] | None = None
+    """Models whose memory is measured, in a process each; all by default."""
+    scaling: Cells | None = (128, 256)
+    """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
+    years: tuple[int, ...] = (1, 4, 16)
+    """Years of the smallest region."""
+    worker_runs: int = 3
+    """Times that one worker and two are compared."""
+    windows: int = 512
+    """Windows that the published evaluation of TAM-RL and ours are compared on."""
+
+
+FULL = BenchSettings()
+"""About ten minutes on two cores."""
+
+QUICK = BenchSettings(
+    name="quick",
+    rounds=3,
+    days=60,
+    squares=(2048,),
+    cube_cells=(32, 64),
+    fast=(32, 64),
+    slow=(16, 64),
+    slowest_days=8,
+    heads_cells=(16, 64),
+    peer_cells=(32, 64),
+    pixels=(8, 8),
+    tree_days=5,
+    rows=4000,
+    trees=100,
+    sweep=False,
+    children=("GRU-128",),
+    scaling=None,
+    windows=128,
+)
+"""Under a minute: the same entries, smaller; ratios scatter more."""
+
+TINY = BenchSettings(
+    name="tiny",
+    rounds=2,
+    days=20,
+    models=("GRU-128", "KGML-ag", "TAM-RL exact", "TAM-RL stride", "LightGBM"),
+    squares=(64,),
+    cube_cells=(16, 48),
+    fast=(16, 48),
+    slow=(16, 48),
+    slowest=(16, 48),
+    slowest_days=3,
+    peer_cells=(16, 48),
+    pixels=(2, 2),
+    tree_days=2,
+    rows=300,
+    trees=3,
+    hidden=0.0625,
+    members=2,
+    heads=3,
+    heads_cells=(16, 48),
+    sweep=False,
+    children=("GRU-128",),
+    scaling=None,
+    windows=16,
+)
+"""Seconds; its figures mean nothing, its shape is that of the others."""
+
+SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
+"""By name."""

@@ -1,0 +1,487 @@
+"""`fluxgrid bench`: how fast this machine makes maps, against its limit and against what else could be used."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fluxgrid.bench.accuracy import Accuracy, accuracy_of
+from fluxgrid.bench.checkpoints import write_checkpoint
+from fluxgrid.bench.child import run_child
+from fluxgrid.bench.compute import Windows, jax_blocks, on_gpu, our_blocks, tam_windows
+from fluxgrid.bench.criteria import judge_all
+from fluxgrid.bench.cubes import write_bench_cube, write_rate
+from fluxgrid.bench.entries import (
+    CUBE_VARIABLES,
+    FORCINGS,
+    SCALING_FORCINGS,
+    Entry,
+    ensemble_entry,
+    model_entries,
+    peer_entry,
+    scaling_entry,
+)
+from fluxgrid.bench.flops import Work, work_of
+from fluxgrid.bench.machine import copy_rate, cores, describe_machine, gemm_rate, read_rate
+from fluxgrid.bench.maps import Finished, MapJob, plan_map, run_map, timed
+from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
+from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
+from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
+from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
+from fluxgrid.bench.scaling import region_rows, worker_rows, year_rows
+from fluxgrid.bench.settings import SIZES, BenchSettings
+from fluxgrid.bench.timing import Run, in_turns, speed_ratio, spread_of
+from fluxgrid.errors import ConfigError
+from fluxgrid.files import check_writable, write_text
+from fluxgrid.models import load_checkpoint
+from fluxgrid.provenance import git_commit, now, versions
+from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.plan import Plan
+
+PEERS: tuple[Peer, ...] = (
+    MapBlocks(),
+    ApplyUfunc(),
+    PerPixel(),
+    XBatcher(),
+    OnnxRuntime(),
+    JaxScan(),
+    XGBoostDask(),
+    LightGBMDask(),
+)
+"""In the order of the table."""
+_PEER_PACKAGES = ("dask", "numba", "onnx", "onnxruntime", "jax", "jaxlib", "xbatcher", "xgboost-cpu")
+_YEAR = 2019
+"""That is mapped; the one before is the spin-up."""
+_OURS, _OURS_COMPUTE, _JAX_COMPUTE = "ours", "ours, compute only", "JAX scan, compute only"
+_TAM_OURS, _TAM_PUBLISHED = "TAM-RL windows", "TAM-RL windows as published"
+_PER_CHUNK = (MapBlocks.name, ApplyUfunc.name)
+
+Say = Callable[[str], None]
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class BenchOutcome:
+    """What `fluxgrid bench` measured."""
+
+    report: dict[str, Any]
+    """As the JSON has it."""
+    file: Path | None
+    """Where the JSON stands, if one was asked for."""
+
+
+def bench(
+    size: str | BenchSettings = "full", json_file: str | None = None, report: Say = lambda _: None
+) -> BenchOutcome:
+    """Measure this machine, all models, their peers, scaling, heads and ensembles.
+
+    Parameters
+    ----------
+    size : {"full", "quick", "tiny"} or BenchSettings
+        About ten minutes on two idle cores, under one, or seconds whose figures mean nothing; or sizes of one's own.
+    json_file : str, optional
+        Where the report is written.
+    report : callable
+        Told each step.
+
+    Returns
+    -------
+    outcome : BenchOutcome
+
+    Raises
+    ------
+    ConfigError
+        If there is no such size.
+    OutputError
+        If the file cannot be written; that is found out before anything is measured.
+    """
+    settings = _settings(size)
+    file = Path(json_file).expanduser() if json_file else None
+    if file is not None:
+        check_writable(file.parent)
+    begun = time.perf_counter()
+
+    def say(line: str) -> None:
+        report(f"{time.perf_counter() - begun:5.0f} s  {line}")
+
+    with tempfile.TemporaryDirectory(prefix="fluxgrid-bench-") as folder:
+        found = _Bench(settings, Path(folder), say).run()
+    row = plain({"date": now(), "commit": git_commit(), "versions": _versions(), **found})
+    row["seconds"] = round(time.perf_counter() - begun, 1)
+    row["criteria"] = plain(judge_all(row))
+    if file is not None:
+        write_text(file, json.dumps(row, indent=2, allow_nan=False) + "\n")
+    return BenchOutcome(row, file)
+
+
+def _settings(size: str | BenchSettings) -> BenchSettings:
+    """Return the settings of a size."""
+    if isinstance(size, BenchSettings):
+        return size
+    if size not in SIZES:
+        message = f"There is no benchmark of size {size!r}. Choose {', '.join(SIZES)}."
+        raise ConfigError(message)
+    return SIZES[size]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: tuples as lists, numbers of numpy as Python's, None for what is not finite.
+
+    Examples
+    --------
+    >>> plain({"a": (1.5, float("nan"))})
+    {'a': [1.5, None]}
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that decide the figures, those of peers among them."""
+    found = versions()
+    for name in _PEER_PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """A model ready to be timed."""
+
+    entry: Entry
+    job: MapJob
+    plan: Plan
+    first: Finished
+    """The run that warmed it up."""
+    work: Work | None
+    accuracy: Accuracy | None
+
+
+@dataclass(eq=False)
+class _Bench:
+    """One benchmark in its temporary folder."""
+
+    settings: BenchSettings
+    folder: Path
+    say: Say
+    cores: int = field(default_factory=cores)
+    runs: dict[str, Run] = field(default_factory=dict)
+    """All that takes turns, by name."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def executor(self) -> Executor:
+        """Threads on all cores of this process."""
+        return Executor(1, self.cores)
+
+    @property
+    def cube(self) -> Path:
+        """The cube that models and peers share."""
+        return self.folder / "cube.zarr"
+
+    @property
+    def period(self) -> tuple[str, str]:
+        """First and last day of the maps."""
+        return f"{_YEAR}-01-01", _day(self.settings.days)
+
+    @property
+    def steps(self) -> slice:
+        """Days of the maps in the cube, which begins a year before where they are a whole year."""
+        first = 365 if self.settings.days == 365 else 0
+        return slice(first, first + self.settings.days)
+
+    def run(self) -> dict[str, Any]:
+        """Measure everything."""
+        machine = self._machine()
+        wanted = self.settings.models
+        entries = model_entries(self.settings.hidden, self.settings.trees)
+        models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
+        self._add_heads()
+        ensemble = self._ensemble()
+        data = self._peer_data()
+        peers = [tune(peer, data, self.say) for peer in PEERS]
+        self._add_peers(peers, data)
+        windows = self._windows(models)
+        self.seconds = in_turns(self.runs, self.settings.rounds, self.say)
+        self.say("peak once more, memory of single models")
+        machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
+        rows = [self._model_row(model, machine["gemm_gflops"] * 1e9) for model in models]
+        return {
+            "size": self.settings.name,
+            "rounds": self.settings.rounds,
+            "trees": self.settings.trees,
+            "machine": machine,
+            "models": rows,
+            "peers": [self._peer_row(tuned, data) for tuned in peers],
+            "ratios": self._ratios(data, peers),
+            "ensembles": self._ensemble_row(ensemble, next(m for m in models if m.entry.name == "GRU-128")),
+            "heads": self._head_rows(),
+            "windows": self._windows_row(windows, rows),
+            **self._scaling(),
+            "gpu": self._gpu(models),
+        }
+
+    def _gemm(self, threads: int) -> float:
+        """Return the peak, GFLOP/s."""
+        return gemm_rate(threads, self.settings.squares) / 1e9
+
+    def _machine(self) -> dict[str, Any]:
+        """Describe and measure the machine; writes the cube by the way."""
+        self.say("machine: products, copies, reads and writes")
+        row = describe_machine()
+        alone = self._gemm(1)
+        # what one thread does the machine can do: on a busy one threads that wait for each other do less
+        row |= {"gemm_gflops": max(alone, self._gemm(self.cores)), "gemm_gflops_one_thread": alone}
+        row["copy_gb_per_s"] = copy_rate(8 if self.settings.name == "tiny" else 256) / 1e9
+        cells = self.settings.cube_cells
+        first = f"{_YEAR - 1}-01-01" if self.settings.days == 365 else self.period[0]
+        write_bench_cube(self.cube, CUBE_VARIABLES, cells, first, self.period[1])
+        row["write_gb_per_s"] = write_rate(self.folder / "written.zarr", cells, self.settings.days) / 1e9
+        rates = [read_rate(self.cube, FORCINGS, cells, self.steps, self.cores) for _ in range(2)]
+        row["read_gb_per_s"] = max(rates) / 1e9
+        return row
+
+    def _model(self, entry: Entry) -> _Model:
+        """Write the checkpoint of a model, plan its map, and run it once to warm up."""
+        self.say(f"{entry.name}: checkpoint, error, first run")
+        path = self.folder / "models" / entry.checkpoint
+        if not path.exists():
+            write_checkpoint(path, entry, self.settings.rows)
+        job = self._job(entry, path)
+        plan = plan_map(job)
+        checkpoint = load_checkpoint(path, entry.window_mode)
+        accuracy = accuracy_of(checkpoint, self._days(entry))
+        work = self.folder / "map"
+        first = run_map(plan, work, self.executor)
+        self.runs[entry.name] = timed(plan, work, self.executor)
+        return _Model(entry, job, plan, first, work_of(checkpoint.model), accuracy)
+
+    def _job(self, entry: Entry, path: Path, calibration: str = "none") -> MapJob:
+        """Return the map of an entry."""
+        cells = getattr(self.settings, entry.size)
+        last = _day(self._days(entry))
+        return MapJob(str(self.cube), str(path), cells, self.period[0], last, entry.window_mode, calibration)
+
+    def _days(self, entry: Entry) -> int:
+        """Return the days that an entry maps."""
+        days = self.settings.days
+        return min(days, entry.days * self.settings.slowest_days) if entry.days else days
+
+    def _add_heads(self) -> None:
+        """Add GRU-128 with heads of each kind, chosen one in a cell and blended, and without."""
+        entry = model_entries(self.settings.hidden)[0]
+        for kind in self.settings.kinds:
+            path = self.folder / "models" / f"heads-{kind}"
+            write_checkpoint(path, entry, heads=(kind, self.settings.heads))
+            for calibration in ("none", "state", "neighbourhood"):
+                name = _head_name(kind, calibration)
+                if _head_name("", "none") in self.runs and calibration == "none":
+                    continue
+                job = self._job(entry, path, calibration)
+                job = MapJob(**{**asdict(job), "cells": self.settings.heads_cells})
+                self.runs[name] = timed(plan_map(job), self.folder / "map", self.executor)
+                self.runs[name]()
+
+    def _ensemble(self) -> Finished:
+        """Add the ensemble, and return its first run."""
+        entry = ensemble_entry(self.settings.members, self.settings.hidden)
+        path = self.folder / "models" / "ensemble"
+        write_checkpoint(path, entry)
+        plan, work = plan_map(self._job(entry, path)), self.folder / "map"
+        self.runs["ensemble"] = timed(plan, work, self.executor)
+        return run_map(plan, work, self.executor)
+
+    def _peer_data(self) -> PeerData:
+        """Return what peers are given, and add ours on the same work."""
+        entry = peer_entry(self.settings.hidden)
+        path = self.folder / "models" / "peer"
+        write_checkpoint(path, entry)
+        cells = self.settings.peer_cells
+        job = MapJob(str(self.cube), str(path), cells, *self.period)
+        self.runs[_OURS] = timed(plan_map(job), self.folder / "map", self.executor)
+        self.runs[_OURS]()
+        work = self.folder / "peers"
+        work.mkdir()
+        return PeerData(self.cube, FORCINGS, load_checkpoint(path), work, self.steps, self.settings, self.cores)
+
+    def _add_peers(self, peers: list[Tuned], data: PeerData) -> None:
+        """Add all peers there are, and the networks alone."""
+        self.runs |= {tuned.peer.name: tuned.run for tuned in peers if tuned.run is not None}
+        height, width = self.settings.peer_cells
+        blocks = max(height * width // 256, 1)
+        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.days, blocks, self.cores)
+        jax = next(tuned for tuned in peers if tuned.peer.name == JaxScan.name)
+        if jax.run is not None:
+            self.runs[_JAX_COMPUTE] = jax_blocks(data.checkpoint, data.net, data.days, blocks, jax.form)
+            self.runs[_JAX_COMPUTE]()
+
+    def _windows(self, models: list[_Model]) -> Windows:
+        """Add TAM-RL on the same windows, ours and as published."""
+        entry = next(model.entry for model in models if model.entry.kind == "tam_rl")
+        checkpoint = load_checkpoint(self.folder / "models" / entry.checkpoint)
+        found = tam_windows(checkpoint, self.settings.windows, self.cores)
+        self.runs |= {_TAM_OURS: found.ours, _TAM_PUBLISHED: found.published}
+        return found
+
+    def _model_row(self, model: _Model, peak: float) -> dict[str, Any]:
+        """Return the row of a model."""
+        entry, first, work = model.entry, model.first, model.work
+        spread = spread_of(self.seconds[entry.name])
+        delivered = done = None
+        if work is not None:
+            delivered = work.delivered * first.pixel_days / spread.median / peak
+            done = delivered + work.spin_up * first.spin_up_pixel_days / spread.median / peak
+        wanted = self.settings.children
+        memory = None
+        if wanted is None or entry.name in wanted:
+            memory = run_child(model.job, 1, self.cores).peak_rss_mb
+        return {
+            "model": entry.name,
+            "kind": entry.kind,
+            "cells": model.job.cells[0] * model.job.cells[1],
+            "pixel_days": first.pixel_days,
+            "spin_up_pixel_days": first.spin_up_pixel_days,
+            "missing": first.missing,
+            "pixel_days_per_s": first.pixel_days / spread.median,
+            "seconds": asdict(spread),
+            "flop_per_pixel_day": work.delivered if work else None,
+            "share_of_peak": done,
+            "share_delivered": delivered,
+            "max_error": model.accuracy.max_error if model.accuracy else None,
+            "max_error_std": model.accuracy.max_error_std if model.accuracy else None,
+            "peak_rss_mb": memory,
+        }
+
+    def _peer_row(self, tuned: Tuned, data: PeerData) -> dict[str, Any]:
+        """Return the row of a peer."""
+        row: dict[str, Any] = {"peer": tuned.peer.name, "compares": tuned.peer.compares}
+        if tuned.run is None:
+            return {**row, "pixel_days_per_s": None, "missing": tuned.missing}
+        spread, count = spread_of(self.seconds[tuned.peer.name]), tuned.peer.pixel_days(data)
+        rate = {"pixel_days": count, "pixel_days_per_s": count / spread.median, "seconds": asdict(spread)}
+        return {**row, **rate, "form": tuned.form, "sweep": tuned.sweep}
+
+    def _ratios(self, data: PeerData, peers: list[Tuned]) -> list[dict[str, Any]]:
+        """Return how many times as fast ours is as each peer, round by round."""
+        height, width = self.settings.peer_cells
+        ours = height * width * data.days
+        counts = {tuned.peer.name: tuned.peer.pixel_days(data) for tuned in peers if tuned.run is not None}
+        best = min(_PER_CHUNK, key=lambda name: np.median(self.seconds[name]))
+        named = {
+            "ours / best torch per chunk": best,
+            "ours / xbatcher": XBatcher.name,
+            "ours / torch per pixel": PerPixel.name,
+            "ours / ONNX Runtime": OnnxRuntime.name,
+            "ours / JAX scan": JaxScan.name,
+            "ours / XGBoost": XGBoostDask.name,
+            "ours / LightGBM": LightGBMDask.name,
+        }
+        rows = []
+        for name, other in named.items():
+            if other in counts:
+                found = speed_ratio(self.seconds[_OURS], self.seconds[other], ours / counts[other])
+                rows.append({"name": name, "other": other, **asdict(found)})
+        if _JAX_COMPUTE in self.seconds:
+            found = speed_ratio(self.seconds[_OURS_COMPUTE], self.seconds[_JAX_COMPUTE])
+            rows.append({"name": "ours / JAX scan, compute only", "other": _JAX_COMPUTE, **asdict(found)})
+        return rows
+
+    def _ensemble_row(self, first: Finished, single: _Model) -> dict[str, Any]:
+        """Return the speed of a member beside that of the single run, per pixel-day."""
+        seconds, members = self.seconds["ensemble"], self.settings.members
+        work = members * first.pixel_days / single.first.pixel_days
+        found = speed_ratio(seconds, self.seconds[single.entry.name], work)
+        return {
+            "members": members,
+            "pixel_days_per_s": first.pixel_days / spread_of(seconds).median,
+            "member_speed": found.ratio,
+            "member_speed_low": found.low,
+            "seconds": asdict(spread_of(seconds)),
+        }
+
+    def _head_rows(self) -> list[dict[str, Any]]:
+        """Return the time of calibrated maps over that of the global model."""
+        none = self.seconds[_head_name("", "none")]
+        rows = []
+        for kind in self.settings.kinds:
+            for calibration in ("state", "neighbourhood"):
+                found = speed_ratio(none, self.seconds[_head_name(kind, calibration)])
+                places = {"kind": kind, "calibration": calibration, "places": self.settings.heads}
+                rows.append({**places, "time_ratio": found.ratio, "low": found.low, "high": found.high})
+        return rows
+
+    def _windows_row(self, windows: Windows, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return TAM-RL beside its published evaluation, and its stride beside exact."""
+        found = speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_PUBLISHED])
+        exact, stride = (next(r for r in rows if r["model"] == f"TAM-RL {mode}") for mode in ("exact", "stride"))
+        speed = stride["pixel_days_per_s"] / exact["pixel_days_per_s"]
+        work = exact["flop_per_pixel_day"] / stride["flop_per_pixel_day"]
+        return {
+            "windows": windows.windows,
+            **asdict(found),
+            "difference": windows.difference,
+            "published_form": windows.form,
+            "stride_over_exact": speed,
+            "work_ratio": work,
+            "stride_of_work": speed / work,
+        }
+
+    def _scaling(self) -> dict[str, Any]:
+        """Return memory and speed along region and years, and of two workers; nothing of a short benchmark."""
+        largest = self.settings.scaling
+        if largest is None:
+            return {"scaling": [], "workers": [], "left_out": ["scaling", "workers"]}
+        self.say("scaling: regions, years, workers")
+        entry = scaling_entry(self.settings.hidden)
+        path = self.folder / "models" / "scaling"
+        write_checkpoint(path, entry)
+        wide, long = self.folder / "wide.zarr", self.folder / "long.zarr"
+        smallest = (largest[0] // 4, largest[1] // 4)
+        before, last = f"{_YEAR - 1}-01-01", f"{_YEAR + max(self.settings.years) - 1}-12-31"
+        write_bench_cube(wide, SCALING_FORCINGS, largest, before, self.period[1])
+        write_bench_cube(long, SCALING_FORCINGS, smallest, before, last)
+        job = MapJob(str(wide), str(path), smallest, *self.period)
+        rows = [{"axis": "region", **row} for row in region_rows(job, largest, self.cores)]
+        lengthy = MapJob(**{**asdict(job), "cube": str(long)})
+        rows += [{"axis": "years", **row} for row in year_rows(lengthy, self.settings.years, self.cores)]
+        quarter = MapJob(**{**asdict(job), "cells": (largest[0] // 2, largest[1] // 2)})
+        workers = worker_rows(quarter, self.folder / "map", self.settings.worker_runs)
+        return {"scaling": rows, "workers": workers, "left_out": []}
+
+    def _gpu(self, models: list[_Model]) -> list[dict[str, Any]] | str:
+        """Return the networks on a GPU, or that there is none."""
+        rows = []
+        for model in models:
+            checkpoint = load_checkpoint(model.job.checkpoint, model.entry.window_mode)
+            if found := on_gpu(checkpoint, self._days(model.entry)):
+                rows.append({"model": model.entry.name, **found})
+        return rows or "not measured"
+
+
+def _day(count: int) -> str:
+    """Return the last of so many days of the maps."""
+    return str(np.datetime64(f"{_YEAR}-01-01") + count - 1)
+
+
+def _head_name(kind: str, calibration: str) -> str:
+    """Return the name of a run with heads; without them all kinds are one."""
+    return "heads: none" if calibration == "none" else f"heads: {kind} {calibration}"

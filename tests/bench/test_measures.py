@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fluxgrid.bench.accuracy import accuracy_of
+from fluxgrid.bench.checkpoints import write_checkpoint
+from fluxgrid.bench.child import peak_memory
+from fluxgrid.bench.compute import tam_windows
+from fluxgrid.bench.cubes import box_of, grid_of_cells
+from fluxgrid.bench.entries import model_entries
+from fluxgrid.bench.machine import gemm_rate
+from fluxgrid.geo.region import find_region
+from fluxgrid.models import load_checkpoint
+from fluxgrid.upscaling.cover import land_share
+
+
+def checkpoint_of(name, folder):
+    entry = next(entry for entry in model_entries(0.0625, trees=3) if entry.name == name)
+    write_checkpoint(folder / "model", entry, rows=200)
+    return load_checkpoint(folder / "model")
+
+
+@pytest.mark.parametrize("name", ["GRU-128", "CT-LSTM 2 x 256", "KGML-ag"])
+def test_the_error_is_that_of_single_precision(name, tmp_path):
+    checkpoint = checkpoint_of(name, tmp_path)
+    found = accuracy_of(checkpoint, 12)
+    assert 1e-9 < found.max_error < 1e-5
+    assert found.max_error_std > found.max_error / 10
+
+
+def test_the_error_sees_a_wrong_weight(tmp_path, monkeypatch):
+    checkpoint = checkpoint_of("GRU-128", tmp_path)
+    right, predict = checkpoint.model.predict, checkpoint.model.predict
+    monkeypatch.setattr(checkpoint.model, "predict", lambda *given: (1.001 * predict(*given)[0], right(*given)[1]))
+    assert accuracy_of(checkpoint, 12).max_error == pytest.approx(1e-3, rel=0.05)
+
+
+def test_trees_have_no_error_to_tell(tmp_path):
+    assert accuracy_of(checkpoint_of("LightGBM", tmp_path), 3) is None
+
+
+def test_tam_rl_equals_its_published_evaluation(tmp_path):
+    found = tam_windows(checkpoint_of("TAM-RL exact", tmp_path), 32, 2)
+    assert found.windows == 32
+    assert found.difference < 1e-5
+    assert found.ours() > 0
+
+
+@pytest.mark.parametrize("cells", [(16, 48), (32, 32), (128, 256)])
+def test_a_box_of_cells_is_those_cells_and_all_land(cells):
+    grid = grid_of_cells((128, 256))
+    part = grid.covering(find_region(box_of(grid, cells)).bounds)
+    assert part.shape == cells
+    assert grid.window(part) == (slice(0, cells[0]), slice(0, cells[1]))
+    assert (land_share(part) > 0).all()
+
+
+def test_rates_and_memory_are_those_of_a_machine():
+    assert 1e7 < gemm_rate(1, (64,), 1) < 1e13
+    before = peak_memory()
+    held = np.ones(40_000_000)  # 320 MB
+    assert peak_memory() > 300
+    assert peak_memory() >= before
+    assert held[0] == 1

@@ -1,0 +1,91 @@
+"""Peers give what our network gives, whatever engine they run it in; one that is missing says so."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+
+from fluxgrid.bench.cubes import middle
+from fluxgrid.bench.maps import MapJob, plan_map, run_map
+from fluxgrid.bench.peers import tune
+from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
+from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
+from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.run import run_plan
+
+
+@pytest.fixture(scope="module")
+def truth(peer_data):
+    """Return GPP of our network over the cube, worked out from scaled inputs, (y, x, T)."""
+    cube = xr.open_zarr(peer_data.cube, consolidated=False)
+    channels = []
+    for name in peer_data.names:
+        mean, span = middle(name)
+        channels.append((cube[name].transpose("y", "x", "time").values - mean) / (span / 2))
+    x = torch.from_numpy(np.stack(channels, axis=-1).astype(np.float32))
+    flat = x.flatten(0, 1)
+    network = peer_data.checkpoint.model
+    fluxes, _ = network.predict(flat, flat[:, 0, :0], torch.zeros(len(flat), network.state_size))
+    return fluxes[..., 0].reshape(x.shape[:3]).numpy()
+
+
+@pytest.mark.parametrize(
+    ("peer", "store"),
+    [
+        (MapBlocks(), "map_blocks"),
+        (ApplyUfunc(), "ufunc"),
+        (PerPixel(), "pixels"),
+        (XBatcher(), "xbatcher"),
+        (OnnxRuntime(), "onnx"),
+        (JaxScan(), "jax"),
+    ],
+)
+def test_a_peer_makes_the_map_of_our_network(peer, store, peer_data, truth):
+    for name in peer.packages:
+        pytest.importorskip(name)
+    tuned = tune(peer, peer_data)
+    assert tuned.run() > 0
+    assert set(tuned.sweep[0]) == {*tuned.form, "pixel_days_per_s"}
+    found = zarr.open_group(peer_data.work / f"{store}.zarr", mode="r")
+    gpp, reco, nee = (found[name][:] for name in ("gpp", "reco", "nee"))
+    if store in ("onnx", "jax"):
+        gpp, reco, nee = (values.transpose(1, 2, 0) for values in (gpp, reco, nee))
+    rows, cols = gpp.shape[:2]
+    assert peer.pixel_days(peer_data) == rows * cols * 20
+    np.testing.assert_allclose(gpp, truth[:rows, :cols], atol=3e-6)
+    np.testing.assert_allclose(nee, reco - gpp, atol=1e-6)
+
+
+def test_our_map_is_that_of_the_same_network(peer_data, truth, tmp_path):
+    path = str(peer_data.checkpoint.path)
+    plan = plan_map(MapJob(str(peer_data.cube), path, (16, 48), "2019-01-01", "2019-01-20"))
+    done = run_map(plan, tmp_path / "map", Executor(1, 2))
+    assert (done.pixel_days, done.spin_up_pixel_days, done.missing) == (16 * 48 * 20, 0, 0)
+    assert len(done.arrivals) == 2
+    assert not (tmp_path / "map").exists()
+    run_plan(plan, tmp_path / "kept", Executor(1, 1), "cpu")
+    gpp = zarr.open_group(plan.store(tmp_path / "kept", plan.map_segments[0]), mode="r")["gpp"][:]
+    np.testing.assert_allclose(gpp.transpose(1, 2, 0), truth, atol=3e-6)
+
+
+class _Absent:
+    name: ClassVar[str] = "an engine nobody has"
+    packages: ClassVar[tuple[str, ...]] = ("no_such_engine",)
+    install: ClassVar[str] = "pip install no-such-engine"
+    compares: ClassVar[str] = "same work"
+
+    def forms(self, cores):
+        raise AssertionError("a peer that is missing is not asked")
+
+    pixel_days = start = forms
+
+
+def test_a_missing_peer_says_how_to_get_it(peer_data):
+    tuned = tune(_Absent(), peer_data)
+    assert tuned.run is None
+    assert tuned.missing == "not installed (no_such_engine): pip install no-such-engine"

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from fluxgrid.bench.criteria import CRITERIA
+from fluxgrid.bench.peers_xarray import MapBlocks, XBatcher
+from fluxgrid.bench.settings import TINY
+from fluxgrid.errors import ConfigError
+from fluxgrid.workflows import bench as workflow
+from fluxgrid.workflows.bench_tables import bench_tables
+
+
+class _NoXBatcher(XBatcher):
+    packages = ("no_such_generator",)
+
+
+def test_the_report_has_its_shape(monkeypatch, tmp_path):
+    monkeypatch.setattr(workflow, "PEERS", (MapBlocks(), _NoXBatcher(), *workflow.PEERS[1:2], workflow.JaxScan()))
+    monkeypatch.setattr(workflow.JaxScan, "packages", ("no_such_scan",))
+    models = ("GRU-128", "TAM-RL exact", "TAM-RL stride")
+    settings = replace(TINY, models=models, kinds=("affine",), rounds=1)
+    said = []
+    outcome = workflow.bench(settings, str(tmp_path / "bench.json"), said.append)
+    assert said
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report == outcome.report
+    assert {"date", "commit", "versions", "machine", "models", "peers", "ratios", "ensembles", "heads", "windows",
+            "scaling", "workers", "gpu", "criteria", "seconds", "left_out"} <= set(report)  # fmt: skip
+    assert [row["model"] for row in report["models"]] == list(models)
+    first = report["models"][0]
+    assert (first["pixel_days"], first["spin_up_pixel_days"], first["missing"]) == (768 * 20, 768 * 20, 0)
+    assert 0 < first["share_delivered"] < first["share_of_peak"]  # of 64 squares: no peak
+    assert first["peak_rss_mb"] > 100
+    assert first["seconds"]["n"] == 1
+    missing = {row["peer"]: row["missing"] for row in report["peers"] if row["pixel_days_per_s"] is None}
+    assert missing["xbatcher + DataLoader"].endswith("pip install 'fluxgrid[bench]'")
+    assert [row["name"] for row in report["ratios"]] == ["ours / best torch per chunk"]
+    assert report["ratios"][0]["low"] is None  # one round has no interval
+    assert [row["calibration"] for row in report["heads"]] == ["state", "neighbourhood"]
+    assert len(report["criteria"]) == len(CRITERIA)
+    tables = list(bench_tables(report))
+    assert tables[0].row_count > len(models) + len(report["peers"])
+    assert tables[1].row_count == len(CRITERIA)
+
+
+def test_an_unknown_size_names_those_there_are():
+    with pytest.raises(ConfigError, match="full, quick, tiny"):
+        workflow.bench("huge")
