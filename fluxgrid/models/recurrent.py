@@ -405,9 +405,8 @@ def is_quick(*tensors: Tensor) -> bool:
 
 def input_side(cell: nn.RNNBase) -> tuple[Tensor, Tensor]:
     """Return the map (G, I) from the inputs of a GRU or LSTM to the input side of its gates, and its bias (G,)."""
-    if isinstance(cell, nn.LSTM):
-        return cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0
-    return cell.weight_ih_l0, cell.bias_ih_l0
+    into, _, bias, recurrent = weights_of(cell, 0)
+    return into, bias + recurrent if isinstance(cell, nn.LSTM) else bias
 
 
 class Steps:
@@ -492,17 +491,19 @@ class Steps:
         """Take one step; row n of the first layer reads ``table[first[n] + shift]`` from a column on."""
         for layer in range(self.layers):
             at = self.inputs + layer * self.width
-            given = (self._both[layer], self._none, 0, 0) if layer and self.is_lstm else (table, first, shift, column)
+            read, rows, offset = table, first, shift
             if self.is_lstm:
                 self._multiply(layer, at)
-                _close_lstm(*given, self._gates, self._states, at, self._cells[layer])
+                if layer:
+                    read, rows, offset, column = self._both[layer], self._none, 0, 0
+                _close_lstm(read, rows, offset, column, self._gates, self._states, at, self._cells[layer])
                 continue
             self._multiply_states(layer, at)
             if layer:
                 before = self.states[:, at - self.width : at]
                 torch.addmm(self._b_in[layer], before, self._into[layer], out=self._inner)
-                given = (self._inner.numpy(), self._own, 0, 0)
-            _close_gru(*given[:3], self._gates, self._bias[layer], self._states, at)
+                read, rows, offset = self._inner.numpy(), self._own, 0
+            _close_gru(read, rows, offset, self._gates, self._bias[layer], self._states, at)
         self._fresh = False
 
     def _multiply(self, layer: int, at: int) -> None:
@@ -573,7 +574,7 @@ def _run_torch(
     for weight in maps[:-1]:
         rows = rows @ weight.t()
     _, recurrent, bias, _ = weights_of(cell, 0)
-    weights = [(maps[-1].contiguous(), recurrent, offset[0], torch.zeros_like(bias))]
+    weights: list[tuple[Tensor, ...]] = [(maps[-1].contiguous(), recurrent, offset[0], torch.zeros_like(bias))]
     weights += [weights_of(cell, layer) for layer in range(1, cell.num_layers)]
     empty = x.new_zeros(cell.num_layers, len(x), cell.hidden_size)
     outputs, states, cells = lstm_in_slices(rows, start or (empty, empty), weights)

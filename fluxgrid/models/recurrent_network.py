@@ -103,8 +103,8 @@ class RecurrentNetwork(WindowNetwork):
         """Return states (B, T, H) and what the cell carries on, (B, K)."""
         known = self._to_gates(static) if self.folds and shares_days(dynamic, static, state) else None
         if known is not None:
-            states, *after = run_gates(self.cell, dynamic, *known, self.cell.unpack(state))
-            return states, self.cell.pack(after[0] if isinstance(self.cell, GRU) else (after[0], after[1]))
+            states, last, cells = run_gates(self.cell, dynamic, *known, self.cell.unpack(state))
+            return states, self.cell.pack(last) if isinstance(self.cell, GRU) else self.cell.pack((last, cells))
         states, after = self.cell(self.encode_inputs(dynamic, static), self.cell.unpack(state))
         return states, self.cell.pack(after)
 

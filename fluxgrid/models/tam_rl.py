@@ -91,8 +91,9 @@ class Inverse(nn.Module):
 
     def without_norm(self) -> tuple[Tensor, Tensor]:
         """Return the embedding with the batch norm of evaluation in it: (latent, F + X), (latent,)."""
-        scale = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
-        bias = self.norm.bias + scale * (self.embedding.bias - self.norm.running_mean)
+        mean, variance = self.norm.get_buffer("running_mean"), self.norm.get_buffer("running_var")
+        scale = self.norm.weight / torch.sqrt(variance + self.norm.eps)
+        bias = self.norm.bias + scale * (self.embedding.bias - mean)
         return self.embedding.weight * scale[:, None], bias
 
 

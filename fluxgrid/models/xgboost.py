@@ -112,7 +112,9 @@ def _split(tree: dict[str, Any]) -> Split:
     left, right = np.array(tree["left_children"]), np.array(tree["right_children"])
     value = np.array(tree["split_conditions"], np.float32)
     inner = left >= 0
-    number = np.where(inner, np.cumsum(inner) - 1, -np.cumsum(~inner))  # nodes from 0, leaves as -1, -2, ...
+    number = np.where(
+        inner, np.cumsum(inner) - 1, np.negative(np.cumsum(~inner))
+    )  # nodes from 0, leaves as -1, -2, ...
     columns = np.array(tree["split_indices"])[inner]
     return order_leaves(columns, value[inner], number[left[inner]], number[right[inner]], value[~inner])
 

@@ -25,6 +25,7 @@ from fluxgrid.output.layers import whole_year
 from fluxgrid.prediction.applicability import Applicability
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.closure import close_fluxes
+from fluxgrid.prediction.transfer import run_block
 from fluxgrid.variables import MAP_FLUXES, STANDARD_ERROR_COVERAGE
 
 BLOCK = 256
@@ -224,21 +225,21 @@ class Predictor:
         _, histories, block = self._block(places, state, blend)
         shared = blend is None or self._heads is None or self._heads.kind in ONE_PASS
         if shared and isinstance(self._model, Network | Ensemble):
-            hidden = self._model.advance(*block).cpu().numpy()
+            model = self._model
+            (hidden,) = run_block(lambda *tensors: (model.advance(*tensors),), block, self.device)
         else:
             hidden = self._run(block, blend)[2]
         return _cut_state(BlockState(hidden, histories), len(places.latitude))
 
     def _block(
         self, places: Places, state: BlockState | None, blend: Blend | None
-    ) -> tuple[Inputs, Histories, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    ) -> tuple[Inputs, Histories, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Return the inputs of a padded block, what gap filling stands on afterwards, and (B, T, F), (B, S), (B, K)."""
         spec = self.checkpoint.spec.inputs
         before = _pad_state(state, self._block_rows) if state else self._first_state(blend)
         inputs, histories = prepare(places.pad(self._block_rows), spec, before.histories)
-        arrays = (*design(inputs, spec, self.checkpoint.scaler), before.hidden)
-        dynamic, static, hidden = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return inputs, histories, (dynamic, static, hidden)
+        dynamic, static = design(inputs, spec, self.checkpoint.scaler)
+        return inputs, histories, (dynamic, static, before.hidden)
 
     def _closed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return the fluxes of a model's outputs (B, T, O), closed, (T, B)."""
@@ -274,21 +275,26 @@ class Predictor:
         width = self._heads.state_size(blend.places.shape[1])
         return BlockState(np.zeros((self._block_rows, width), np.float32), {})
 
-    def _run(
-        self, block: tuple[torch.Tensor, torch.Tensor, torch.Tensor], blend: Blend | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _run(self, block: tuple[np.ndarray, np.ndarray, np.ndarray], blend: Blend | None) -> tuple[np.ndarray, ...]:
         """Run the model: (B, T, F), (B, S), (B, K) -> (B, T, O), members of an ensemble (M, B, T, O), (B, K)."""
-        members = torch.empty(0)
+        padded = None if blend is None or self._heads is None else blend.pad(self._block_rows)
+        chosen = () if padded is None else (padded.places, padded.weights)
+        return run_block(self._work, (*block, *chosen), self.device)
+
+    def _work(
+        self, dynamic: torch.Tensor, static: torch.Tensor, state: torch.Tensor, *chosen: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Do what `_run` says, on the device; `chosen` are the places of each row and their weights, (B, k)."""
+        members = torch.empty(0, device=self.device)
         if isinstance(self._model, Ensemble):
-            members, state = self._model.predict_members(*block)
-            fluxes = mean_of(members)
-        elif blend is None or self._heads is None:
-            fluxes, state = self._model.predict(*block)
+            members, after = self._model.predict_members(dynamic, static, state)
+            return mean_of(members), members, after
+        if self._heads is None or not chosen:
+            fluxes, after = self._model.predict(dynamic, static, state)
         else:
-            blend = blend.pad(self._block_rows)
-            places, weights = (torch.from_numpy(array).to(self.device) for array in (blend.places, blend.weights))
-            fluxes, state = self._heads.blend(*block, places.long(), weights)
-        return fluxes.cpu().numpy(), members.cpu().numpy(), state.cpu().numpy()
+            places, weights = chosen
+            fluxes, after = self._heads.blend(dynamic, static, state, places.long(), weights)
+        return fluxes, members, after
 
 
 def spread_of(members: Sequence[np.ndarray]) -> np.ndarray:
