@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fluxgrid.data.cube import open_cube
+from fluxgrid.data.cube import open_reader
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.provenance import versions
 from fluxgrid.upscaling.tile import read_tile
@@ -95,7 +95,7 @@ def read_rate(cube: Path, names: Sequence[str], cells: tuple[int, int], steps: s
     rate : float, B/s
         Files stand in the system's cache, as they do when they were written a moment ago.
     """
-    opened, spec = open_cube(str(cube)), InputSpec(tuple(names))
+    opened, spec = open_reader(str(cube)), InputSpec(tuple(names))
     tiles = [(slice(r, r + 32), slice(c, c + 32)) for r in range(0, cells[0], 32) for c in range(0, cells[1], 32)]
 
     def read(tile: tuple[slice, slice]) -> int:

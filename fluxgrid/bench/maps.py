@@ -27,7 +27,7 @@ from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.heads import map_blend
 from fluxgrid.upscaling.plan import CubeSource, Plan
 from fluxgrid.upscaling.run import RunResult, run_plan
-from fluxgrid.upscaling.tile import Job, TileReport, cube_of
+from fluxgrid.upscaling.tile import Job, TileReport, reader_of
 
 TILE = 32
 """Side of a tile, the default of `fluxgrid upscale`."""
@@ -128,7 +128,7 @@ def run_map(plan: Plan, work: Path, executor: Executor, device: str = "cpu") -> 
         Timed with model and cube opened, as they are from a run's second tile on.
     """
     shutil.rmtree(work, ignore_errors=True)
-    _ = Job.of(plan, work, device).predictor, cube_of(plan.cube)
+    _ = Job.of(plan, work, device).predictor, reader_of(plan.cube)
     arrivals: list[float] = []
     begun = time.perf_counter()
 

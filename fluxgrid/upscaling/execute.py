@@ -1,13 +1,16 @@
-"""Run tiles on dask: threads of this process, processes of this machine, or a running cluster."""
+"""Run tiles: in threads of this process, or by dask in processes of this machine or on a running cluster."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event, Thread
 
 import dask
 from distributed import Client, Future, LocalCluster, wait
@@ -85,8 +88,7 @@ def connect(executor: Executor) -> Iterator[Client]:
         LocalCluster(
             n_workers=executor.workers,
             threads_per_worker=executor.threads,
-            processes=executor.workers > 1,
-            host="127.0.0.1" if executor.workers > 1 else None,
+            host="127.0.0.1",
             # None would not switch it off but open port 8787 on the machine's outward address
             dashboard_address=_LOOPBACK,
             worker_dashboard_address=_LOOPBACK,
@@ -122,20 +124,54 @@ def run_tiles(
         If the scheduler or all of its workers are lost; finished units are kept.
     """
     reports: dict[str, TileReport] = {}
-    with connect(executor) as client:
-        # a task, and not scattered data: workers that join later or take over from lost ones can have it too
-        apart = executor.workers > 1 or executor.scheduler
-        shared = client.submit(_same, job, pure=False) if apart else job
-        # big tiles first, so that the last ones to finish are short
-        order = sorted(tasks, key=lambda task: -int(task.wanted.sum()))
-        futures = {client.submit(run_tile, task, shared, pure=False, retries=3): task for task in order}
-        for report in _answers(client, futures, executor):
+    # big tiles first, so that the last ones to finish are short
+    order = sorted(tasks, key=lambda task: -int(task.wanted.sum()))
+    apart = executor.workers > 1 or executor.scheduler
+    with closing(_on_dask(order, job, executor) if apart else _in_threads(order, job, executor.threads)) as found:
+        for report in found:
             reports[report.tile] = report
             on_done(report)
             if report.fatal:
-                client.cancel(list(futures))
                 break
     return [reports[task.tile.name] for task in tasks if task.tile.name in reports]
+
+
+def _in_threads(tasks: Sequence[TileTask], job: Job, threads: int) -> Generator[TileReport]:
+    """Yield reports of tiles that threads of this process run; who stops listening stops them after their tiles."""
+    waiting, stopped = deque(tasks), Event()
+    done: SimpleQueue[TileReport] = SimpleQueue()
+
+    def work() -> None:
+        while waiting and not stopped.is_set():
+            try:
+                task = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                done.put(run_tile(task, job))
+            except Exception as error:  # noqa: BLE001  # of a thread nobody would hear of it
+                done.put(TileReport(task.tile.name, error=f"{type(error).__name__}: {error}"))
+
+    for _ in range(min(threads, len(tasks))):
+        Thread(target=work, daemon=True).start()  # daemons: an interrupted run does not wait for its tiles
+    try:
+        for _ in tasks:
+            yield done.get()
+    finally:
+        stopped.set()
+
+
+def _on_dask(tasks: Sequence[TileTask], job: Job, executor: Executor) -> Generator[TileReport]:
+    """Yield reports of tiles that workers run."""
+    with connect(executor) as client:
+        # a task, and not scattered data: workers that join later or take over from lost ones can have it too
+        shared = client.submit(_same, job, pure=False)
+        futures = {client.submit(run_tile, task, shared, pure=False, retries=3): task for task in tasks}
+        try:
+            yield from _answers(client, futures, executor)
+        except GeneratorExit:  # nobody listens any more
+            client.cancel(list(futures))
+            raise
 
 
 def _same(job: Job) -> Job:

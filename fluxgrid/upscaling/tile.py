@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import xarray as xr
 
-from fluxgrid.data.cube import input_digest, open_cube
+from fluxgrid.data.cube import CubeReader, InputDigests, open_cube, open_reader
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
 from fluxgrid.data.windows import WindowMode
-from fluxgrid.errors import CubeError, FluxgridError, OutputError
+from fluxgrid.errors import FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.models import load_checkpoint
 from fluxgrid.output.flags import Quality
@@ -281,7 +280,7 @@ class _TileRun:
         segment = self.job.segments[index]
         spec = self._predictor.checkpoint.spec.inputs
         steps, rows, cols = window(self.job, self.task.tile, index, spec.halo)
-        tile = read_tile(self._cube, spec, steps, rows, cols)
+        tile = read_tile(reader_of(self.job.cube), spec, steps, rows, cols)
         before, after = halo_of(segment.steps, spec.halo, len(self.job.time))
         longitude, latitude = self.task.tile.grid.lonlat()
         calendar = self.job.time[segment.steps]
@@ -343,11 +342,6 @@ class _TileRun:
         """The model, loaded once per process."""
         return self.job.predictor
 
-    @property
-    def _cube(self) -> xr.Dataset:
-        """The cube, opened once per process."""
-        return cube_of(self.job.cube)
-
 
 def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, slice]:
     """Return steps with halo, rows and columns of the cube that a unit reads."""
@@ -364,9 +358,15 @@ def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, s
 def input_digests(task: TileTask, job: Job) -> tuple[str, ...]:
     """Return the hash of the inputs of each unit of a tile."""
     spec = job.predictor.checkpoint.spec.inputs
-    cube = cube_of(job.cube)
-    places = (window(job, task.tile, index, spec.halo) for index in range(len(job.segments)))
-    return tuple(input_digest(job.cube.path, cube, spec.names, *place) for place in places)
+    with _LOCK:
+        digests = _digests_of(job, spec.names)
+    return tuple(digests(*window(job, task.tile, index, spec.halo)) for index in range(len(job.segments)))
+
+
+@lru_cache(maxsize=2)
+def _digests_of(job: Job, names: tuple[str, ...]) -> InputDigests:
+    """Return what digests the inputs of a job, opened once per process and run."""
+    return InputDigests(job.cube.path, open_cube(job.cube.path, job.cube.mapping), names)
 
 
 def empty_arrays(steps: int, flags: np.ndarray, layers: Layers) -> dict[str, np.ndarray]:
@@ -417,16 +417,16 @@ def _load_predictor(
     return Predictor(loaded, device, calibration)
 
 
-def cube_of(source: CubeSource) -> xr.Dataset:
-    """Return the cube of a source, opened once per process."""
+def reader_of(source: CubeSource) -> CubeReader:
+    """Return what reads the cube of a source, opened once per process."""
     with _LOCK:
         return _open(source)
 
 
 @lru_cache(maxsize=2)
-def _open(source: CubeSource) -> xr.Dataset:
+def _open(source: CubeSource) -> CubeReader:
     """Open."""
-    return open_cube(source.path, source.mapping)
+    return open_reader(source.path, source.mapping)
 
 
 def block_slices(wanted: np.ndarray) -> tuple[tuple[slice, slice], ...]:
@@ -440,7 +440,7 @@ def block_slices(wanted: np.ndarray) -> tuple[tuple[slice, slice], ...]:
     return tuple(block for block in every if wanted[block].any())
 
 
-def read_tile(cube: xr.Dataset, spec: InputSpec, steps: slice, rows: slice, cols: slice) -> dict[str, np.ndarray]:
+def read_tile(reader: CubeReader, spec: InputSpec, steps: slice, rows: slice, cols: slice) -> dict[str, np.ndarray]:
     """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32.
 
     Raises
@@ -448,21 +448,7 @@ def read_tile(cube: xr.Dataset, spec: InputSpec, steps: slice, rows: slice, cols
     CubeError
         If a chunk cannot be read, naming the variable.
     """
-    part = cube[list(spec.names)].isel(time=steps, y=rows, x=cols)
-    return {name: _read_variable(part[name]) for name in spec.names}
-
-
-def _read_variable(array: xr.DataArray) -> np.ndarray:
-    """Read one variable of a tile."""
-    try:
-        # the caller is itself a dask task: another scheduler inside it would oversubscribe or deadlock
-        return np.asarray(array.compute(scheduler="synchronous").values, dtype=np.float32)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        message = (
-            f"{array.name!r} of the cube cannot be read there ({type(error).__name__}: {error}): a chunk is truncated "
-            "or damaged. `fluxgrid cube check` says which; copy or write it again"
-        )
-        raise CubeError(message) from error
+    return {name: reader.read(name, steps, rows, cols) for name in spec.names}
 
 
 def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:

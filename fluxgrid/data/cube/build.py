@@ -154,10 +154,31 @@ def field_values(raw: xr.Dataset, field: Field, layout: Layout) -> da.Array:
     array = raw[field.source]
     array = array.isel({dim: 0 for dim in array.dims if dim not in dims}, drop=True).transpose(*dims)
     values = array.data if isinstance(array.data, da.Array) else da.from_array(array.data)
+    days = layout.time.days_in_month.to_numpy() if layout.time is not None and len(dims) == 3 else None
+    return convert_field(values, field, days)
+
+
+def convert_field(values: Any, field: Field, days: np.ndarray | None) -> Any:
+    """Return values of a file in our unit, or as positions of our classes.
+
+    Parameters
+    ----------
+    values : ndarray or dask array, (time, y, x) or (y, x)
+        As in the file.
+    field : Field
+        What they are.
+    days : ndarray, (time,), optional
+        Days in the calendar month of each step.
+
+    Returns
+    -------
+    converted : ndarray or dask array, same shape, float32
+    """
     if field.variable.role == "class":
         known, index = _class_table(field)
+        if isinstance(values, np.ndarray):
+            return _class_index(values, known, index)
         return da.map_blocks(_class_index, values, known=known, index=index, dtype="float32")
-    days = layout.time.days_in_month.to_numpy() if layout.time is not None and len(dims) == 3 else None
     return convert(values, field.units, field.variable.units, days=days).astype("float32")
 
 

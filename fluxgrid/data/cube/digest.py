@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -57,24 +59,101 @@ def input_digest(
     CubeError
         If the store cannot be read.
     """
-    names = sorted(set(variables))
+    return InputDigests(path, cube, variables)(steps, rows, cols)
+
+
+class InputDigests:
+    """Digests of windows of one cube, as `input_digest` gives them; what all windows share is read once.
+
+    Parameters
+    ----------
+    path, cube, variables
+        As for `input_digest`.
+
+    Raises
+    ------
+    UnknownName
+        If a variable is not in the cube.
+    CubeError
+        If the store cannot be read.
+    """
+
+    def __init__(self, path: StorePath, cube: xr.Dataset, variables: Iterable[str]):
+        self.path, self.cube, self.names = path, cube, sorted(set(variables))
+        for name in self.names:
+            if name not in cube:
+                error = unknown_name("variable of the cube", name, map(str, cube.data_vars))
+                raise error
+        self._folder = zarr_folder(path)
+        with self._readable():
+            self._stored = [] if self._folder is None else _stored_arrays(self._folder, cube, self.names)
+
+    def __call__(self, steps: slice, rows: slice, cols: slice) -> str:
+        """Return the digest of a window, 64 hexadecimal digits; CubeError if it cannot be read."""
+        window, found = {"time": steps, "y": rows, "x": cols}, sha256()
+        with self._readable():
+            for part in self._parts(window):
+                # The length first, so that bytes cannot move from one part to the next unseen.
+                found.update(len(part).to_bytes(8, "little"))
+                found.update(part)
+        return found.hexdigest()
+
+    def _parts(self, window: dict[str, slice]) -> Iterator[bytes]:
+        """Yield all that a window hangs on."""
+        yield from _window_of_coordinates(self.cube, window)
+        if self._folder is None:
+            yield from _values(self.cube, self.names, window)
+        for stored in self._stored:
+            yield stored.about
+            for key in _chunk_keys(stored.array, stored.needed(self.cube, window)):
+                file = stored.folder / key
+                yield key.encode()
+                yield file.read_bytes() if file.is_file() else _ABSENT
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what reading may raise into an error a user can act on."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            message = f"The input of {self.path} cannot be read: {error}. Run `fluxgrid cube check` on it."
+            raise CubeError(message) from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """An array of a store, with what its windows share."""
+
+    array: zarr.Array
+    folder: Path
+    about: bytes
+    """What the mapping made of it and how it is encoded."""
+    axes: tuple[str | None, ...]
+    """Axis of the cube that each dimension is; None for one the cube lacks."""
+    coordinates: dict[str, np.ndarray]
+    """As stored, of its rows and columns."""
+
+    def needed(self, cube: xr.Dataset, window: dict[str, slice]) -> list[np.ndarray]:
+        """Return the indices needed along each dimension, as stored; the first where the cube lacks one."""
+        return [
+            np.arange(1) if axis is None else _stored_index(self.coordinates.get(axis), axis, cube, window[axis])
+            for axis in self.axes
+        ]
+
+
+def _stored_arrays(folder: Path, cube: xr.Dataset, names: list[str]) -> list[_Stored]:
+    """Open the arrays that variables of a cube come from."""
+    group = zarr.open_group(folder, mode="r")
+    axes = {str(cube[axis].attrs.get("source_dimension", axis)): axis for axis in ("time", "y", "x")}
+    stored: Any = group
+    coordinates = {axis: np.asarray(stored[dim][:], "float64") for dim, axis in axes.items() if axis != "time"}
+    found = []
     for name in names:
-        if name not in cube:
-            error = unknown_name("variable of the cube", name, map(str, cube.data_vars))
-            raise error
-    window = {"time": steps, "y": rows, "x": cols}
-    digest = blake2b(digest_size=32)
-    folder = zarr_folder(path)
-    try:
-        parts = _values(cube, names, window) if folder is None else _chunks(folder, cube, names, window)
-        for part in parts:
-            # The length first, so that bytes cannot move from one part to the next unseen.
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        message = f"The input of {path} cannot be read: {error}. Run `fluxgrid cube check` on it."
-        raise CubeError(message) from error
-    return digest.hexdigest()
+        array = group[cube[name].attrs["source_variable"]]
+        if isinstance(array, zarr.Array):
+            along = tuple(axes.get(dim) for dim in dimension_names(array))
+            found.append(_Stored(array, folder / array.path, _about(cube, name) + _metadata(array), along, coordinates))
+    return found
 
 
 def _window_of_coordinates(cube: xr.Dataset, window: dict[str, slice]) -> Iterator[bytes]:
@@ -91,42 +170,16 @@ def _about(cube: xr.Dataset, name: str) -> bytes:
 
 def _values(cube: xr.Dataset, names: list[str], window: dict[str, slice]) -> Iterator[bytes]:
     """Yield the values of the window, variable by variable."""
-    yield from _window_of_coordinates(cube, window)
     for name in names:
         part = cube[name].isel({axis: window[str(axis)] for axis in cube[name].dims})
         yield _about(cube, name)
         yield np.ascontiguousarray(part.to_numpy()).tobytes()
 
 
-def _chunks(folder: Path, cube: xr.Dataset, names: list[str], window: dict[str, slice]) -> Iterator[bytes]:
-    """Yield the encoded chunks that meet the window, variable by variable."""
-    yield from _window_of_coordinates(cube, window)
-    group = zarr.open_group(folder, mode="r")
-    for name in names:
-        array = group[cube[name].attrs["source_variable"]]
-        if not isinstance(array, zarr.Array):
-            continue
-        yield _about(cube, name)
-        yield _metadata(array)
-        for key in _chunk_keys(array, _needed(group, array, cube, window)):
-            file = folder / array.path / key
-            yield key.encode()
-            yield file.read_bytes() if file.is_file() else _ABSENT
-
-
 def _metadata(array: zarr.Array) -> bytes:
     """Return how an array is encoded, without its length: a store that grows does not change its past."""
     about = {key: value for key, value in array.metadata.to_dict().items() if key not in _KEYS_OF_SIZE}
     return json.dumps(about, sort_keys=True, default=str).encode()
-
-
-def _needed(group: zarr.Group, array: zarr.Array, cube: xr.Dataset, window: dict[str, slice]) -> list[np.ndarray]:
-    """Return the indices needed along each dimension of an array, as stored; the first where the cube lacks one."""
-    axes = {str(cube[axis].attrs.get("source_dimension", axis)): axis for axis in window}
-    return [
-        _stored_index(group[dim], axes[dim], cube, window[axes[dim]]) if dim in axes else np.arange(1)
-        for dim in dimension_names(array)
-    ]
 
 
 def dimension_names(array: Any) -> tuple[str, ...]:
@@ -151,7 +204,7 @@ def _stored_index(coordinate: Any, axis: str, cube: xr.Dataset, part: slice) -> 
         time = cube.indexes["time"][part]
         start = pd.Timestamp(cube["time"].attrs.get("source_start", cube["time"].values[0]))
         return len(calendar(start, time[0], step_of(cube))) - 1 + np.arange(len(time)) if len(time) else np.arange(0)
-    stored = np.asarray(coordinate[:], dtype="float64")
+    stored = np.asarray(coordinate)
     geographic = cube["x"].attrs["units"] != "m"
     order = row_order(stored) if axis == "y" else column_order(stored, geographic)
     full = stored[order] if axis == "y" else longitudes(stored, geographic)[order]

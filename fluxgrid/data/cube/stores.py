@@ -22,7 +22,7 @@ _PLAIN: dict[str, Any] = {"decode_cf": False}
 _ENGINE = "netcdf4"
 
 
-def open_raw(path: StorePath, decode: bool = True) -> xr.Dataset:
+def open_raw(path: StorePath, decode: bool = True, dask: bool = True) -> xr.Dataset:
     """Open covariates with the names, units and axes of their maker.
 
     Parameters
@@ -32,6 +32,8 @@ def open_raw(path: StorePath, decode: bool = True) -> xr.Dataset:
     decode : bool
         Whether fill values, packing and times are decoded; False gives numbers as they are stored, of single files
         without dask between.
+    dask : bool
+        Whether decoded values come through dask; without, those of single files are read where they are asked for.
 
     Returns
     -------
@@ -47,6 +49,8 @@ def open_raw(path: StorePath, decode: bool = True) -> xr.Dataset:
         if not decode:
             return _open(path, None, _PLAIN)
         plain = _open(path, None, _DECODING)
+        if not dask:
+            return plain
         stored = any(variable.encoding.get("preferred_chunks") for variable in plain.variables.values())
         plain.close()
         return _open(path, {} if stored else "auto", _DECODING)
