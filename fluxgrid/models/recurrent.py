@@ -130,31 +130,28 @@ CHUNK_ROWS = 1024
 
 
 class _Stage:
-    """One layer of a GRU over a block of B places, without gradients: weights turned, buffers of a chunk of steps."""
+    """One layer of a GRU over a block of B places, without gradients: weights turned, buffers of n steps.
 
-    def __init__(self, cell: nn.GRU, layer: int, fixed: Sequence[Tensor], widths: Sequence[int], start: Tensor, n: int):
-        w_in, w_re, b_in, b_re = (
-            getattr(cell, f"{name}_l{layer}").detach() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
+    `maps` (G, k) are the columns of W_i for each of the inputs side by side, `offset` (G,) or (B, G) what comes on top
+    of their products, b_i and all; `start` (B, H).
+    """
+
+    def __init__(self, maps: Sequence[Tensor], offset: Tensor, recurrent: Tensor, bias: Tensor, start: Tensor, n: int):
         batch, width = start.shape
         halved = start.new_ones(3 * width)
         halved[: 2 * width] = 0.5
-        *varying, constant = (w_in * halved[:, None]).t().split([*widths, w_in.shape[1] - sum(widths)])
-        # the widest first, which takes the biases along
-        self.turned_in = sorted(
-            ((part.contiguous(), k) for k, part in enumerate(varying)), key=lambda each: -len(each[0])
-        )
-        self.turned = (w_re * halved[:, None]).t().contiguous()
-        self.bias = b_re[2 * width :].numpy()
-        base = b_in.clone()
-        base[: 2 * width] += b_re[: 2 * width]
+        # the widest first, which takes the offset along
+        order = sorted(range(len(maps)), key=lambda k: -maps[k].shape[1])
+        self.turned_in = [((maps[k] * halved[:, None]).t().contiguous(), k) for k in order]
+        self.turned = (recurrent * halved[:, None]).t().contiguous()
+        self.bias = bias[2 * width :].contiguous().numpy()
+        base = offset.clone()
+        base[..., : 2 * width] += bias[: 2 * width]
         base *= halved
-        if fixed:  # what does not vary in time is multiplied once
-            base = torch.addmm(base, torch.cat(list(fixed), dim=1), constant).repeat(n, 1)
-        self.base = base
+        self.base = base.repeat(n, 1) if base.dim() > 1 else base
         self.gates, self.product = start.new_empty(n * batch, 3 * width), start.new_empty(batch, 3 * width)
         self.g, self.p = self.gates.numpy().reshape(n, batch, 3 * width), self.product.numpy()
-        self.before = start
+        self.before = start.contiguous()  # kernels are compiled for one layout
 
     def run(self, parts: Sequence[Tensor], out: Tensor) -> None:
         """Fill the states after each step, `out` (n, B, H), of inputs side by side, (n, B, k) each."""
@@ -176,22 +173,26 @@ class _Stage:
         self.before = before
 
 
-def _forward_only(cell: nn.GRU, parts: Sequence[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+def _forward_only(
+    cell: nn.GRU, inputs: Sequence[Tensor], maps: Sequence[Tensor], offset: Tensor, start: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the states after every step of the last layer (T, B, H), and of all layers after the last (L, B, H).
 
-    Inputs side by side: (T, B, k), or (B, k) of parts that do not vary in time, which come last.
+    Inputs side by side (T, B, k), with their maps to the gates and the offset of the first layer as `_Stage` has them;
+    `start` (L, B, H). Without gradients.
     """
-    varying = [part for part in parts if part.dim() == 3]
-    steps, batch, _ = varying[0].shape
+    steps, batch, _ = inputs[0].shape
     width, n = cell.hidden_size, max(1, CHUNK_ROWS // batch)
-    widths, fixed = [part.shape[2] for part in varying], [part for part in parts if part.dim() == 2]
-    stages = [_Stage(cell, 0, fixed, widths, start[0], n)]
-    stages += [_Stage(cell, layer, (), [width], start[layer], n) for layer in range(1, cell.num_layers)]
+    stages = []
+    for layer in range(cell.num_layers):
+        into, recurrent, b_in, b_re = (weight.detach() for weight in weights_of(cell, layer))
+        given = ([into], b_in) if layer else ([each.detach() for each in maps], offset.detach())
+        stages.append(_Stage(*given, recurrent, b_re, start[layer].detach(), n))
     # two buffers in turn, for the last state of a chunk is the first of the next
     handed = [start.new_empty(2, n, batch, width) for _ in stages[1:]]
     states = start.new_empty(steps, batch, width)
     for first in range(0, steps, n):
-        rows = [part[first : first + n] for part in varying]
+        rows = [part[first : first + n] for part in inputs]
         count = len(rows[0])
         outs = [*(each[first // n % 2, :count] for each in handed), states[first : first + n]]
         for stage, out in zip(stages, outs, strict=True):
@@ -315,13 +316,16 @@ class GRU(nn.GRU):
             return super().forward(side_by_side(parts), start)
         if start is None:
             start = like.new_zeros(self.num_layers, batch, self.hidden_size)
-        tensors = *parts, start, *self.parameters()
-        wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-        if not wanted and not self.training:
-            rows = [p.detach().transpose(0, 1).contiguous() if p.dim() == 3 else p.detach() for p in parts]
-            states, last = _forward_only(self, rows, start.detach())
-            return states.transpose(0, 1), last
-        return self._layers(side_by_side(parts), start)
+        if self.training or not is_quick(*parts, start, *self.parameters()):
+            return self._layers(side_by_side(parts), start)
+        varying, fixed = ([part for part in parts if part.dim() == dims] for dims in (3, 2))
+        into, _, offset, _ = weights_of(self, 0)
+        *maps, constant = into.split([*(v.shape[2] for v in varying), sum(f.shape[1] for f in fixed)], dim=1)
+        if fixed:  # what does not vary in time is multiplied once
+            offset = torch.addmm(offset, torch.cat(fixed, dim=1), constant.t())
+        rows = [part.detach().transpose(0, 1).contiguous() for part in varying]
+        states, last = _forward_only(self, rows, maps, offset, start)
+        return states.transpose(0, 1), last
 
     def _layers(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `forward` does, one layer after the other, with gradients."""
@@ -329,8 +333,7 @@ class GRU(nn.GRU):
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout:
                 rows = nn.functional.dropout(rows, self.dropout)
-            weights = [getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-            states = _Layer.apply(rows, start[layer].contiguous(), *weights)
+            states = _Layer.apply(rows, start[layer].contiguous(), *weights_of(self, layer))
             rows = states[1:]
             last.append(rows[-1])
         return rows.transpose(0, 1), torch.stack(last)
@@ -523,14 +526,16 @@ class Steps:
             torch.mm(self.states[:, at : at + self.width], self._recurrent[layer], out=self._product)
 
 
-_PIECE = 1024
-"""Rows whose inputs are multiplied together: what the steps after need stays in the cache."""
 _ABREAST = 256
 """Rows of a batch that step together over long runs."""
 
 
 def run_gates(
-    cell: nn.RNNBase, x: Tensor, maps: tuple[Tensor, ...], offset: Tensor, start: Tensor | tuple[Tensor, Tensor] | None
+    cell: nn.GRU | nn.LSTM,
+    x: Tensor,
+    maps: tuple[Tensor, ...],
+    offset: Tensor,
+    start: Tensor | tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what a cell does with inputs that linear maps bring to its gates, without gradients.
 
@@ -549,9 +554,17 @@ def run_gates(
     -------
     outputs : Tensor, (B, T, H)
     states, cells : Tensor, (L, B, H)
+        A GRU has no cells: its states twice.
     """
     batch, steps, _ = x.shape
-    if isinstance(cell, nn.LSTM) and len(offset) == 1:
+    if isinstance(cell, nn.GRU):
+        rows = x.detach().transpose(0, 1).contiguous()
+        for weight in maps[:-1]:
+            rows = rows @ weight.detach().t()
+        before = start if isinstance(start, Tensor) else x.new_zeros(cell.num_layers, batch, cell.hidden_size)
+        states, last = _forward_only(cell, [rows], maps[-1:], offset.expand(batch, -1), before)
+        return states.transpose(0, 1), last, last
+    if len(offset) == 1:
         return _run_torch(cell, x, maps, offset, start)
     offset = offset.detach().expand(batch, -1)
     outputs = x.new_empty(steps, batch, cell.hidden_size)
@@ -582,37 +595,31 @@ def _run_torch(
 
 
 def _run_abreast(
-    cell: nn.RNNBase,
+    cell: nn.LSTM,
     x: Tensor,
     maps: tuple[Tensor, ...],
     offset: Tensor,
     start: tuple[Tensor, ...] | None,
     outputs: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Fill the outputs (T, B, H) of a few rows; return states and cells (L, B, H)."""
+    """Fill the outputs (T, B, H) of a few rows; return states and cells (L, B, H).
+
+    The first layer, to which places add, takes steps here; torch runs the layers above faster than steps here would.
+    """
     batch, rows = len(x), np.arange(len(x))
-    is_lstm = isinstance(cell, nn.LSTM)
-    # of an LSTM torch runs the layers above faster than steps here do
-    run = Steps(cell, batch, maps[-1], 1) if is_lstm else Steps(cell, batch)
+    run = Steps(cell, batch, maps[-1], 1)
     if start is not None:
-        run.put(*(part[: run.layers] for part in start))
-    at_once = max(1, _PIECE // batch)
-    table = offset.contiguous() if is_lstm else x.new_empty(at_once * batch, maps[-1].shape[1])
-    gates = table.numpy()
+        run.put(*(part[:1] for part in start))
+    at_once, gates = max(1, CHUNK_ROWS // batch), offset.contiguous().numpy()
     for low in range(0, x.shape[1], at_once):
         piece = x[:, low : low + at_once].transpose(0, 1).contiguous()  # (t, B, F)
         for weight in maps[:-1]:
             piece = piece @ weight
-        if not is_lstm:
-            into = table[: piece.shape[0] * batch]
-            into.view(len(piece), batch, -1).copy_(offset)
-            into.addmm_(piece.flatten(0, 1), maps[-1])
         for step in range(len(piece)):
-            if is_lstm:
-                run.states[:, : run.inputs] = piece[step]
-            run.step(gates, rows, 0 if is_lstm else step * batch)
+            run.states[:, : run.inputs] = piece[step]
+            run.step(gates, rows, 0)
             outputs[low + step].copy_(run.last)
-    if run.layers == cell.num_layers:
+    if cell.num_layers == 1:
         return run.after, run.cells
     later, states, cells = _upper_layers(cell, outputs, start)
     outputs.copy_(later)

@@ -1,0 +1,55 @@
+"""Windows read straight from a store: the values of the cube, whatever the store looks like."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxgrid.data.cube import open_cube, open_reader
+from fluxgrid.errors import CubeError
+from fluxgrid.testing import small_cube, write_cube
+
+
+def foreign(ds):
+    """Return a cube south up, with longitudes 0-360 across Greenwich, x first and other units."""
+    ds = ds.isel(y=slice(None, None, -1)).rename(x="longitude", time="t")
+    ds = ds.assign_coords(longitude=ds.longitude % 360).sortby("longitude").transpose("longitude", "y", "t")
+    ds["vpd"] = (ds["vpd"] * 100.0).assign_attrs(ds["vpd"].attrs | {"units": "Pa"})
+    return ds
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Return a plain cube and a foreign one, 8 columns of 45 degrees whose order the cube rolls."""
+    folder = tmp_path_factory.mktemp("window")
+    cube = small_cube(shape=(4, 8), resolution=45.0, centre=(0.0, 0.0))
+    plain = write_cube(cube, folder / "plain.zarr")
+    foreign(cube).to_zarr(folder / "foreign.zarr", zarr_format=3, consolidated=False)
+    foreign(cube).to_netcdf(folder / "foreign.nc")
+    return {"plain": plain, "zarr": folder / "foreign.zarr", "netcdf": folder / "foreign.nc"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(kind=st.sampled_from(["plain", "zarr", "netcdf"]), data=st.data())
+def test_a_window_holds_the_values_of_the_cube(stores, kind, data):
+    cube, reader = open_cube(stores[kind]), open_reader(stores[kind])
+    lengths = [cube.sizes[axis] for axis in ("time", "y", "x")]
+    starts = [data.draw(st.integers(0, length - 1)) for length in lengths]
+    window = [slice(a, data.draw(st.integers(a + 1, n))) for a, n in zip(starts, lengths, strict=True)]
+    for name in map(str, cube.data_vars):
+        expected = cube[name].isel(
+            {k: w for k, w in zip(("time", "y", "x"), window, strict=True) if k in cube[name].dims}
+        )
+        found = reader.read(name, *window)
+        assert found.dtype == np.float32
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, expected.values)
+
+
+def test_a_damaged_chunk_names_its_variable(tmp_path):
+    path = write_cube(small_cube(), tmp_path / "c.zarr")
+    chunk = next(file for file in sorted((path / "vpd" / "c").rglob("*")) if file.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-3])
+    whole = slice(None)
+    with pytest.raises(CubeError, match="'vpd'.*truncated"):
+        open_reader(path).read("vpd", whole, whole, whole)
