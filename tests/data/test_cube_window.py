@@ -51,5 +51,5 @@ def test_a_damaged_chunk_names_its_variable(tmp_path):
     chunk = next(file for file in sorted((path / "vpd" / "c").rglob("*")) if file.is_file())
     chunk.write_bytes(chunk.read_bytes()[:-3])
     whole = slice(None)
-    with pytest.raises(CubeError, match="'vpd'.*truncated"):
+    with pytest.raises(CubeError, match=r"'vpd'.*truncated"):
         open_reader(path).read("vpd", whole, whole, whole)
