@@ -124,7 +124,7 @@ class KGMLAg(nn.Module):
         """Return a calendar year, or part of it, of scaled inputs z (B, T, 19).
 
         `state` (B, 6 H) is that before the first day, which is `first_day` of the year counted from 0; without
-        `diagnose` the NEE of the network is not worked out, Rh is not read out, and both are zero.
+        `diagnose` the NEE of the network is not worked out and is zero.
         """
         start = self.split(state)
         basis, last = self.basis(z, start["basis"])
@@ -147,9 +147,9 @@ class KGMLAg(nn.Module):
         grain = self.grain_of(basis) if grain is None else grain
         residue = self.residue_of(z, ra, grain, first_day)
         rh_hidden, after["rh"] = self.rh([residue, basis, z], start["rh"])
-        rh = nee = torch.zeros_like(ra)
+        rh = read_out(self.rh_head, self.dropout(rh_hidden))[..., 0]
+        nee = torch.zeros_like(ra)
         if diagnose:
-            rh = read_out(self.rh_head, self.dropout(rh_hidden))[..., 0]
             nee_hidden, after["nee"] = self.nee([ra[..., None], rh[..., None], z], start["nee"])
             nee = read_out(self.nee_head, self.dropout(nee_hidden))[..., 0]
         last = torch.cat([after[name] for name in LAYERS]).transpose(0, 1).reshape(len(z), -1)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -101,7 +102,10 @@ def newest(folder: Path) -> float:
 def wait_for(condition, seconds: float = 60) -> None:
     """Wait until a condition holds."""
     end = time.monotonic() + seconds
-    while not condition():
+    while True:
+        with suppress(FileNotFoundError):  # folders appear and go while they are looked through
+            if condition():
+                return
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
 
