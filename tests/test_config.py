@@ -76,7 +76,7 @@ def test_an_override_that_cannot_be_read(word):
     [
         (
             "regoin=iowa",
-            r"regoin: There is no key named 'regoin'\. Did you mean 'region'\? Known: allow_mixed, calibration, compression, cube",
+            r"regoin: There is no key named 'regoin'\. Did you mean 'region'\? Known: allow_mixed, calibration",
         ),
         ("sites.pth=x", r"sites\.pth: There is no key named 'pth'\. Did you mean 'path'"),
         ("fit.epoch=3", r"fit\.epoch: There is no key named 'epoch'\. Did you mean 'epochs'"),

@@ -103,9 +103,10 @@ class InputDigests:
         yield from _window_of_coordinates(self.cube, window)
         if self._folder is None:
             yield from _values(self.cube, self.names, window)
+        known: dict[str, np.ndarray] = {}  # of each axis, for all variables
         for stored in self._stored:
             yield stored.about
-            for key in _chunk_keys(stored.array, stored.needed(self.cube, window)):
+            for key in _chunk_keys(stored.array, stored.needed(self.cube, window, known)):
                 file = stored.folder / key
                 yield key.encode()
                 yield file.read_bytes() if file.is_file() else _ABSENT
@@ -133,12 +134,12 @@ class _Stored:
     coordinates: dict[str, np.ndarray]
     """As stored, of its rows and columns."""
 
-    def needed(self, cube: xr.Dataset, window: dict[str, slice]) -> list[np.ndarray]:
+    def needed(self, cube: xr.Dataset, window: dict[str, slice], known: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Return the indices needed along each dimension, as stored; the first where the cube lacks one."""
-        return [
-            np.arange(1) if axis is None else _stored_index(self.coordinates.get(axis), axis, cube, window[axis])
-            for axis in self.axes
-        ]
+        for axis in self.axes:
+            if axis is not None and axis not in known:
+                known[axis] = _stored_index(self.coordinates.get(axis), axis, cube, window[axis])
+        return [np.arange(1) if axis is None else known[axis] for axis in self.axes]
 
 
 def _stored_arrays(folder: Path, cube: xr.Dataset, names: list[str]) -> list[_Stored]:

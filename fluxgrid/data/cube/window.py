@@ -49,7 +49,7 @@ class CubeReader:
             If a chunk cannot be read, naming the variable.
         """
         field = next(field for field in self.layout.fields if field.variable.name == name)
-        array = self.raw[field.source]
+        array = self.raw[field.source].variable  # without coordinates, which would be read along
         axes = [axis for axis in ("time", "y", "x") if self.layout.dims[axis] in array.dims]
         window: dict[str, slice | np.ndarray] = {
             "time": steps,
@@ -59,7 +59,7 @@ class CubeReader:
         picks = {axis: _pick(window[axis]) for axis in axes}
         taken: dict[Any, Any] = {dim: 0 for dim in array.dims if dim not in self.layout.dims.values()}
         taken |= {self.layout.dims[axis]: pick for axis, (pick, _) in picks.items()}
-        part = array.isel(taken, drop=True).transpose(*(self.layout.dims[axis] for axis in axes))
+        part = array.isel(taken).transpose(*(self.layout.dims[axis] for axis in axes))
         try:
             # several files come through dask, and the caller may be one of its tasks: no scheduler inside another
             values = np.asarray(part.compute(scheduler="synchronous").values)
