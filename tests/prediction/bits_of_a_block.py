@@ -24,23 +24,31 @@ from fluxgrid.upscaling.memory import keep_memory
 from fluxgrid.variables import VARIABLES
 
 STEPS = 21
+_SHORT = {"window": 11, "stride": 4}
 KINDS = {
-    "kgml_ag": {},
-    "gru": {"hidden": 128},
-    "lstm": {"hidden": 128},
-    "ct_gru": {"hidden": 128},
-    "tam_rl": {"hidden": 32, "window": 11, "stride": 4, "latent": 8, "window_mode": "exact"},
-    "lightgbm": {},
+    "kgml_ag": ("kgml_ag", {}),
+    "gru": ("gru", {"hidden": 128}),
+    "gru, exact": ("gru", {"hidden": 32, **_SHORT, "window_mode": "exact"}),
+    "lstm": ("lstm", {"hidden": 128}),
+    "lstm, stride": ("lstm", {"hidden": 32, **_SHORT, "window_mode": "stride"}),
+    "ct_gru": ("ct_gru", {"hidden": 128}),
+    "ct_lstm": ("ct_lstm", {"hidden": 64, "layers": 2}),
+    "tam_rl": ("tam_rl", {"hidden": 32, **_SHORT, "latent": 8, "window_mode": "exact"}),
+    "transformer": ("transformer", {"hidden": 32, **_SHORT, "window_mode": "exact"}),
+    "patch_transformer": ("patch_transformer", {"hidden": 32, **_SHORT, "window_mode": "exact"}),
+    "lightgbm": ("lightgbm", {}),
+    "xgboost": ("xgboost", {}),
 }
-"""Settings by architecture; the crop model is the shipped one, with its weights."""
+"""Architectures and settings; the crop model is the shipped one, with its weights."""
 
 
-def predictor_of(kind: str) -> Predictor:
+def predictor_of(name: str) -> Predictor:
     """Return the predictor of the default checkpoint, or of a network with random weights."""
+    kind, settings = KINDS[name]
     if kind == "kgml_ag":
         return Predictor(load_checkpoint("default"))
     dynamic, static = ("temperature_2m", "shortwave", "precipitation", "day_length"), ("crop_fraction",)
-    spec = ModelSpec("bits", kind, KINDS[kind], "daily", InputSpec(dynamic, static), 1, "UTC")
+    spec = ModelSpec("bits", kind, settings, "daily", InputSpec(dynamic, static), 1, "UTC")
     torch.manual_seed(3)
     width = len((*dynamic, *static))
     domain = TrainingDomain(np.zeros(width), np.ones(width), np.ones(width), np.eye(width), 1.5, 1.0)
@@ -52,7 +60,7 @@ def predictor_of(kind: str) -> Predictor:
 def _model(kind: str, spec: ModelSpec):
     """Return a model with random weights, trees fitted to random rows."""
     model = spec.build()
-    if kind == "lightgbm":
+    if kind in ("lightgbm", "xgboost"):
         rng = np.random.default_rng(0)
         rows = rng.normal(size=(2000, spec.sizes.dynamic + spec.sizes.static)).astype(np.float32)
         target = 4 + rows[:, 0] * rows[:, 1]

@@ -15,6 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from fluxgrid.models import load_checkpoint
+from fluxgrid.prediction import Predictor
+from fluxgrid.prediction.blend import Blend
+
 PROGRAM = Path(__file__).with_name("bits_of_a_block.py")
 _spec = importlib.util.spec_from_file_location(PROGRAM.stem, PROGRAM)
 bits = importlib.util.module_from_spec(_spec)
@@ -87,6 +91,31 @@ def test_rows_alone_in_their_block(kind):
         longitude=places.longitude[first],
     )
     assert bits.digest_of(*predictor.predict(cut)) == bits.digest_of(*predictor.predict(places), first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_a_carried_state(kind):
+    """A state that was handed on, as every year but the first begins with one."""
+    predictor, places = block(kind)
+    before = predictor.advance(places)
+    found = {bits.digest_of(*predictor.predict(places, before)) for _ in moving_memory(3)}
+    copied = bits.BlockState.from_arrays({name: values.copy() for name, values in before.arrays().items()})
+    assert found == {bits.digest_of(*predictor.predict(places, copied))}
+
+
+def test_blended_heads():
+    """Each cell its own places: what others blend does not matter."""
+    predictor = Predictor(load_checkpoint("default"), calibration="neighbourhood")
+    places = bits.places_of(predictor)
+    count = len(predictor.checkpoint.calibrations["neighbourhood"].places)
+    rng = np.random.default_rng(5)
+    keep = rng.random(bits.BLOCK) < 0.3
+    chosen, others = (rng.integers(0, count, (bits.BLOCK, 4)).astype(np.int32) for _ in range(2))
+    weights = np.full((bits.BLOCK, 4), 0.2, np.float32)
+    expected = predictor.predict(places, None, Blend(chosen, weights))
+    for mixed in (chosen, np.where(keep[:, None], chosen, others)):
+        found = predictor.predict(places, None, Blend(mixed, weights))
+        assert bits.digest_of(*found, keep) == bits.digest_of(*expected, keep)
 
 
 def test_in_fresh_interpreters():
