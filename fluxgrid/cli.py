@@ -96,6 +96,9 @@ def upscale(  # one parameter for each option of the contract
     window_mode: Annotated[
         str | None, typer.Option(help="How a network of windows cuts the record: exact, stride or stream.")
     ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="Of matrix products: fp32, or bf16, faster and less exact (GRUs, CPU).")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; 1 means threads.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each process.")] = None,
@@ -119,9 +122,9 @@ def upscale(  # one parameter for each option of the contract
         raise ConfigError(message)
     given = {
         "region": region, "cube": cube, "mapping": mapping, "model": model, "start": start, "end": end,
-        "calibration": calibration, "window_mode": window_mode, "resolution": resolution, "tile": tile,
-        "device": device, "workers": workers,
-        "threads": threads, "scheduler": scheduler, "allow_mixed": allow_mixed, "max_missing": max_missing, "out": out,
+        "calibration": calibration, "window_mode": window_mode, "precision": precision, "resolution": resolution,
+        "tile": tile, "device": device, "workers": workers, "threads": threads,
+        "scheduler": scheduler, "allow_mixed": allow_mixed, "max_missing": max_missing, "out": out,
         "compression": compression,
     }  # fmt: skip
     from fluxgrid.config import UpscaleConfig, load_config

@@ -263,6 +263,8 @@ class UpscaleConfig(Strict):
     window_mode: WindowMode | None = None
     """How a network of windows cuts the record: ``exact``, a window for each step; ``stride``, one every few steps;
     ``stream``, a state that is carried. By default as it was trained."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of matrix products: ``bf16`` is for GRUs on a CPU with such instructions, faster and less exact."""
     device: Device = "auto"
     """``auto`` takes a GPU where there is one."""
     workers: int = Field(default=1, ge=1)

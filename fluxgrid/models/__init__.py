@@ -14,7 +14,7 @@ from fluxgrid.models import (  # noqa: F401  registers them
     xgboost,
 )
 from fluxgrid.models.base import MODELS, FluxModel, Sizes, model_config, zero_state
-from fluxgrid.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, shipped_checkpoints
+from fluxgrid.models.checkpoint import Checkpoint, Precision, load_checkpoint, save_checkpoint, shipped_checkpoints
 from fluxgrid.models.spec import NUMERICS_VERSION, ModelSpec
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "FluxModel",
     "ModelSpec",
+    "Precision",
     "Sizes",
     "load_checkpoint",
     "model_config",

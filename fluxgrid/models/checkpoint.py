@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 
 from fluxgrid.data.scaler import Scaler
@@ -17,7 +18,9 @@ from fluxgrid.files import atomic_folder
 from fluxgrid.models.base import FluxModel
 from fluxgrid.models.calibrated import Calibration, load_calibrations
 from fluxgrid.models.domain import TrainingDomain
-from fluxgrid.models.ensemble import Ensemble
+from fluxgrid.models.ensemble import Ensemble, members_of
+from fluxgrid.models.network import Network
+from fluxgrid.models.recurrent import GRU
 from fluxgrid.models.spec import ModelSpec
 from fluxgrid.models.uncertainty import UNCERTAINTY, Uncertainty
 from fluxgrid.models.windowed import WindowNetwork
@@ -25,6 +28,9 @@ from fluxgrid.provenance import digest, digest_files
 from fluxgrid.registry import unknown_name
 
 _SPEC, _SCALER, _CONFIG, _PROVENANCE = "spec.json", "scaler.json", "config.yaml", "provenance.json"
+_WITH_GRU = ("kgml_ag", "gru", "ct_gru")
+Precision = Literal["fp32", "bf16"]
+"""Of the factors of matrix products."""
 _SHIPPED = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -75,6 +81,28 @@ class Checkpoint:
         spec = replace(self.spec, settings={**self.spec.settings, "window_mode": mode})
         other = replace(self, spec=spec, model=model, calibrations=calibrations, digest=digest(self.digest, mode))
         return replace(other, uncertainty=None)
+
+    def in_precision(self, precision: Precision) -> Checkpoint:
+        """Return the model with products in ``fp32``, as it is, or in ``bf16``: GRUs that carry a state, on a CPU.
+
+        Raises
+        ------
+        ConfigError
+            If it has no GRU that runs over a whole record.
+        """
+        if precision == "fp32":
+            return self
+        networks = [member for member in members_of(self.model) if isinstance(member, Network)]
+        cells = [cell for network in networks for cell in network.modules() if isinstance(cell, GRU)]
+        if not cells or getattr(self.model, "window_mode", None) in ("exact", "stride"):
+            message = (
+                f"--precision bf16 is for GRUs that carry a state ({', '.join(_WITH_GRU)}, in mode stream), not for "
+                f"{self.spec.name!r} ({self.spec.kind}). Leave it out."
+            )
+            raise ConfigError(message)
+        for cell in cells:
+            cell.factors = torch.bfloat16
+        return replace(self, digest=digest(self.digest, precision))
 
 
 def shipped_checkpoints() -> dict[str, Path]:
@@ -153,7 +181,9 @@ def save_checkpoint(
         (folder / _PROVENANCE).write_text(json.dumps(row, indent=2), encoding="utf-8")
 
 
-def load_checkpoint(name: str | Path, window_mode: WindowMode | None = None) -> Checkpoint:
+def load_checkpoint(
+    name: str | Path, window_mode: WindowMode | None = None, precision: Precision = "fp32"
+) -> Checkpoint:
     """Read a checkpoint and check that it is the one that was written.
 
     Parameters
@@ -162,6 +192,8 @@ def load_checkpoint(name: str | Path, window_mode: WindowMode | None = None) -> 
         Name of a shipped checkpoint, or a folder.
     window_mode : {"exact", "stride", "stream"}, optional
         How a network of windows cuts a record, where that is not to be what it was trained with.
+    precision : {"fp32", "bf16"}
+        Of matrix products; half-widths were found in single precision.
 
     Returns
     -------
@@ -174,10 +206,10 @@ def load_checkpoint(name: str | Path, window_mode: WindowMode | None = None) -> 
     CheckpointError
         If a file is missing, changed or does not fit the others, or this installation lacks its architecture.
     ConfigError
-        If it does not know the window mode.
+        If it does not know the window mode, or has nothing to run in that precision.
     """
     path = find_checkpoint(name)
-    return _read(path).in_mode(window_mode)
+    return _read(path).in_mode(window_mode).in_precision(precision)
 
 
 def _read(path: Path) -> Checkpoint:

@@ -133,17 +133,27 @@ class _Stage:
     """One layer of a GRU over a block of B places, without gradients: weights turned, buffers of n steps.
 
     `maps` (G, k) are the columns of W_i for each of the inputs side by side, `offset` (G,) or (B, G) what comes on top
-    of their products, b_i and all; `start` (B, H).
+    of their products, b_i and all; `start` (B, H); `factors` the type of what is multiplied.
     """
 
-    def __init__(self, maps: Sequence[Tensor], offset: Tensor, recurrent: Tensor, bias: Tensor, start: Tensor, n: int):
+    def __init__(
+        self,
+        maps: Sequence[Tensor],
+        offset: Tensor,
+        recurrent: Tensor,
+        bias: Tensor,
+        start: Tensor,
+        n: int,
+        factors: torch.dtype,
+    ):
+        self.factors, self.plain = factors, factors == torch.float32
         batch, width = start.shape
         halved = start.new_ones(3 * width)
         halved[: 2 * width] = 0.5
         # the widest first, which takes the offset along
         order = sorted(range(len(maps)), key=lambda k: -maps[k].shape[1])
-        self.turned_in = [((maps[k] * halved[:, None]).t().contiguous(), k) for k in order]
-        self.turned = (recurrent * halved[:, None]).t().contiguous()
+        self.turned_in = [((maps[k] * halved[:, None]).t().contiguous().to(factors), k) for k in order]
+        self.turned = (recurrent * halved[:, None]).t().contiguous().to(factors)
         self.bias = bias[2 * width :].contiguous().numpy()
         base = offset.clone()
         base[..., : 2 * width] += bias[: 2 * width]
@@ -162,19 +172,25 @@ class _Stage:
             rows = parts[k].view(steps * batch, -1)
             # a lone column is mostly zero, an event of a few days
             if rows.shape[1] > 1 or base is not gates or bool(rows.any()):
-                torch.addmm(base, rows, turned, out=gates)
+                if self.plain:
+                    torch.addmm(base, rows, turned, out=gates)
+                else:
+                    torch.add(base, rows.to(self.factors) @ turned, out=gates)
                 base = gates
         before, after, g, p = self.before, out.unbind(), self.g, self.product
         old, new, turned, bias, product = before.numpy(), out.numpy(), self.turned, self.bias, self.p
         for t in range(steps):
-            torch.mm(before, turned, out=p)
+            if self.plain:
+                torch.mm(before, turned, out=p)
+            else:
+                p.copy_(before.to(self.factors) @ turned)
             _step_only(g[t], product, bias, old, new[t])
             before, old = after[t], new[t]
         self.before = before
 
 
 def _forward_only(
-    cell: nn.GRU, inputs: Sequence[Tensor], maps: Sequence[Tensor], offset: Tensor, start: Tensor
+    cell: GRU, inputs: Sequence[Tensor], maps: Sequence[Tensor], offset: Tensor, start: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the states after every step of the last layer (T, B, H), and of all layers after the last (L, B, H).
 
@@ -187,7 +203,7 @@ def _forward_only(
     for layer in range(cell.num_layers):
         into, recurrent, b_in, b_re = (weight.detach() for weight in weights_of(cell, layer))
         given = ([into], b_in) if layer else ([each.detach() for each in maps], offset.detach())
-        stages.append(_Stage(*given, recurrent, b_re, start[layer].detach(), n))
+        stages.append(_Stage(*given, recurrent, b_re, start[layer].detach(), n, cell.factors))
     # two buffers in turn, for the last state of a chunk is the first of the next
     handed = [start.new_empty(2, n, batch, width) for _ in stages[1:]]
     states = start.new_empty(steps, batch, width)
@@ -285,6 +301,9 @@ class GRU(nn.GRU):
     States are zero before the first step unless given. Gates as in torch: r and z by a logistic function,
     n = tanh(W_in x + b_in + r (W_hn h + b_hn)), h' = (1 - z) n + z h (Cho et al. 2014, arXiv:1406.1078).
     """
+
+    factors: torch.dtype = torch.float32
+    """Of what is multiplied on a CPU without gradients: bfloat16 is faster and less exact; states stay single."""
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):
         super().__init__(inputs, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
@@ -531,7 +550,7 @@ _ABREAST = 256
 
 
 def run_gates(
-    cell: nn.GRU | nn.LSTM,
+    cell: GRU | nn.LSTM,
     x: Tensor,
     maps: tuple[Tensor, ...],
     offset: Tensor,
@@ -557,7 +576,7 @@ def run_gates(
         A GRU has no cells: its states twice.
     """
     batch, steps, _ = x.shape
-    if isinstance(cell, nn.GRU):
+    if isinstance(cell, GRU):
         rows = x.detach().transpose(0, 1).contiguous()
         for weight in maps[:-1]:
             rows = rows @ weight.detach().t()

@@ -14,6 +14,7 @@ from fluxgrid.data.steps import Step
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.tiles import Tile
+from fluxgrid.models import Precision
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import PLAIN, Layers
 from fluxgrid.prediction.blend import Blend
@@ -79,6 +80,8 @@ class Plan:
     """What the map holds."""
     window_mode: WindowMode | None = None
     """How a network of windows cuts a record; None for what it was trained with."""
+    precision: Precision = "fp32"
+    """Of matrix products; the model's digest counts it."""
     calibration: str = "none"
     """Which of the model's calibrations `blend` speaks of."""
     blend: Blend | None = None

@@ -19,7 +19,7 @@ from fluxgrid.data.records import Segment, halo_of
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import FluxgridError, OutputError
 from fluxgrid.geo.tiles import Tile
-from fluxgrid.models import load_checkpoint
+from fluxgrid.models import Precision, load_checkpoint
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import GLOBAL_ONLY, Layers, error_name, whole_year
 from fluxgrid.output.store import tile_digest, write_tile
@@ -47,6 +47,7 @@ class Job:
     checkpoint: str
     model_digest: str
     window_mode: WindowMode | None
+    precision: Precision
     device: str
     step: str
     time: pd.DatetimeIndex
@@ -64,7 +65,8 @@ class Job:
     @property
     def predictor(self) -> Predictor:
         """The model, loaded once per process."""
-        return predictor_of(self.checkpoint, self.model_digest, self.device, self.calibration, self.window_mode)
+        modes = self.window_mode, self.precision
+        return predictor_of(self.checkpoint, self.model_digest, self.device, self.calibration, *modes)
 
     @classmethod
     def of(cls, plan: Plan, work: Path, device: str) -> Job:
@@ -76,6 +78,7 @@ class Job:
             str(plan.checkpoint.resolve()),
             plan.model_digest,
             plan.window_mode,
+            plan.precision,
             device,
             plan.step,
             plan.time,
@@ -392,7 +395,12 @@ def calibration_arrays(blend: Blend, wanted: np.ndarray) -> dict[str, np.ndarray
 
 
 def predictor_of(
-    checkpoint: str, digest: str, device: str, calibration: str, window_mode: WindowMode | None = None
+    checkpoint: str,
+    digest: str,
+    device: str,
+    calibration: str,
+    window_mode: WindowMode | None = None,
+    precision: Precision = "fp32",
 ) -> Predictor:
     """Return the predictor of a checkpoint and one of its calibrations, loaded once per process.
 
@@ -402,15 +410,15 @@ def predictor_of(
         If the folder now holds another model than the one planned with.
     """
     with _LOCK:
-        return _load_predictor(checkpoint, digest, device, calibration, window_mode)
+        return _load_predictor(checkpoint, digest, device, calibration, window_mode, precision)
 
 
 @lru_cache(maxsize=2)
 def _load_predictor(
-    checkpoint: str, digest: str, device: str, calibration: str, window_mode: WindowMode | None
+    checkpoint: str, digest: str, device: str, calibration: str, window_mode: WindowMode | None, precision: Precision
 ) -> Predictor:
     """Load and check."""
-    loaded = load_checkpoint(checkpoint, window_mode)
+    loaded = load_checkpoint(checkpoint, window_mode, precision)
     if loaded.digest != digest:
         message = f"The checkpoint {checkpoint} changed while the map was being made. Start the run again."
         raise FluxgridError(message)

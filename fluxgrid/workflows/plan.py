@@ -58,7 +58,7 @@ def plan(config: UpscaleConfig, resolution: str | None = None) -> Outcome:
     if config.region is None:
         message = "No region is given. Say --region NAME (see `fluxgrid regions`), a polygon file, or W,S,E,N."
         raise ConfigError(message)
-    region, checkpoint = find_region(config.region), load_checkpoint(config.model, config.window_mode)
+    region, checkpoint = find_region(config.region), load_checkpoint(config.model, config.window_mode, config.precision)
     spec = checkpoint.spec
     start, end = demo_period(config.start, config.end)
     time = calendar(start - pd.DateOffset(years=spec.spin_up_years), end, spec.step)

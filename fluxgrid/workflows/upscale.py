@@ -88,7 +88,7 @@ def upscale(
         See the table of exit codes in the README.
     """
     region = find_region(config.region or _region_missing())
-    checkpoint = load_checkpoint(config.model, config.window_mode)
+    checkpoint = load_checkpoint(config.model, config.window_mode, config.precision)
     if config.calibration != "none":
         find_calibration(checkpoint, config.calibration)  # before a cube is built for nothing
     pick_device(config.device)
@@ -262,6 +262,12 @@ class _Run:
         return map_info(self.plan, self.region, self.checkpoint, self.cube, self.warnings, self.cover, created)
 
 
+_HALF_PRECISION = (
+    "Matrix products are of bfloat16 numbers (--precision bf16): single days differ from single precision by up "
+    "to 2 % of the largest flux, as measured with the default model; half-widths do not know of it."
+)
+
+
 def pick_device(wanted: str) -> str:
     """Return ``cpu`` or ``cuda``.
 
@@ -350,6 +356,7 @@ def _plan(
         model_digest=checkpoint.digest,
         step=checkpoint.spec.step,
         window_mode=config.window_mode,
+        precision=config.precision,
         mixed=config.allow_mixed,
         time=agreed.time,
         segments=agreed.segments,
@@ -367,6 +374,8 @@ def _plan(
         message = f"No cell of {region.title} holds land on this grid. Choose a larger region or a finer cube."
         raise ConfigError(message)
     warnings = agreed.warnings
+    if config.precision == "bf16":
+        warnings = (*warnings, _HALF_PRECISION)
     if plan.blend is not None:
         warnings = (*warnings, *uncalibrated_warning(plan.blend, plan.wanted))
     return plan, warnings, (*cut_warning(region, grid, share), *land_warning(region, grid, share, land))
