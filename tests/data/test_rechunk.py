@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from fluxgrid.data.cube import Reading, open_cube, reading_of, rechunk_advice
 from fluxgrid.data.cube import rechunk as module
 from fluxgrid.data.cube.rechunk import best_extent, blocks_of, checksum, rechunk
+from fluxgrid.data.mapping import load_mapping
 from fluxgrid.errors import CubeError, OutputError
 from fluxgrid.testing import small_cube
 
@@ -100,6 +103,22 @@ def test_no_dimensions_no_copy(tmp_path):
     xr.Dataset({"vpd": (("a", "b", "c"), np.zeros((2, 3, 4)))}).to_zarr(tmp_path / "odd.zarr", consolidated=False)
     with pytest.raises(CubeError, match="name its dimensions"):
         rechunk(tmp_path / "odd.zarr", tmp_path / "tiles.zarr")
+
+
+def test_the_advice_is_a_command_that_works(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    cube = small_cube(shape=SHAPE, periods=STEPS)[["vpd"]].drop_encoding()
+    for part, steps in (("a", slice(0, 50)), ("b", slice(50, None))):
+        cube.isel(time=steps).to_netcdf(folder / f"{part}.nc")
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("{}")
+    pattern = str(folder / "*.nc")
+    (advice,) = rechunk_advice(open_cube(pattern, mapping), Reading(30, 1))
+    words = shlex.split(advice.split("`")[1])
+    assert words == ["fluxgrid", "cube", "rechunk", pattern, "cube_tiles.zarr", "--mapping", str(mapping)]
+    (advice,) = rechunk_advice(open_cube(sorted(folder.glob("*.nc")), load_mapping(mapping)), Reading(30, 1))
+    assert shlex.split(advice.split("`")[1])[3:] == ["FOLDER/*.nc", "cube_tiles.zarr", "--mapping", "MAPPING.yaml"]
 
 
 @given(
