@@ -130,10 +130,11 @@ def stored_unlike(path: StorePath) -> dict[str, bool]:
 
 def _meanings(one: xr.Variable, other: xr.Variable) -> list[tuple[str, Any, Any]]:
     """Return units and calendars of two variables; times counted from other days decode to the same."""
-    units, calendars = ([variable.attrs.get(key) for variable in (one, other)] for key in ("units", "calendar"))
-    if all(" since " in str(text) for text in units):
-        return [("calendar", *(_CALENDARS.get(text, text) for text in calendars))]
-    return [("units", *units)]
+    units = one.attrs.get("units"), other.attrs.get("units")
+    if not all(" since " in str(text) for text in units):
+        return [("units", *units)]
+    calendars = one.attrs.get("calendar"), other.attrs.get("calendar")
+    return [("calendar", _CALENDARS.get(calendars[0], calendars[0]), _CALENDARS.get(calendars[1], calendars[1]))]
 
 
 def _storage(variable: xr.Variable) -> tuple[str, ...]:
