@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -170,7 +172,7 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     path : path
         Where the finished folder shall be; it must not exist when the block ends.
     replace : bool
-        Whether a folder that stands there is removed for it, at the very end.
+        Whether a folder that stands there, or that a link there points to, is removed for it, at the very end.
 
     Yields
     ------
@@ -182,7 +184,7 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
     OutputError
         If the disk is full, the folder read-only and the like.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -198,15 +200,34 @@ def atomic_folder(path: Path | str, replace: bool = False) -> Iterator[Path]:
 
 
 def _swap(fresh: Path, path: Path) -> None:
-    """Put a folder in the place of another, which comes back if that fails."""
-    old = fresh.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    """Put a folder in the place of another; where the system can, so that there is one at every moment."""
+    if _exchange(fresh, path):  # the old one now is where the caller removes what is left
+        return
+    # a visible name: if this process is killed before it ends, nobody takes the old folder for litter
+    old = path.with_name(f"{path.name}.old-{uuid.uuid4().hex[:8]}")
     path.rename(old)
     try:
         fresh.rename(path)
-    except OSError:
-        old.rename(path)
+    except OSError as error:
+        _put_back(old, path, error)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_back(old: Path, path: Path, error: OSError) -> None:
+    """Give a folder its name back, or say where it is."""
+    try:
+        old.rename(path)
+    except OSError:
+        message = f"Cannot replace {path}: {error}. What stood there is whole and now at {old}; rename it back."
+        raise OutputError(message) from error
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places at once, or return False where system or disk cannot do that."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -20,9 +21,12 @@ def find_kernel_cache() -> None:
     To be called before numba is imported. Processes started from this one inherit it, so that kernels are compiled once
     for all of them.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    if "NUMBA_CACHE_DIR" not in os.environ and not any(_writable(folder) for folder in (_PACKAGE, home)):
-        os.environ["NUMBA_CACHE_DIR"] = str(_own_folder())
+    if os.environ.get("NUMBA_CACHE_DIR") or _writable(_PACKAGE):
+        return
+    with suppress(RuntimeError):  # a user without a home
+        if _writable(Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())):
+            return
+    os.environ["NUMBA_CACHE_DIR"] = str(_own_folder())
 
 
 def _writable(folder: Path) -> bool:
@@ -39,7 +43,8 @@ def _own_folder() -> Path:
     """Return a folder that nobody else can write to: numba runs what it finds there."""
     user = os.getuid() if hasattr(os, "getuid") else 0
     folder = Path(tempfile.gettempdir()) / f"fluxgrid-kernels-{user}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):  # ours, or whatever somebody else put there
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == user and not found.st_mode & 0o077:
         return folder

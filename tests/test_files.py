@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from fluxgrid.files import (
     parse_yaml,
     write_text,
 )
+from fluxgrid.upscaling.folder import _LITTER
 
 
 class Killed(BaseException):
@@ -75,6 +78,53 @@ def test_a_folder_appears_whole_and_replaces_nothing(tmp_path):
         write("second")
     assert (target / "part").read_text() == "first"
     assert list(target.parent.iterdir()) == [target]
+
+
+def replace_folder(target):
+    with atomic_folder(target, replace=True) as folder:
+        (folder / "part").write_text("new")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_folder_is_replaced_where_a_link_points_to(tmp_path, able, monkeypatch):
+    if not able:
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "part").write_text("old")
+    (tmp_path / "link").symlink_to("there")
+    replace_folder(tmp_path / "link")
+    assert (tmp_path / "there" / "part").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "there"]
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is of Linux")
+def test_a_folder_stands_at_every_moment(tmp_path, monkeypatch):
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("two renames leave a gap"))
+    replace_folder(tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_failed_swap_puts_the_old_folder_back_or_says_where_it_is(tmp_path, lost, monkeypatch):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "part").write_text("old")
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    rename, calls = Path.rename, []
+
+    def fail(self, target):
+        calls.append(self)
+        if len(calls) == 2 or (lost and len(calls) == 3):
+            raise OSError(errno.EIO, "broken")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match=r"now at .*store\.old-" if lost else "broken"):
+        replace_folder(tmp_path / "store")
+    (left,) = tmp_path.iterdir()
+    assert (left / "part").read_text() == "old"
+    assert not _LITTER.match(left.name)
 
 
 def test_two_writers_do_not_meet(tmp_path):

@@ -39,6 +39,25 @@ def test_what_others_can_write_to_is_not_used(tmp_path):
     assert kernel_cache._own_folder() != open_to_all
 
 
+def test_a_file_in_its_place_is_not_used(tmp_path):
+    (tmp_path / f"fluxgrid-kernels-{os.getuid()}").write_text("")
+    assert kernel_cache._own_folder().is_dir()
+
+
+def test_a_user_without_a_home_has_a_folder_too(monkeypatch, tmp_path):
+    def homeless(_):
+        raise RuntimeError
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(kernel_cache, "_writable", lambda _: False)
+    kernel_cache.find_kernel_cache()
+    assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / f"fluxgrid-kernels-{os.getuid()}")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "chosen")
+    kernel_cache.find_kernel_cache()
+    assert os.environ["NUMBA_CACHE_DIR"] == "chosen"
+
+
 def test_a_folder_that_is_missing_counts_by_the_one_above(tmp_path):
     assert kernel_cache._writable(tmp_path / "a" / "b")
     (tmp_path / "file").write_text("")

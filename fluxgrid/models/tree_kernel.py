@@ -142,7 +142,7 @@ class Kernel:
 
 
 def compile_trees(forest: Forest, columns: int) -> Kernel | None:
-    """Return a kernel, or None where a tree has too many leaves.
+    """Return a kernel, or None where a tree has too many leaves or there is none.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     """
     trees = forest.trees
     most = max((len(tree.leaves) for tree in trees), default=1)
-    if most > MOST_LEAVES:
+    if not trees or most > MOST_LEAVES:
         return None
     width = 32 if most <= 32 else 64
     column, threshold = (np.concatenate([getattr(t, name) for t in trees]) for name in ("column", "threshold"))
@@ -168,7 +168,7 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     return Kernel(
         thresholds=table,
         columns=np.concatenate([part[0] for part in nodes]),
-        ranks=np.concatenate([part[1] for part in nodes]).astype(np.uint8 if size <= 256 else np.uint16),
+        ranks=np.concatenate([part[1] for part in nodes]).astype(np.min_scalar_type(size - 1)),
         masks=np.concatenate([part[2] for part in nodes]),
         offsets=np.cumsum([0, *(len(part[0]) for part in nodes)]),
         leaves=np.stack([_placed(tree.leaves.astype(forest.dtype), width) for tree in trees]),

@@ -229,8 +229,16 @@ class Trees(ABC):
                 forest = self.splits(booster)
                 self._kernels[booster] = compile_trees(forest, rows.shape[1]) if forest else None
             kernel = self._kernels[booster]
-        # what a library does with a missing input is its own affair
-        return self.values(booster, rows) if kernel is None or not np.isfinite(rows).all() else kernel.values(rows)
+        if kernel is None:
+            return self.values(booster, rows)
+        known = np.isfinite(rows)
+        if known.all():
+            return kernel.values(rows)
+        whole = known.all(axis=1)
+        found = np.empty(len(rows), kernel.leaves.dtype)
+        found[whole] = kernel.values(rows[whole])
+        found[~whole] = self.values(booster, rows[~whole])  # what a library does with a missing input is its own affair
+        return found
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write each booster in its library's own text format, and which classes have their own."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from fluxgrid.errors import OutputError
@@ -16,6 +15,8 @@ from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, export_netcdf
 
 _SMALL_BYTES = 300_000_000  # of stores: less is written here before processes have started
+
+_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 Export = tuple[Path, Path, slice]
 """Map store, NetCDF file and the steps of the store that it holds."""
@@ -42,21 +43,35 @@ def export_all(exports: Sequence[Export], frame: Frame, lanes: int) -> list[Path
     Raises
     ------
     OutputError, DamagedMap
-        Of the first file that failed; none is begun after that, and those begun are waited for.
+        Of the first file that failed, when all others are finished too.
     """
     processes = min(lanes, len(exports))
     if processes <= 1 or _bytes_of(exports[0][0]) * len(exports) < _SMALL_BYTES:
         return [_export(export, frame) for export in exports]
+    # joblib's processes are neither forked, which would copy locks of libraries, nor do they run the user's script
+    # again, which those of the standard library do; a pool of its own leaves alone the one a user may have
+    with ProcessPoolExecutor(processes, env=_ONE_THREAD) as pool:
+        waiting = [pool.submit(_try_export, export, frame) for export in exports]
+        try:
+            found = [future.result() for future in waiting]
+        except TerminatedWorkerError as error:
+            message = "A process that was writing NetCDF died; memory may have run out."
+            raise OutputError(message) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+    for failed in found:
+        if isinstance(failed, Exception):
+            raise failed
+    return [path for path in found if isinstance(path, Path)]
+
+
+def _try_export(export: Export, frame: Frame) -> Path | Exception:
+    """Export one file, or return what went wrong: an error raised here would end the others half-way."""
     try:
-        # joblib's processes are neither forked, which would copy locks of libraries, nor do they run the user's script
-        # again, which those of the standard library do
-        with Parallel(n_jobs=processes, backend="loky", inner_max_num_threads=1) as run:
-            return list(run(delayed(_export)(export, frame) for export in exports))
-    except TerminatedWorkerError as error:
-        message = "A process that was writing NetCDF died; memory may have run out."
-        raise OutputError(message) from error
-    finally:
-        get_reusable_executor().shutdown(wait=True)
+        return _export(export, frame)
+    except Exception as error:  # noqa: BLE001
+        return error
 
 
 def _export(export: Export, frame: Frame) -> Path:

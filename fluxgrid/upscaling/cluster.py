@@ -105,15 +105,27 @@ def check_cluster(client: Client, plan: Plan, cube: xr.Dataset, device: str, out
     OutputError
         If this process cannot write to the run folder.
     """
+    threads_of(client)
+    with _probe(out.resolve()) as (probe, token):
+        asked = device, plan.cube, cube_facts(cube), str(probe), token
+        answers = client.run(look, *asked, on_error="return")
+    check_answers(answers, plan)
+
+
+def threads_of(client: Client) -> list[int]:
+    """Return the threads of each worker of a running cluster.
+
+    Raises
+    ------
+    ConfigError
+        If it has no worker.
+    """
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError as error:
         message = f"The scheduler has no worker after {WORKER_SECONDS} s. Start some with `dask worker ADDRESS`."
         raise ConfigError(message) from error
-    with _probe(out.resolve()) as (probe, token):
-        asked = device, plan.cube, cube_facts(cube), str(probe), token
-        answers = client.run(look, *asked, on_error="return")
-    check_answers(answers, plan)
+    return list(client.nthreads().values())
 
 
 def check_answers(answers: dict[str, Look | BaseException], plan: Plan) -> None:

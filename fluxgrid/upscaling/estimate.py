@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import geopandas as gpd
 import numpy as np
@@ -17,6 +18,7 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import Region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.output.layers import Layers
+from fluxgrid.output.netcdf import LARGEST_FILE_BYTES
 from fluxgrid.prediction import BLOCK
 from fluxgrid.upscaling.cover import land_share, region_share
 from fluxgrid.upscaling.plan import Plan
@@ -27,7 +29,14 @@ EXACT_CELLS = 4_000_000
 _COARSE_CELLS = 1_000_000  # of larger grids at most so many blocks are looked at
 _COMPRESSED = 0.8  # of float32 with lz4, measured on daily weather with three decimals
 _STATES_BOX = shapely.box(-180, 17, -66, 72)  # where the land of the United States is known
-_PASSES = 4  # readings of a finished store: export, totals, picture, border step
+_PASSES = 3  # of one thread over the finished store: totals, picture, border step
+GPU = {
+    "measured": "measured on the GPU of this machine, which computes one block at a time",
+    "unused": "not measured: the map is to be made on the CPU",
+    "absent": "not measured: there is none here",
+}
+"""What is known of GPUs."""
+
 DAYS = {"daily": 1.0, "monthly": 30.4375}
 """Days of a step."""
 
@@ -76,6 +85,12 @@ class Size:
     def years(self) -> int:
         """Years delivered."""
         return sum(s.scored for s in self.segments)
+
+    @property
+    def files(self) -> int:
+        """NetCDF files: of years, or of their months where a year is too large; at least one."""
+        large = self.longest * self.area * self.layers.step_bytes > LARGEST_FILE_BYTES
+        return max(1, self.years * (12 if large else 1))
 
 
 def _length(segment: Segment) -> int:
@@ -268,11 +283,11 @@ class Estimate:
     read_seconds: float
     write_seconds: float
     seconds: float
-    """All of it, on the lanes of the run."""
+    """All of it, on the lanes of the run; files are written by fewer, and the passes over the map by one."""
     lanes: int
     """Tiles at the same time."""
     seconds_by_lanes: dict[int, float]
-    """The same on other numbers of lanes, each as fast as one thread here."""
+    """The same on other numbers of lanes, each as fast as one thread here, with a planner like this machine."""
     gpu: str
     """What is known of GPUs."""
     rates: Rates
@@ -285,8 +300,9 @@ def estimate(
     inputs: tuple[int, int],
     state: int,
     width: int,
-    gpu: bool = False,
+    gpu: Literal["measured", "unused", "absent"] = "absent",
     processes: int = 1,
+    cores: int = 1,
 ) -> Estimate:
     """Return tiles, pixel-days, bytes, memory, disk and time of a map.
 
@@ -303,10 +319,12 @@ def estimate(
         Columns of the model's state.
     width : int
         Columns of its widest layer.
-    gpu : bool
-        Whether `rates` were measured on one.
+    gpu : {"measured", "unused", "absent"}
+        Whether `rates` were measured on one: its blocks are computed one after the other, whatever the lanes.
     processes : int
         That share the lanes.
+    cores : int
+        Of this machine, which writes the NetCDF files.
 
     Returns
     -------
@@ -325,12 +343,19 @@ def estimate(
     unit = size.tile * size.longest * 4 * sum(inputs)
     held = 650_000_000 * processes + lanes * (2 * unit + size.tile * size.longest * 3 * per_cell + block)
     days = DAYS[size.step]
-    seconds = {
-        "predict": size.padded * steps / rates.predict,
-        "read": read / rates.read,
-        "write": (stored + states) / rates.write + stored / rates.export + _PASSES * stored / rates.read,
-    }
-    counts = sorted({1, lanes, 16, 128})
+
+    def spend(lanes: int) -> tuple[float, float, float]:
+        """Return the seconds of predicting, reading and writing."""
+        export = stored / rates.export + stored / rates.read
+        return (
+            size.padded * steps / rates.predict / (1 if gpu == "measured" else lanes),
+            read / rates.read / lanes,
+            (stored + states) / rates.write / lanes
+            + export / min(lanes, cores, size.files)
+            + _PASSES * stored / rates.read,
+        )
+
+    predicting, reading, writing = spend(lanes)
     return Estimate(
         tiles=size.tiles,
         cells=size.cells,
@@ -345,13 +370,13 @@ def estimate(
         disk_bytes=2 * size.cells * (size.steps * per_cell + size.years * once)
         + size.cells * state * 4 * units
         + size.area * 16,
-        predict_seconds=seconds["predict"] / lanes,
-        read_seconds=seconds["read"] / lanes,
-        write_seconds=seconds["write"] / lanes,
-        seconds=sum(seconds.values()) / lanes,
+        predict_seconds=predicting,
+        read_seconds=reading,
+        write_seconds=writing,
+        seconds=predicting + reading + writing,
         lanes=lanes,
-        seconds_by_lanes={count: sum(seconds.values()) / count for count in counts},
-        gpu="measured on the GPU of this machine" if gpu else "not measured: there is none here",
+        seconds_by_lanes={count: sum(spend(count)) for count in sorted({1, lanes, 16, 128})},
+        gpu=GPU[gpu],
         rates=rates,
     )
 

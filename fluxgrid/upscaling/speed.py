@@ -26,6 +26,11 @@ from fluxgrid.upscaling.estimate import SIDE, Rates
 from fluxgrid.upscaling.tile import empty_arrays
 from fluxgrid.variables import VARIABLES
 
+_TRIAL = 32
+"""Steps that tell how many can be measured."""
+_MOST_SECONDS = 1.0
+"""About what a measurement of a block may take."""
+
 
 def measure_rates(predictor: Predictor, calendar: pd.DatetimeIndex, layers: Layers, blend: Blend | None) -> Rates:
     """Return what one thread of this machine predicts, reads and writes in a second, measured now.
@@ -91,7 +96,7 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 def measure_rate(predictor: Predictor, calendar: pd.DatetimeIndex, blend: Blend | None = None) -> float:
-    """Return the pixel-steps per second of one thread, from one block over a segment.
+    """Return the pixel-steps per second of one thread, from one block over a segment, or what of it a second allows.
 
     Parameters
     ----------
@@ -115,13 +120,16 @@ def measure_rate(predictor: Predictor, calendar: pd.DatetimeIndex, blend: Blend 
     statics = {name: rng.uniform(*_middle(name), BLOCK).astype(np.float32) for name in spec.inputs.static}
     statics |= {name: np.zeros(BLOCK, np.float32) for name in spec.inputs.classes}
     where = np.full(BLOCK, 42.0), np.full(BLOCK, -93.0)
-    places = Places(calendar, spec.step, where[0], forcings, statics, longitude=where[1])
-    seconds = []
-    for _ in range(2):  # the first call pays for allocations
-        begun = time.perf_counter()
-        predictor.predict(places, blend=blend)
-        seconds.append(time.perf_counter() - begun)
-    return BLOCK * len(calendar) / min(seconds)
+
+    def seconds(steps: int) -> float:
+        days = {name: values[:steps] for name, values in forcings.items()}
+        places = Places(calendar[:steps], spec.step, where[0], days, statics, longitude=where[1])
+        return _timed(lambda: predictor.predict(places, blend=blend))
+
+    seconds(_TRIAL)  # pays for compiling
+    trial = min(_TRIAL, len(calendar))
+    steps = min(max(trial, int(trial * _MOST_SECONDS / seconds(trial))), len(calendar))
+    return BLOCK * steps / min(seconds(steps) for _ in range(2))  # the first call pays for allocations
 
 
 def _middle(name: str) -> tuple[float, float]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pandas as pd
+import torch
 
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.ensemble import members_of
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import find_calibration
+from fluxgrid.upscaling.cluster import threads_of
 from fluxgrid.upscaling.estimate import Estimate, Size, estimate, typical_calendar
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.execute import Executor, connect, default_threads
 from fluxgrid.upscaling.speed import measure_rates
 
 
@@ -44,6 +48,11 @@ def measured_estimate(
     Returns
     -------
     estimate : Estimate
+
+    Raises
+    ------
+    ConfigError
+        If the scheduler does not answer or has no worker.
     """
     predictor = Predictor(checkpoint, device, calibration)
     spec = checkpoint.spec.inputs
@@ -53,8 +62,20 @@ def measured_estimate(
     width = getattr(member, "widest_layer", max(own, 4 * len(spec.names)))
     rates = measure_rates(predictor, typical_calendar(time, size.segments), size.layers, blend)
     inputs = len(spec.forcings), len(spec.names) - len(spec.forcings)
-    gpu = device == "cuda"
-    return estimate(size, rates, executor.lanes, inputs, state, width, gpu, processes=executor.workers)
+    lanes, processes = lanes_of(executor)
+    if predictor.device.type == "cuda":
+        return estimate(size, rates, lanes, inputs, state, width, "measured", processes, default_threads(1))
+    gpu: Literal["unused", "absent"] = "unused" if torch.cuda.is_available() else "absent"
+    return estimate(size, rates, lanes, inputs, state, width, gpu, processes, default_threads(1))
+
+
+def lanes_of(executor: Executor) -> tuple[int, int]:
+    """Return threads and processes of a run; of a running cluster, those it has now."""
+    if executor.scheduler:
+        with connect(executor) as client:
+            threads = threads_of(client)
+        return sum(threads), len(threads)
+    return executor.lanes, executor.workers
 
 
 def state_size(checkpoint: Checkpoint, calibration: str, blend: Blend | None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from fluxgrid.data.cube import Reading, open_cube, reading_of, rechunk_advice
 from fluxgrid.data.cube import rechunk as module
 from fluxgrid.data.cube.rechunk import best_extent, blocks_of, checksum, rechunk
+from fluxgrid.data.mapping import load_mapping
 from fluxgrid.errors import CubeError, OutputError
 from fluxgrid.testing import small_cube
 
@@ -100,6 +103,85 @@ def test_no_dimensions_no_copy(tmp_path):
     xr.Dataset({"vpd": (("a", "b", "c"), np.zeros((2, 3, 4)))}).to_zarr(tmp_path / "odd.zarr", consolidated=False)
     with pytest.raises(CubeError, match="name its dimensions"):
         rechunk(tmp_path / "odd.zarr", tmp_path / "tiles.zarr")
+
+
+def two_files(folder, first, second, change=lambda part: part):
+    """Write a cube as two files with encodings of their own."""
+    cube = small_cube(shape=(6, 7), periods=STEPS, missing=0.02)[["vpd", "climate_group"]].drop_encoding()
+    cube.isel(time=slice(0, 50)).to_netcdf(folder / "a.nc", encoding=first)
+    change(cube.isel(time=slice(50, None)).copy()).to_netcdf(folder / "b.nc", encoding=second)
+    return [folder / "a.nc", folder / "b.nc"]
+
+
+def packing(scale, offset):
+    return {"vpd": {"dtype": "int16", "scale_factor": scale, "add_offset": offset, "_FillValue": -32768}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (packing(0.01, 3.0), packing(0.02, 1.0)),
+        ({"time": {"units": "days since 2000-01-01"}}, {"time": {"units": "hours since 1900-01-01"}}),
+    ],
+    ids=["packing", "time"],
+)
+def test_files_that_are_stored_in_different_ways_are_copied_as_values(tmp_path, first, second):
+    files = two_files(tmp_path, first, second)
+    made = rechunk(files, tmp_path / "tiles.zarr")
+    before, after = open_cube(files).compute(), open_cube(made.path).compute()
+    xr.testing.assert_identical(before, after)
+    assert zarr.open_array(made.path / "vpd").dtype == np.float32
+
+
+def test_ends_of_steps_follow_their_times(tmp_path):
+    def bounded(part):
+        ends = part.time.to_numpy()[:, None] + np.array([0, 1]).astype("timedelta64[D]")
+        part.time.attrs["bounds"] = "ends"
+        return part.assign(ends=(("time", "side"), ends))
+
+    cube = small_cube(shape=(6, 7), periods=STEPS)[["vpd"]].drop_encoding()
+    for name, steps in (("a", slice(0, 50)), ("b", slice(50, None))):
+        part = bounded(cube.isel(time=steps).copy())
+        units = {"units": f"days since {part.time[0].dt.strftime('%Y-%m-%d').item()}"}
+        part.to_netcdf(tmp_path / f"{name}.nc", encoding={"time": units})
+    made = rechunk(sorted(tmp_path.glob("*.nc")), tmp_path / "tiles.zarr")
+    found = xr.open_zarr(made.path)
+    np.testing.assert_array_equal(found.ends, bounded(cube).ends)
+
+
+def test_files_that_are_stored_alike_stay_packed(tmp_path):
+    files = two_files(tmp_path, packing(0.01, 3.0), packing(0.01, 3.0))
+    made = rechunk(files, tmp_path / "tiles.zarr")
+    assert zarr.open_array(made.path / "vpd").dtype == np.int16
+    xr.testing.assert_identical(open_cube(files).compute(), open_cube(made.path).compute())
+
+
+def test_files_of_different_units_or_calendars_are_refused_by_name(tmp_path):
+    def change(part):
+        part.vpd.attrs["units"] = "kPa"
+        return part.assign_coords(time=part.time.convert_calendar("noleap").time)
+
+    files = two_files(tmp_path, {}, {}, change)
+    with pytest.raises(CubeError, match="convert those that differ") as error:
+        rechunk(files, tmp_path / "tiles.zarr")
+    for word in (f"{files[1]}: units of 'vpd' is kPa, in {files[0]} hPa", "calendar of 'time' is noleap"):
+        assert word in str(error.value)
+
+
+def test_the_advice_is_a_command_that_works(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    cube = small_cube(shape=SHAPE, periods=STEPS)[["vpd"]].drop_encoding()
+    for part, steps in (("a", slice(0, 50)), ("b", slice(50, None))):
+        cube.isel(time=steps).to_netcdf(folder / f"{part}.nc")
+    mapping = tmp_path / "map.yaml"
+    mapping.write_text("{}")
+    pattern = str(folder / "*.nc")
+    (advice,) = rechunk_advice(open_cube(pattern, mapping), Reading(30, 1))
+    words = shlex.split(advice.split("`")[1])
+    assert words == ["fluxgrid", "cube", "rechunk", pattern, "cube_tiles.zarr", "--mapping", str(mapping)]
+    (advice,) = rechunk_advice(open_cube(sorted(folder.glob("*.nc")), load_mapping(mapping)), Reading(30, 1))
+    assert shlex.split(advice.split("`")[1])[3:] == ["FOLDER/*.nc", "cube_tiles.zarr", "--mapping", "MAPPING.yaml"]
 
 
 @given(

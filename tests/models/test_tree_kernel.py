@@ -49,23 +49,38 @@ def test_inputs_on_and_beside_thresholds_go_the_same_way(kind):
     np.testing.assert_array_equal(compile_trees(forest, COLUMNS).values(rows), trees.values(booster, rows))
 
 
-def test_larger_trees_and_missing_inputs_are_left_to_the_library():
+def test_larger_trees_are_left_to_the_library():
     trees, booster, rows = fitted("lightgbm", 90)
     assert compile_trees(trees.splits(booster), COLUMNS) is None
     np.testing.assert_array_equal(trees._compiled_values(booster, rows), trees.values(booster, rows))
-    trees, booster, rows = fitted("xgboost", 31)
-    rows[7, 0] = np.nan
-    np.testing.assert_array_equal(trees._compiled_values(booster, rows), trees.values(booster, rows))
 
 
-def test_many_thresholds_take_two_bytes():
+@pytest.mark.parametrize("kind", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("missing", [[7], slice(None)])
+def test_only_rows_with_missing_inputs_are_left_to_the_library(kind, missing, monkeypatch):
+    trees, booster, rows = fitted(kind, 31)
+    rows[missing, 0] = np.nan
+    expected, values, asked = trees.values(booster, rows), trees.values, []
+    monkeypatch.setattr(trees, "values", lambda own, part: asked.append(len(part)) or values(own, part))
+    found = trees._compiled_values(booster, rows)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert asked == [np.isnan(rows[:, 0]).sum()]
+
+
+def test_no_trees_are_left_to_the_library():
+    assert compile_trees(Forest([], closed=True, dtype=np.float64, base=0.25), 2) is None
+
+
+@pytest.mark.parametrize(("count", "columns", "kind"), [(1200, 2, np.uint16), (65_600, 1, np.uint32)])
+def test_many_thresholds_take_more_bytes(count, columns, kind):
     rng = np.random.default_rng(4)
     trees = [
-        order_leaves(np.array([c % 2]), np.array([t]), np.array([-1]), np.array([-2]), rng.normal(size=2))
-        for c, t in enumerate(rng.normal(size=1200))
+        order_leaves(np.array([c % columns]), np.array([t]), np.array([-1]), np.array([-2]), rng.normal(size=2))
+        for c, t in enumerate(rng.permutation(np.linspace(-3, 3, count)))
     ]
     kernel = compile_trees(Forest(trees, closed=True, dtype=np.float64, base=0.25), 2)
-    assert kernel.ranks.dtype == np.uint16
+    assert kernel.ranks.dtype == kind
     rows = rng.normal(size=(300, 2)).astype(np.float32)
     expected = np.full(300, 0.25)
     for tree in trees:

@@ -52,13 +52,17 @@ def open_cube(path: StorePath, mapping: CubeMapping | Path | str | None = None) 
     ConfigError
         If the mapping is wrong.
     """
-    raw, mapping = open_raw(path), as_mapping(mapping)
+    named, mapping = mapping, as_mapping(mapping)
+    raw = open_raw(path)
     layout = survey(raw, mapping)
     if layout.problems:
         header = f"{path} cannot be used as a cube (`fluxgrid cube check` suggests a mapping)"
         raise CubeError(itemise(header, layout.problems))
     cube = _build(raw, layout, mapping)
-    cube.encoding["source"] = str(path)
+    # as a command line would name them
+    cube.encoding["source"] = str(path) if isinstance(path, Path | str) else "FOLDER/*.nc"
+    if named is not None:
+        cube.encoding["mapping"] = str(named) if isinstance(named, Path | str) else "MAPPING.yaml"
     return cube
 
 

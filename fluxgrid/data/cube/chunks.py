@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -121,11 +122,13 @@ def rechunk_advice(cube: xr.Dataset, reading: Reading) -> tuple[str, ...]:
     if not reading.wasteful:
         return ()
     source = str(cube.encoding.get("source", "CUBE"))
-    target = f"{Path(source).stem or 'cube'}_tiles.zarr"
+    stem = "cube" if any(letter in source for letter in "*?[") else Path(source).stem or "cube"
+    words = ["fluxgrid", "cube", "rechunk", source, f"{stem}_tiles.zarr"]
+    if mapping := cube.encoding.get("mapping"):
+        words += ["--mapping", str(mapping)]
     return (
         f"The chunks of the cube are cut for maps of single steps: tiles decode {reading.factor:.0f} times the bytes "
-        f"they need, and reading may take longer than predicting. Cut it anew: `fluxgrid cube rechunk {source} "
-        f"{target}`.",
+        f"they need, and reading may take longer than predicting. Cut it anew: `{shlex.join(words)}`.",
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -28,7 +28,7 @@ from zarr.codecs import BloscCodec
 from fluxgrid.data.cube.build import as_mapping
 from fluxgrid.data.cube.chunks import even_cuts, tile_chunk
 from fluxgrid.data.cube.layout import Layout, survey
-from fluxgrid.data.cube.stores import StorePath, open_raw
+from fluxgrid.data.cube.stores import StorePath, open_raw, stored_unlike
 from fluxgrid.data.mapping import CubeMapping
 from fluxgrid.errors import CubeError, OutputError, itemise
 from fluxgrid.files import atomic_folder
@@ -71,8 +71,9 @@ def rechunk(
 ) -> Rechunked:
     """Copy covariates to a zarr store in chunks that maps read fast.
 
-    Names, attributes, types, packing and every bit of the values stay; only the chunks and the codec change. The store
-    is read back and compared, and appears whole or not at all.
+    Names, attributes, types, packing and every bit of the values stay; only the chunks and the codec change. Of several
+    files that pack a variable or count time each in its own way, as those of ERA5 may, its decoded values are copied:
+    dates, or numbers in single precision. The store is read back and compared, and appears whole or not at all.
 
     Parameters
     ----------
@@ -96,15 +97,19 @@ def rechunk(
     Raises
     ------
     CubeError
-        If dimensions cannot be told, or the source cannot be read or has chunks larger than the budget.
+        If dimensions cannot be told, or the source cannot be read or has chunks larger than the budget, or its files
+        differ in the unit of a variable or in the calendar.
     OutputError
         If the store cannot be written, or does not read back as it was read.
     """
+    unlike = stored_unlike(source)
     layout = _layout(source, mapping)
-    raw = open_raw(source, decode=False)
+    raw = open_raw(source, decode=unlike or False)
     chunks = tile_chunk(layout.step)
     sizes = dict(zip((layout.dims[axis] for axis in ("time", "y", "x")), chunks, strict=True))
     names = [str(name) for name, v in raw.variables.items() if {layout.dims["y"], layout.dims["x"]} <= set(v.dims)]
+    for name in names:
+        raw[name] = _single(raw[name]) if unlike.get(name) else raw[name]
     _check_chunks(raw, names, budget, source)
     total = sum(raw[name].nbytes for name in names)
     checksums = {}
@@ -117,7 +122,7 @@ def rechunk(
                 done += moved
                 progress(done // 10**6, total // 10**6)
             checksums[name] = copy.verified(target)
-        _check_frame(folder, raw, names, target)
+        _check_frame(folder, raw, names, target, unlike or False)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return Rechunked(Path(target), tuple(names), chunks, total, size, checksums)
 
@@ -129,6 +134,13 @@ def _layout(source: StorePath, mapping: CubeMapping | Path | str | None) -> Layo
         header = f"{source} cannot be cut anew (name its dimensions in a mapping, dims:)"
         raise CubeError(itemise(header, layout.problems))
     return layout
+
+
+def _single(array: xr.DataArray) -> xr.DataArray:
+    """Return decoded values in single precision, finer than what two bytes can hold, still as their files cut them."""
+    single = array.astype(np.float32) if array.dtype == np.float64 else array
+    single.encoding = array.encoding
+    return single
 
 
 def _check_chunks(raw: xr.Dataset, names: Sequence[str], budget: int, source: StorePath) -> None:
@@ -147,6 +159,8 @@ def _check_chunks(raw: xr.Dataset, names: Sequence[str], budget: int, source: St
 def _write_frame(folder: Path, raw: xr.Dataset, names: Sequence[str], sizes: dict[str, int]) -> None:
     """Write all metadata and small variables, and declare the large ones."""
     template = raw.drop_encoding()
+    for name in set(raw.variables).difference(names):
+        template.variables[name].load()  # what dask holds is not written here
     for name in names:
         array = template[name]
         # empty dask arrays in a few large chunks: a declaration, without a task for each chunk
@@ -160,9 +174,11 @@ def _write_frame(folder: Path, raw: xr.Dataset, names: Sequence[str], sizes: dic
         template.to_zarr(folder, mode="w", compute=False, zarr_format=3)
 
 
-def _check_frame(folder: Path, raw: xr.Dataset, names: Sequence[str], target: Path | str) -> None:
+def _check_frame(
+    folder: Path, raw: xr.Dataset, names: Sequence[str], target: Path | str, decode: bool | Mapping[str, bool]
+) -> None:
     """Compare attributes, types, shapes and small variables with the source."""
-    found = open_raw(folder, decode=False)
+    found = open_raw(folder, decode=decode)
     small = [name for name in raw.variables if name not in names]
     problems = [] if found.attrs == raw.attrs else ["attributes of the store differ"]
     if set(found.variables) != set(raw.variables):

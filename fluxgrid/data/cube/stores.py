@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from fluxgrid.errors import CubeError
+from fluxgrid.errors import CubeError, itemise
 
 StorePath = Path | str | Sequence[Path | str]
 """A zarr store or NetCDF file, a pattern of NetCDF files ("pr_*.nc"), or a list of them."""
@@ -18,20 +18,25 @@ _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
 # All metadata that tie variables together (grid mapping, bounds) become coordinates; durations stay numbers.
 _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
 _PLAIN: dict[str, Any] = {"decode_cf": False}
+_PARTLY: dict[str, Any] = {"decode_coords": False, "decode_timedelta": False, "concat_characters": False}
 # Named, because xarray would else try every reader it knows, and one of them opens pictures.
 _ENGINE = "netcdf4"
 
 
-def open_raw(path: StorePath, decode: bool = True, dask: bool = True) -> xr.Dataset:
+_PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
+_CALENDARS = {None: "standard", "gregorian": "standard", "proleptic_gregorian": "standard"}  # alike for our dates
+
+
+def open_raw(path: StorePath, decode: bool | Mapping[str, bool] = True, dask: bool = True) -> xr.Dataset:
     """Open covariates with the names, units and axes of their maker.
 
     Parameters
     ----------
     path : StorePath
         Where they are. Text with ``://`` is a remote zarr store.
-    decode : bool
+    decode : bool or mapping
         Whether fill values, packing and times are decoded; False gives numbers as they are stored, of single files
-        without dask between.
+        without dask between; a mapping from `stored_unlike` says so for each variable.
     dask : bool
         Whether decoded values come through dask; without, those of single files are read where they are asked for.
 
@@ -46,6 +51,8 @@ def open_raw(path: StorePath, decode: bool = True, dask: bool = True) -> xr.Data
         If nothing is there, or it cannot be opened.
     """
     try:
+        if isinstance(decode, Mapping):
+            return _open(path, None, {**_PARTLY, "mask_and_scale": decode, "decode_times": decode})
         if not decode:
             return _open(path, None, _PLAIN)
         plain = _open(path, None, _DECODING)
@@ -77,6 +84,62 @@ def zarr_folder(path: StorePath) -> Path | None:
         return None
     folder = Path(path)
     return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
+
+
+def stored_unlike(path: StorePath) -> dict[str, bool]:
+    """Return which variables some of several NetCDF files pack, or count time, in another way than the first.
+
+    Their stored numbers make no common array; decoded ones do.
+
+    Parameters
+    ----------
+    path : StorePath
+
+    Returns
+    -------
+    unlike : dict of bool
+        By the names of all variables; empty where none differs.
+
+    Raises
+    ------
+    CubeError
+        If units or calendars of a variable differ, which decoding does not mend, or a file cannot be opened.
+    """
+    if zarr_folder(path) is not None or (isinstance(path, Path | str) and "://" in str(path)):
+        return {}
+    files = _files(path)
+    first: dict[str, tuple[Path, xr.Variable]] = {}
+    unlike: dict[str, bool] = {}
+    problems = []
+    for file in files if len(files) > 1 else []:
+        with open_raw(file, decode=False) as raw:
+            for name, variable in raw.variables.items():
+                where, other = first.setdefault(str(name), (file, variable))
+                problems += [
+                    f"{file}: {key} of {name!r} is {a}, in {where} {b}"
+                    for key, a, b in _meanings(variable, other)
+                    if a != b
+                ]
+                for own in (str(name), variable.attrs.get("bounds")):  # bounds are in the units of their variable
+                    if own is not None:
+                        unlike[own] = unlike.get(own, False) or _storage(variable) != _storage(other)
+    if problems:
+        raise CubeError(itemise("The files do not mean the same; convert those that differ", problems))
+    return unlike if any(unlike.values()) else {}
+
+
+def _meanings(one: xr.Variable, other: xr.Variable) -> list[tuple[str, Any, Any]]:
+    """Return units and calendars of two variables; times counted from other days decode to the same."""
+    units = one.attrs.get("units"), other.attrs.get("units")
+    if not all(" since " in str(text) for text in units):
+        return [("units", *units)]
+    calendars = one.attrs.get("calendar"), other.attrs.get("calendar")
+    return [("calendar", _CALENDARS.get(calendars[0], calendars[0]), _CALENDARS.get(calendars[1], calendars[1]))]
+
+
+def _storage(variable: xr.Variable) -> tuple[str, ...]:
+    """Return what says how the numbers of a variable are stored; text, for NaN is not equal to itself."""
+    return tuple(map(repr, (variable.dtype, *(variable.attrs.get(key) for key in ("units", "calendar", *_PACKING)))))
 
 
 def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
