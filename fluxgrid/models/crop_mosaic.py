@@ -154,8 +154,8 @@ class CropMosaic(Network):
                 own[..., YEAR] = self.crop.features[0, YEAR]
             own[..., GPP] = has_corn * taken_up[0] + (1.0 - has_corn) * taken_up[1]
             runs.append(self._rotation(self.crop.scale(own), before, days))
-        # (2, T, B, H) in memory
-        hidden = {k: torch.stack([r[k].transpose(0, 1) for r in runs]).permute(2, 0, 1, 3) for k in ("ra", "rh")}
+        # (2, T, B, H) in memory; taken out, for each is as large as all else that is alive here
+        hidden = {k: torch.stack([r.pop(k).transpose(0, 1) for r in runs]).permute(2, 0, 1, 3) for k in ("ra", "rh")}
         context["grain"] = torch.stack([run["grain"] for run in runs], dim=1)  # (B, 2, T)
         last = torch.cat([cover_last, *(run["state"] for run in runs)], dim=1)
         return Taps({"cover": cover[:, None], **hidden}, context, last)

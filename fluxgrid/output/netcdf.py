@@ -28,7 +28,7 @@ from fluxgrid.output.cf import (
 )
 from fluxgrid.output.layers import GLOBAL_ONLY, PLAIN, Layers, layers_of, whole_year
 from fluxgrid.output.store import readable
-from fluxgrid.output.stream import BUDGET_BYTES, MapSource, open_map
+from fluxgrid.output.stream import MapSource, open_map
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
@@ -47,7 +47,9 @@ _CODECS: dict[str, dict[str, Any]] = {
     "zlib": {"compression": "zlib", "complevel": 1, "shuffle": True},
     "zstd": {"compression": "zstd", "complevel": 1, "shuffle": True},
 }
+_BLOCK_BYTES = 32 * 2**20  # read at a time; chunks of the store hold all steps and are decoded anew for each block
 _MAX_SIDE = 512
+_NO_CACHE = 1  # bytes: chunks are written whole, and HDF5 would keep 16 MB of them for each variable
 _MIN_CHUNK_CELLS = 65536  # 256 KB: smaller chunks cost more in bookkeeping than they save in reading
 
 
@@ -322,6 +324,7 @@ def _create_map_variable(
         (*before, *grid.dims),
         **_CODECS[compression],
         chunksizes=(*([few] if before else []), height, width),
+        chunk_cache=_NO_CACHE,
         fill_value=_fill(name, layers.dtypes[name]),
     )
     variable.setncatts(attributes)
@@ -345,7 +348,7 @@ def _copy_variable(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> Non
 def _blocks(shape: tuple[int, ...], chunks: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Cut a variable into blocks of whole chunks, with as many steps, if it has any, as fit the memory budget."""
     *steps, height, width = chunks
-    longest = [max(1, BUDGET_BYTES // (4 * few * height * width)) * few for few in steps]
+    longest = [max(1, _BLOCK_BYTES // (4 * few * height * width)) * few for few in steps]
     sizes = (*longest, height, width)
     yield from product(*([slice(a, min(a + s, n)) for a in range(0, n, s)] for n, s in zip(shape, sizes, strict=True)))
 
@@ -356,7 +359,9 @@ def _read(dataset: xr.Dataset, name: str, block: tuple) -> np.ndarray:
     with readable(f"{name} at (time, row, column) {block}"):
         values = dataset[name][block].values
     empty = np.isnan(values)  # of a NetCDF map also where an integer had its fill value
-    return np.where(empty, _fill(name, dtype), values).astype(dtype) if empty.any() else np.asarray(values, dtype)
+    if empty.any():
+        values = np.where(empty, _fill(name, dtype), values)
+    return np.asarray(values, dtype)
 
 
 def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> list[str]:

@@ -103,18 +103,21 @@ def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -
         raise output_error(error, path) from error
 
 
-def open_store(path: Path | str) -> xr.Dataset:
+def open_store(path: Path | str, dask: bool = True) -> xr.Dataset:
     """Open a map store without reading its values.
 
     Parameters
     ----------
     path : path
         A store made by `create_store`.
+    dask : bool
+        Whether arrays are dask's. Without it some steps are read with one chunk decoded after the other; dask holds all
+        steps of all chunks that they touch.
 
     Returns
     -------
     dataset : Dataset
-        Variables of its `Layers`, dims (time, y, x) or (y, x), backed by dask in the chunks of the store.
+        Variables of its `Layers`, dims (time, y, x) or (y, x), in the chunks of the store.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def open_store(path: Path | str) -> xr.Dataset:
         If there is no readable store.
     """
     with readable(f"the map store {path}"):
-        return xr.open_zarr(str(path), consolidated=False, chunks={}, zarr_format=3)
+        return xr.open_zarr(str(path), consolidated=False, chunks={} if dask else None, zarr_format=3)
 
 
 def tile_digest(path: Path | str, tile: Tile) -> str:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from fluxgrid.output.store import open_store, readable
 
-BUDGET_BYTES = 64 * 2**20
+BUDGET_BYTES = 8 * 2**20
 """Most bytes of one variable held at a time; working copies make the peak several times that."""
 
 MapSource = str | Path | xr.Dataset
@@ -41,7 +41,7 @@ def open_map(source: MapSource) -> xr.Dataset:
     if isinstance(source, xr.Dataset):
         return source
     if Path(source).suffix != ".nc":
-        return open_store(source)
+        return open_store(source, dask=False)
     with readable(f"the map {source}"):
         return xr.open_dataset(source, chunks={})
 

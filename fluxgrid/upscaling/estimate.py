@@ -337,11 +337,11 @@ def estimate(
     read = int(needed * size.reading)
     stored = size.padded * (size.steps * per_cell + size.years * once)
     states = size.padded * state * 4 * units
-    # libraries; per lane a tile read (twice for a moment) and one written, and one block inside a recurrent layer
-    # (measured: 14 layers wide)
-    block = BLOCK * size.longest * 4 * 14 * width
+    # libraries and what a run adds to them; per lane a tile read (twice for a moment) and one written, and one block
+    # inside a recurrent network (measured of KGML-ag and GRU-128: 7 layers wide)
+    block = BLOCK * size.longest * 4 * 7 * width
     unit = size.tile * size.longest * 4 * sum(inputs)
-    held = 650_000_000 * processes + lanes * (2 * unit + size.tile * size.longest * 3 * per_cell + block)
+    held = 800_000_000 * processes + lanes * (2 * unit + size.tile * size.longest * 3 * per_cell + block)
     days = DAYS[size.step]
 
     def spend(lanes: int) -> tuple[float, float, float]:

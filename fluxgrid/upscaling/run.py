@@ -17,6 +17,7 @@ from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.execute import Executor, run_tiles
 from fluxgrid.upscaling.folder import remove
+from fluxgrid.upscaling.memory import release_memory
 from fluxgrid.upscaling.plan import CHUNK, Plan
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, empty_arrays, input_digests
 
@@ -138,7 +139,9 @@ def run_plan(
     """
     prepare_stores(plan, work)
     tasks = tile_tasks(plan)
+    release_memory()  # of what built the cube
     reports = run_tiles(tasks, Job.of(plan, work, device), executor, on_done)
+    release_memory()  # the files of the map are written next
     _check_whole(tasks, reports)
     return RunResult(tuple(reports), sum(r.expected for r in reports), sum(r.missing for r in reports))
 

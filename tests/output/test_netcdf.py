@@ -117,7 +117,7 @@ def test_metadata_say_what_the_map_is(example):
 
 
 def test_whole_map_does_not_depend_on_block_size(daily, tmp_path, monkeypatch):
-    monkeypatch.setattr(netcdf, "BUDGET_BYTES", 1)
+    monkeypatch.setattr(netcdf, "_BLOCK_BYTES", 1)
     monkeypatch.setattr(netcdf, "_MAX_SIDE", 3)
     export_netcdf(daily.store, daily.grid, daily.info, tmp_path / "small.nc", daily.land)
     with xr.open_dataset(tmp_path / "small.nc") as small, xr.open_dataset(daily.netcdf) as large:
