@@ -69,7 +69,7 @@ def jax_blocks(checkpoint: Checkpoint, net: PlainGRU, days: int, blocks: int, fo
     """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
     parts = [block_inputs(checkpoint, days, seed)[0] for seed in range(blocks)]
     x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
-    predict = jax_function(net)
+    predict = jax_function(net, form)
     return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))
 
 

@@ -36,8 +36,10 @@ class BenchSettings:
     """Cells of the peers that are fast."""
     pixels: Cells = (16, 16)
     """Cells of the peer that goes pixel by pixel."""
-    tree_days: int = 15
-    """Days that the trees among the peers predict."""
+    tree_cells: Cells = (32, 64)
+    """Cells of the trees among the peers..."""
+    tree_days: int = 73
+    """...and the days that they predict, a chunk of the cube."""
     rows: int = 20_000
     """Rows that trees are trained on."""
     trees: int = 1000
@@ -81,7 +83,7 @@ QUICK = BenchSettings(
     heads_cells=(16, 64),
     peer_cells=(32, 64),
     pixels=(8, 8),
-    tree_days=5,
+    tree_days=60,
     rows=4000,
     trees=100,
     sweep=False,
@@ -104,7 +106,8 @@ TINY = BenchSettings(
     slowest_days=3,
     peer_cells=(16, 48),
     pixels=(2, 2),
-    tree_days=2,
+    tree_cells=(16, 48),
+    tree_days=20,
     rows=300,
     trees=3,
     hidden=0.0625,
