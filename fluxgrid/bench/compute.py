@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from fluxgrid.models.network import Network
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.upscaling.memory import keep_memory
 
+_BATCHES = 256, 2048
+"""Windows that the published evaluation is given at once; the second as in its script for ensembles."""
 _DAYS_TOGETHER = 8
 """Days of a record that ours cuts into windows at once."""
 
@@ -96,7 +99,8 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
     windows : int
         About how many.
     threads : int
-        Ours takes them for parts of the places; the published one in the better of that and threads of torch.
+        Ours takes them for parts of the places; the published one in the better of that and threads of torch, and of
+        two batch sizes.
 
     Returns
     -------
@@ -114,21 +118,23 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
         torch.set_num_threads(1)
         return network.predict(dynamic[rows], static[rows], state[rows])[0]
 
-    def theirs(rows: slice) -> torch.Tensor:
+    def theirs(batch: int, rows: slice) -> torch.Tensor:
         torch.set_num_threads(1)
-        return predict_published(published, record[rows], static[rows], network.window)
+        return predict_published(published, record[rows], static[rows], network.window, batch)
 
-    def whole() -> None:
+    def whole(batch: int) -> None:
         with torch_threads(threads):
-            predict_published(published, record, static, network.window)
+            predict_published(published, record, static, network.window, batch)
 
-    forms = {
-        "parts of the places on threads": _timed(lambda: _split(theirs, places, threads)),
-        "torch's": _timed(whole),
-    }
+    forms = {}
+    for batch in _BATCHES:
+        forms[f"batches of {batch}, parts of the places on threads"] = _timed(
+            partial(_split, partial(theirs, batch), places, threads)
+        )
+        forms[f"batches of {batch}, threads of torch"] = _timed(partial(whole, batch))
     seconds = {name: min(run(), run()) for name, run in forms.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    exact, found = theirs(slice(0, places)), ours(slice(0, places))
+    exact, found = theirs(_BATCHES[0], slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
     return Windows(
         places * _DAYS_TOGETHER, _timed(lambda: _split(ours, places, threads)), forms[best], difference, best
