@@ -11,15 +11,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from fluxgrid.bench.accuracy import block_inputs
+from fluxgrid.bench.accuracy import block_inputs, block_places
 from fluxgrid.bench.machine import torch_threads
 from fluxgrid.bench.peers import PlainGRU
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
 from fluxgrid.bench.published import PublishedTAMRL, predict_published
 from fluxgrid.bench.timing import Run
 from fluxgrid.models import Checkpoint
-from fluxgrid.models.network import Network
 from fluxgrid.models.tam_rl import TAMRL
+from fluxgrid.prediction.predictor import Predictor
 from fluxgrid.upscaling.memory import keep_memory
 
 _BATCHES = 256, 2048
@@ -148,32 +148,29 @@ def _split(predict: Callable[[slice], torch.Tensor], places: int, threads: int) 
         list(pool.map(predict, [slice(i, i + size) for i in range(0, places, size)]))
 
 
-def on_gpu(checkpoint: Checkpoint, days: int) -> dict[str, float] | None:
-    """Return the rate of a network on a GPU and how far it is from the CPU.
+def on_device(checkpoint: Checkpoint, days: int, device: str) -> dict[str, float]:
+    """Return the rate of the predictor of a network on a device and how far its fluxes are from those on the CPU.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     days : int
+    device : str
+        ``cpu`` or ``cuda``.
 
     Returns
     -------
-    measured : dict or None
-        ``pixel_days_per_s`` of a block, copies to and from the GPU included, and ``max_difference`` over the largest
-        absolute flux; None without a GPU or a network.
+    measured : dict
+        ``pixel_days_per_s`` of a block as maps predict it, copies to and from the device included, the best of three,
+        and ``max_difference`` over the largest absolute value of a flux, the worst flux.
     """
-    if not torch.cuda.is_available() or not isinstance(checkpoint.model, Network):
-        return None
-    given, model = block_inputs(checkpoint, days), checkpoint.model
-    exact = model.predict(*given)[0]
-    model.to("cuda")
+    places = block_places(checkpoint, days)
+    exact = Predictor(checkpoint).predict(places)[0].daily
     try:
-        seconds = []
-        for _ in range(3):
-            begun = time.perf_counter()
-            found = model.predict(*(part.to("cuda") for part in given))[0].cpu()
-            seconds.append(time.perf_counter() - begun)
+        predictor = Predictor(checkpoint, device)
+        found = predictor.predict(places)[0].daily
+        seconds = min(_timed(lambda: predictor.predict(places))() for _ in range(3))
     finally:
-        model.to("cpu")
-    difference = float((found - exact).abs().max() / exact.abs().max())
-    return {"pixel_days_per_s": len(exact) * days / min(seconds), "max_difference": difference}
+        Predictor(checkpoint)  # moves the model back
+    difference = max(float(np.abs(found[name] - exact[name]).max() / np.abs(exact[name]).max()) for name in exact)
+    return {"pixel_days_per_s": len(places.latitude) * days / seconds, "max_difference": difference}

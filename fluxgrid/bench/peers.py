@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -153,27 +153,40 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
     data : PeerData
         Whose settings say whether forms are tried, or the first is taken.
     report : callable
-        Told each form.
+        Told the best form.
 
     Returns
     -------
     tuned : Tuned
-        Every form ran once to warm up, and once more for its time unless it already took twice that of the best.
+        Every form ran once to warm up, and once more for its time unless it already took half as long again as the
+        best so far.
     """
     lost = [name for name in peer.packages if find_spec(name) is None]
     if lost:
         return Tuned(peer, missing=f"not installed ({', '.join(lost)}): {peer.install}")
-    forms = list(peer.forms(data.cores))[: None if data.settings.sweep else 1]
-    tried, best = [], (np.inf, forms[0], peer.start(data, forms[0]))
-    for form in forms:
-        run = best[2] if form is forms[0] else peer.start(data, form)
+    if not data.settings.sweep:
+        form = peer.forms(data.cores)[0]
+        return Tuned(peer, form, run=_warm(peer, data, form))
+    part = replace(data, settings=replace(data.settings, peer_cells=data.settings.sweep_cells))
+    tried: list[tuple[float, Form]] = []
+    for form in peer.forms(data.cores):
+        run = peer.start(part, form)
         seconds = run()
-        if len(forms) > 1 and seconds < 2 * best[0]:  # one form: a warm-up is enough
+        if not tried or seconds < 1.5 * min(tried, key=lambda each: each[0])[0]:
             seconds = run()
-        tried.append({**form, "pixel_days_per_s": peer.pixel_days(data) / seconds})
-        best = min(best, (seconds, form, run), key=lambda each: each[0])
-    report(f"{peer.name}: best of {len(forms)} forms {best[1]}")
-    return Tuned(peer, best[1], tuple(tried), best[2])
+        tried.append((seconds, form))
+    best = min(tried, key=lambda each: each[0])[1]
+    report(f"{peer.name}: best of {len(tried)} forms {best}")
+    count = peer.pixel_days(part)
+    sweep = tuple({**form, "pixel_days_per_s": count / seconds} for seconds, form in tried)
+    return Tuned(peer, best, sweep, _warm(peer, data, best))
+
+
+def _warm(peer: Peer, data: PeerData, form: Form) -> Run:
+    """Return what runs a peer, having run once."""
+    run = peer.start(data, form)
+    run()
+    return run
 
 
 @dataclass(frozen=True, eq=False)
