@@ -177,9 +177,8 @@ class XBatcher(_PerChunk):
 
     def forms(self, cores: int) -> Sequence[Form]:
         """Return the forms worth trying; ``loaders`` are processes that cut patches while the network runs."""
-        sizes = [{"patch": patch, "batch": batch, "threads": cores} for patch, batch in ((16, 1), (32, 1))]
-        many = [{**size, "loaders": loaders} for size in sizes for loaders in (0, cores)]
-        return [*many, {"patch": 8, "batch": 4, "threads": cores, "loaders": 0}]
+        first = {"patch": 16, "batch": 1, "threads": cores, "loaders": 0}
+        return [first, {**first, "loaders": cores}, {**first, "patch": 32}, {**first, "patch": 8, "batch": 4}]
 
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""
