@@ -93,7 +93,7 @@ QUICK = BenchSettings(
     scaling=None,
     windows=512,
 )
-"""Under a minute: the same entries, smaller; ratios scatter more."""
+"""About a minute: the same entries, smaller; ratios scatter more."""
 
 TINY = BenchSettings(
     name="tiny",
@@ -121,7 +121,7 @@ TINY = BenchSettings(
     scaling=None,
     windows=16,
 )
-"""Half a minute; its figures mean nothing, its shape is that of the others."""
+"""A minute or so; its figures mean nothing, its shape is that of the others."""
 
 SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
 """By name."""
