@@ -26,9 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxgrid.bench.flops import work_of
+from fluxgrid.bench.published import PublishedTAMRL
+from fluxgrid.data.windows import WindowMode
 from fluxgrid.models import Sizes, model_config, zero_state
 from fluxgrid.models.recurrent_network import RecurrentNetwork
-from fluxgrid.models.tam_rl import TAMRL, Inverse
+from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.models.windowed import WindowNetwork
 from fluxgrid.upscaling.memory import keep_memory
 
@@ -77,45 +80,13 @@ def in_plain_torch(network: WindowNetwork) -> WindowNetwork:
     return plain
 
 
-class PublishedInverse(nn.Module):
-    """The inverse network with the parts that no loss and no prediction hangs on."""
-
-    def __init__(self, inverse: Inverse, inputs: int):
-        super().__init__()
-        width = inverse.code.in_features
-        self.inverse, self.code_of_place, self.begin = inverse, nn.Linear(width, width), nn.Linear(width, width)
-        self.decoder, self.out = nn.LSTM(width, width, batch_first=True), nn.Linear(width, inputs)
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return codes, codes of the place and decoded inputs (N, W, F + X)."""
-        rows = self.inverse.norm(self.inverse.embedding(inputs.flatten(0, 1)))
-        rows = nn.functional.leaky_relu(rows, 0.2).view(*inputs.shape[:2], -1)
-        code = self.inverse.code(self.inverse.lstm(rows)[1][0].sum(dim=0))
-        state = self.begin(code)[None], torch.zeros_like(code)[None]
-        fed, rows = torch.zeros_like(code)[:, None], []
-        for _ in range(inputs.shape[1]):
-            fed, state = self.decoder(fed, state)
-            rows.append(fed)
-        return code, self.code_of_place(code), self.out(torch.cat(rows, dim=1))
-
-
 def published(network: WindowNetwork) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function that gives the fluxes (N, O) of the last days of windows (N, W, F) as CarbonBench does."""
     if not isinstance(network, TAMRL):
         return lambda windows, static: last_day(network, network.encode(windows, static, WINDOW))
-    inverse = PublishedInverse(network.inverse, SIZES.dynamic + SIZES.static).eval()
-
-    def run(windows: Tensor, static: Tensor) -> Tensor:
-        count = len(windows)
-        rows = torch.cat([windows, static[:, None].expand(-1, WINDOW, -1)], dim=-1)
-        codes, _, _ = inverse(torch.cat([rows, rows.roll(1, 0)]))  # the support is another window of the site
-        code = codes[:count, None].expand(-1, WINDOW, -1)
-        gain = torch.relu(network.modulation(code)) + 1.0
-        states, _ = network.lstm(gain * network.forcing_encoder(windows) + gain)
-        gamma, beta = network.film(code).chunk(2, dim=-1)
-        return last_day(network, states * (gamma + 1.0) + beta)
-
-    return run
+    module = PublishedTAMRL(network)
+    # the support is another window of the site
+    return lambda windows, static: module(windows, windows.roll(1, 0), static)[:, -1]
 
 
 def last_day(network: WindowNetwork, hidden: Tensor) -> Tensor:
@@ -129,47 +100,11 @@ def naive(network: WindowNetwork) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda windows, static: last_day(network, network.encode(windows, static, 1))
 
 
-def window_work(name: str, last: int) -> float:
-    """Return the multiplications of one window of which the last days are read, those of its days apart."""
-    kind, options = MODELS[name]
-    width, w = options.get("hidden", 128), WINDOW
-    square, outputs = width * width, SIZES.fluxes
-    if kind in ("transformer", "patch_transformer"):
-        count = w if kind == "transformer" else w // 4
-        asked = last if kind == "transformer" else count
-        through = 9 * square  # out of the attention, and the wide layer
-        first = count * through + 2 * count * count * width
-        second = 2 * count * square + asked * (square + through) + 2 * asked * count * width
-        end = last * width * outputs if kind == "transformer" else 8 * square + last * 4 * width * STRIDE * outputs
-        return first + second + end
-    gates = (3 if "gru" in kind else 4) * square
-    layers = options.get("layers", 1)
-    work = (w - 1) * gates + (layers - 1) * (2 * w - 1) * gates + last * width * outputs
-    if kind == "tam_rl":
-        z = options["latent"]
-        work += w * gates + 2 * (w - 1) * 4 * z * z + z * z + 3 * z * width
-    return work
-
-
-def day_work(name: str, mode: str) -> float:
-    """Return the multiplications of one day at a place that windows share."""
-    kind, options = MODELS[name]
-    width, forcings = options.get("hidden", 128), SIZES.dynamic
-    if kind == "transformer":
-        return forcings * 4 * width
-    if kind == "patch_transformer":
-        return 4 * forcings * 4 * width * (1 if mode == "exact" else (WINDOW // 4) / STRIDE)
-    if kind == "tam_rl":
-        return forcings * width + forcings * options["latent"] + 8 * options["latent"] ** 2
-    gates = (3 if "gru" in kind else 4) * width
-    encoded = width // 2 if kind.startswith("ct") else width
-    return forcings * gates if kind == "gru" else min(forcings * gates, encoded * (forcings + gates))
-
-
-def work(name: str, mode: str) -> float:
+def work(name: str, mode: WindowMode) -> float:
     """Return the matrix work of a pixel-day, FLOP."""
-    windows = window_work(name, 1) if mode == "exact" else window_work(name, STRIDE) / STRIDE
-    return 2 * (windows + day_work(name, mode))
+    counted = work_of(build(name).in_mode(mode))
+    assert counted is not None
+    return counted.delivered
 
 
 def least(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -42,15 +42,21 @@ def block_inputs(checkpoint: Checkpoint, days: int, seed: int = 0) -> tuple[torc
     dynamic, static, state : Tensor, (B, T, F), (B, S), (B, K), float32
         Made by the functions that the predictor calls; the state is that before any day.
     """
+    spec = checkpoint.spec
+    places = block_places(checkpoint, days, seed)
+    arrays = design(prepare(places, spec.inputs, {})[0], spec.inputs, checkpoint.scaler)
+    dynamic, static = (torch.from_numpy(array) for array in arrays)
+    return dynamic, static, zero_state(checkpoint.model, BLOCK)
+
+
+def block_places(checkpoint: Checkpoint, days: int, seed: int = 0) -> Places:
+    """Return a block of made-up places with what a model reads of them, over so many days from 1 January on."""
     spec, rng = checkpoint.spec, np.random.default_rng(seed)
     forcings = {name: _values(name, (days, BLOCK), rng) for name in spec.inputs.forcings}
     statics = {name: _values(name, (BLOCK,), rng) for name in (*spec.inputs.static, *spec.inputs.classes)}
     time = pd.date_range("2019-01-01", periods=days)
     where = np.linspace(41.2, 42.4, BLOCK), np.linspace(-95.0, -93.0, BLOCK)
-    places = Places(time, spec.step, where[0], forcings, statics, longitude=where[1])
-    arrays = design(prepare(places, spec.inputs, {})[0], spec.inputs, checkpoint.scaler)
-    dynamic, static = (torch.from_numpy(array) for array in arrays)
-    return dynamic, static, zero_state(checkpoint.model, BLOCK)
+    return Places(time, spec.step, where[0], forcings, statics, longitude=where[1])
 
 
 def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

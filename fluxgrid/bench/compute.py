@@ -6,21 +6,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from fluxgrid.bench.accuracy import block_inputs
+from fluxgrid.bench.accuracy import block_inputs, block_places
 from fluxgrid.bench.machine import torch_threads
 from fluxgrid.bench.peers import PlainGRU
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
 from fluxgrid.bench.published import PublishedTAMRL, predict_published
 from fluxgrid.bench.timing import Run
 from fluxgrid.models import Checkpoint
-from fluxgrid.models.network import Network
 from fluxgrid.models.tam_rl import TAMRL
+from fluxgrid.prediction.predictor import Predictor
 from fluxgrid.upscaling.memory import keep_memory
 
+_BATCHES = 256, 2048
+"""Windows that the published evaluation is given at once; the second as in its script for ensembles."""
 _DAYS_TOGETHER = 8
 """Days of a record that ours cuts into windows at once."""
 
@@ -69,7 +72,7 @@ def jax_blocks(checkpoint: Checkpoint, net: PlainGRU, days: int, blocks: int, fo
     """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
     parts = [block_inputs(checkpoint, days, seed)[0] for seed in range(blocks)]
     x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
-    predict = jax_function(net)
+    predict = jax_function(net, form)
     return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))
 
 
@@ -96,7 +99,8 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
     windows : int
         About how many.
     threads : int
-        Ours takes them for parts of the places; the published one in the better of that and threads of torch.
+        Ours takes them for parts of the places; the published one in the better of that and threads of torch, and of
+        two batch sizes.
 
     Returns
     -------
@@ -114,21 +118,23 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
         torch.set_num_threads(1)
         return network.predict(dynamic[rows], static[rows], state[rows])[0]
 
-    def theirs(rows: slice) -> torch.Tensor:
+    def theirs(batch: int, rows: slice) -> torch.Tensor:
         torch.set_num_threads(1)
-        return predict_published(published, record[rows], static[rows], network.window)
+        return predict_published(published, record[rows], static[rows], network.window, batch)
 
-    def whole() -> None:
+    def whole(batch: int) -> None:
         with torch_threads(threads):
-            predict_published(published, record, static, network.window)
+            predict_published(published, record, static, network.window, batch)
 
-    forms = {
-        "parts of the places on threads": _timed(lambda: _split(theirs, places, threads)),
-        "torch's": _timed(whole),
-    }
+    forms = {}
+    for batch in _BATCHES:
+        forms[f"batches of {batch}, parts of the places on threads"] = _timed(
+            partial(_split, partial(theirs, batch), places, threads)
+        )
+        forms[f"batches of {batch}, threads of torch"] = _timed(partial(whole, batch))
     seconds = {name: min(run(), run()) for name, run in forms.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    exact, found = theirs(slice(0, places)), ours(slice(0, places))
+    exact, found = theirs(_BATCHES[0], slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
     return Windows(
         places * _DAYS_TOGETHER, _timed(lambda: _split(ours, places, threads)), forms[best], difference, best
@@ -142,32 +148,29 @@ def _split(predict: Callable[[slice], torch.Tensor], places: int, threads: int) 
         list(pool.map(predict, [slice(i, i + size) for i in range(0, places, size)]))
 
 
-def on_gpu(checkpoint: Checkpoint, days: int) -> dict[str, float] | None:
-    """Return the rate of a network on a GPU and how far it is from the CPU.
+def on_device(checkpoint: Checkpoint, days: int, device: str) -> dict[str, float]:
+    """Return the rate of the predictor of a network on a device and how far its fluxes are from those on the CPU.
 
     Parameters
     ----------
     checkpoint : Checkpoint
     days : int
+    device : str
+        ``cpu`` or ``cuda``.
 
     Returns
     -------
-    measured : dict or None
-        ``pixel_days_per_s`` of a block, copies to and from the GPU included, and ``max_difference`` over the largest
-        absolute flux; None without a GPU or a network.
+    measured : dict
+        ``pixel_days_per_s`` of a block as maps predict it, copies to and from the device included, the best of three,
+        and ``max_difference`` over the largest absolute value of a flux, the worst flux.
     """
-    if not torch.cuda.is_available() or not isinstance(checkpoint.model, Network):
-        return None
-    given, model = block_inputs(checkpoint, days), checkpoint.model
-    exact = model.predict(*given)[0]
-    model.to("cuda")
+    places = block_places(checkpoint, days)
+    exact = Predictor(checkpoint).predict(places)[0].daily
     try:
-        seconds = []
-        for _ in range(3):
-            begun = time.perf_counter()
-            found = model.predict(*(part.to("cuda") for part in given))[0].cpu()
-            seconds.append(time.perf_counter() - begun)
+        predictor = Predictor(checkpoint, device)
+        found = predictor.predict(places)[0].daily
+        seconds = min(_timed(lambda: predictor.predict(places))() for _ in range(3))
     finally:
-        model.to("cpu")
-    difference = float((found - exact).abs().max() / exact.abs().max())
-    return {"pixel_days_per_s": len(exact) * days / min(seconds), "max_difference": difference}
+        Predictor(checkpoint)  # moves the model back
+    difference = max(float(np.abs(found[name] - exact[name]).max() / np.abs(exact[name]).max()) for name in exact)
+    return {"pixel_days_per_s": len(places.latitude) * days / seconds, "max_difference": difference}

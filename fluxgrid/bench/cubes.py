@@ -21,6 +21,8 @@ from fluxgrid.variables import VARIABLES
 
 RESOLUTION = 0.01
 """Degrees: the cells of a benchmark lie within Iowa, so that all are land."""
+CODEC = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+"""Compression of the project's cubes and maps; peers write with it too."""
 _WEST, _SOUTH = -95.0, 41.2
 _STEPS = 2**12
 """Parts of a variable's range that its values are rounded to, as measured ones are."""
@@ -74,7 +76,7 @@ def write_bench_cube(
     for number, name in enumerate(names):
         values = _values(name, days, grid.shape, rng)
         part = _dataset(name, values, days, grid)
-        encoding: dict[str, Any] = {name: {"chunks": _chunks(values.shape), "compressors": [_codec()]}}
+        encoding: dict[str, Any] = {name: {"chunks": _chunks(values.shape), "compressors": [CODEC]}}
         if number == 0:
             encoding["time"] = {"units": "days since 2000-01-01", "dtype": "int32"}
         mode: Any = "a" if number else "w-"
@@ -86,13 +88,8 @@ def write_rate(path: Path, cells: tuple[int, int], days: int) -> float:
     time_ = pd.date_range("2019-01-01", periods=days, name="time")
     values = _values("temperature_2m", time_, cells, np.random.default_rng(0))
     begun = time.perf_counter()
-    zarr.create_array(path, data=values, chunks=_chunks(values.shape), compressors=[_codec()])
+    zarr.create_array(path, data=values, chunks=_chunks(values.shape), compressors=[CODEC])
     return values.nbytes / (time.perf_counter() - begun)
-
-
-def _codec() -> BloscCodec:
-    """Return the compression of the project's cubes."""
-    return BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
 
 
 def _chunks(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from fluxgrid.data.inputs import InputSpec
@@ -51,6 +51,8 @@ class Entry:
     """As the model asks for."""
     placed: bool = True
     """Whether it reads static inputs."""
+    memory_size: Size | None = None
+    """Which map its memory is measured on; its own by default."""
     forcings: tuple[str, ...] = FORCINGS
     """Dynamic inputs; KGML-ag has its own."""
 
@@ -96,20 +98,32 @@ def model_entries(factor: float = 1.0, trees: int = 1000) -> tuple[Entry, ...]:
     def width(hidden: int) -> int:
         return max(8, int(hidden * factor))
 
+    gru, lstm, wide = {"hidden": width(128)}, {"hidden": width(128)}, {"hidden": width(256), "layers": 2}
+    crops = {"hidden": width(64), "cover_hidden": width(64)}
     tam = {"hidden": width(128), "layers": 1, "latent": width(32), "window_mode": "exact"}
     boosted = {"rounds": trees}
     return (
-        Entry("GRU-128", "gru", {"hidden": width(128)}, placed=False),
-        Entry("LSTM-128", "lstm", {"hidden": width(128)}, placed=False),
-        Entry("CT-LSTM 2 x 256", "ct_lstm", {"hidden": width(256), "layers": 2}, size="slow"),
-        Entry("CT-GRU-128", "ct_gru", {"hidden": width(128)}),
-        Entry("KGML-ag", "kgml_ag", {"hidden": width(64), "cover_hidden": width(64)}, size="slow", spin_up_years=2),
-        Entry("TAM-RL exact", "tam_rl", tam, size="slowest", days=1),
-        Entry("TAM-RL stride", "tam_rl", tam, "slowest", "stride", weights_of="TAM-RL exact", days=6),
-        Entry("Transformer exact", "transformer", {"hidden": width(128)}, size="slowest", days=1),
+        Entry("GRU-128", "gru", gru, placed=False),
+        Entry("LSTM-128", "lstm", lstm, placed=False),
+        Entry("CT-LSTM 2 x 256", "ct_lstm", wide, size="slow"),
+        Entry("CT-GRU-128", "ct_gru", {"hidden": width(128)}, size="slow"),
+        Entry("KGML-ag", "kgml_ag", crops, size="slow", spin_up_years=2, memory_size="fast"),
+        *_pair("TAM-RL", "tam_rl", tam, 1),
+        *_pair("Transformer", "transformer", {"hidden": width(128)}, 1),
+        *_pair("GRU-128", "gru", gru, 2, weights_of="GRU-128", placed=False),
+        *_pair("LSTM-128", "lstm", lstm, 2, weights_of="LSTM-128", placed=False),
         Entry("LightGBM", "lightgbm", boosted, "slowest", days=1, spin_up_years=0, placed=False),
         Entry("XGBoost", "xgboost", boosted, "slowest", days=1, spin_up_years=0, placed=False),
     )
+
+
+def _pair(
+    name: str, kind: str, settings: dict[str, Any], days: int, weights_of: str = "", placed: bool = True
+) -> tuple[Entry, Entry]:
+    """Return a network in modes ``exact`` and ``stride``; the second maps more days, and so runs about as long."""
+    first, second = f"{name} exact", f"{name} stride"
+    exact = Entry(first, kind, settings, "slowest", "exact", weights_of=weights_of, days=days, placed=placed)
+    return exact, replace(exact, name=second, window_mode="stride", weights_of=weights_of or first, days=12)
 
 
 def peer_entry(factor: float = 1.0) -> Entry:

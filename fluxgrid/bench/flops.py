@@ -2,9 +2,10 @@
 
 Counted is the least work that the network asks for when every exact shortcut is taken: linear encoders without an
 activation are folded into the weights they feed, static inputs are projected once for a place (and so not counted),
-heads read the delivered days alone, what windows share is worked out once. KGML-ag is counted unfolded, its static
-inputs as any other. Element-wise operations are not counted. An engine that leaves a shortcut out does more than is
-counted here, and its share of the peak is the lower for it.
+heads read the delivered days alone, what windows share is worked out once (also the first layer's queries, keys and
+values of a transformer), and the first step of a window multiplies no empty state. KGML-ag is counted unfolded, its
+static inputs as any other. Element-wise operations are not counted. An engine that leaves a shortcut out does more than
+is counted here, and its share of the peak is the lower for it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fluxgrid.models.base import FluxModel
 from fluxgrid.models.crop_mosaic import CropMosaic
 from fluxgrid.models.ensemble import members_of
 from fluxgrid.models.kgml_ag import KGMLAg
+from fluxgrid.models.patch_transformer import PatchTransformer
 from fluxgrid.models.recurrent_network import RecurrentNetwork
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.models.transformer import Transformer
@@ -99,8 +101,9 @@ def _recurrent(network: RecurrentNetwork) -> tuple[float, float]:
     if network.window_mode == "stream":
         steps = cell_macs(gates, network.channels, hidden, layers)
         return steps + head, steps
-    # the input side of the first layer is the same in all windows; states begin anew in each
-    inside = gates * hidden * hidden * (2 * layers - 1) * network.window / _answered(network)
+    # the input side of the first layer is the same in all windows; states begin anew, empty, in each
+    products = layers * (network.window - 1) + (layers - 1) * network.window
+    inside = gates * hidden * hidden * products / _answered(network)
     return inside + network.channels * gates * hidden + head, 0.0
 
 
@@ -119,20 +122,40 @@ def _tam_rl(network: TAMRL) -> tuple[float, float]:
         + _linear(network.head.linear)
     )
     # gain modulates what the cell reads, window by window: its input side is not shared
-    inside = network.window * (gates * hidden * 2 * hidden * layers + 2 * gates * days * days)
+    after, square = network.window - 1, gates * hidden * hidden  # the first step's state is empty
+    inside = layers * (network.window + after) * square + after * 2 * gates * days * days
     codes = _linear(network.inverse.code) + _linear(network.modulation) + _linear(network.film)
     return per_day + (inside + codes) / _answered(network), 0.0
 
 
+def _attention(encoder: nn.TransformerEncoder, positions: int, last: int) -> int:
+    """Count encoder layers of a window, but for the first's queries, keys and values; of the last the read positions.
+
+    The last layer has keys and values of all positions, and the rest of the last ones alone.
+    """
+    layers: list[Any] = list(encoder.layers)
+    hidden, square = layers[0].linear1.in_features, layers[0].linear1.in_features ** 2
+    rest = square + 2 * _linear(layers[0].linear1) + 2 * positions * hidden  # output, both linears, attention
+    if len(layers) == 1:
+        return last * rest
+    every = (len(layers) - 1) * positions * rest + (len(layers) - 2) * positions * 3 * square
+    return every + positions * 2 * square + last * (square + rest)
+
+
 def _transformer(network: Transformer) -> tuple[float, float]:
-    """Count a Transformer whose last layer works on the delivered days alone, but for keys and values."""
-    layers, last, window = list(network.encoder.layers), _answered(network), network.window
-    hidden = network.embedding.out_features
-    wide = layers[0].linear1.out_features
-    rest = 2 * hidden * hidden + 2 * hidden * wide + 2 * window * hidden  # query, output, both linears, attention
-    every = window * (2 * hidden * hidden + rest) * (len(layers) - 1)
-    final = window * 2 * hidden * hidden + last * rest
-    return network.channels * hidden + (every + final) / last + _linear(network.head.linear), 0.0
+    """Count a Transformer; a day's embedding, and what the first layer makes of it, are the same in all windows."""
+    last = _answered(network)
+    shared = network.channels * 4 * network.embedding.out_features
+    return shared + _attention(network.encoder, network.window, last) / last + _linear(network.head.linear), 0.0
+
+
+def _patch_transformer(network: PatchTransformer) -> tuple[float, float]:
+    """Count a Patch-Transformer: patches that begin on the same day are the same in all windows."""
+    last, patches = _answered(network), network.patches
+    shared = 4 * _linear(network.embedding) * min(1.0, patches / last)
+    head = network.head.linear
+    inside = _attention(network.encoder, patches, patches) + _linear(network.joint[1])  # type: ignore[arg-type]
+    return shared + inside / last + _linear(head) / network.stride, 0.0
 
 
 def kgml_ag_macs(network: KGMLAg, diagnose: bool = True) -> int:
@@ -167,5 +190,6 @@ _COUNTS: dict[type, Callable[[Any], tuple[float, float]]] = {
     RecurrentNetwork: _recurrent,
     TAMRL: _tam_rl,
     Transformer: _transformer,
+    PatchTransformer: _patch_transformer,
     CropMosaic: _mosaic,
 }

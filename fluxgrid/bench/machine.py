@@ -107,6 +107,15 @@ def read_rate(cube: Path, names: Sequence[str], cells: tuple[int, int], steps: s
         return count / (time.perf_counter() - begun)
 
 
+def bytes_read() -> float:
+    """Return the bytes that this process has read from files so far; NaN where the system does not say (not Linux)."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("rchar:"))
+    except (OSError, StopIteration):
+        return float(np.nan)
+
+
 def cores() -> int:
     """Return the cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fluxgrid.bench.cubes import box_of
+from fluxgrid.bench.machine import bytes_read
 from fluxgrid.data.cube import grid_of, open_cube
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.geo.region import find_region
@@ -61,6 +62,8 @@ class Finished:
     """Delivered pixel-days without a value."""
     arrivals: tuple[float, ...] = field(default=())
     """When each tile was done, s after the start, in order."""
+    bytes_read: float = np.nan
+    """From files, by this process: inputs, and results that are checked; NaN where the system does not say."""
 
 
 def plan_map(job: MapJob) -> Plan:
@@ -130,15 +133,16 @@ def run_map(plan: Plan, work: Path, executor: Executor, device: str = "cpu") -> 
     shutil.rmtree(work, ignore_errors=True)
     _ = Job.of(plan, work, device).predictor, reader_of(plan.cube)
     arrivals: list[float] = []
-    begun = time.perf_counter()
+    before, begun = bytes_read(), time.perf_counter()
 
     def on_done(_: TileReport) -> None:
         arrivals.append(time.perf_counter() - begun)
 
     result = run_plan(plan, work, executor, device, on_done)
     seconds = time.perf_counter() - begun
+    read = bytes_read() - before
     shutil.rmtree(work, ignore_errors=True)
-    return finished_of(plan, result, seconds, arrivals)
+    return replace(finished_of(plan, result, seconds, arrivals), bytes_read=read)
 
 
 def finished_of(plan: Plan, result: RunResult, seconds: float, arrivals: list[float]) -> Finished:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -20,7 +20,7 @@ import xarray as xr
 import zarr
 from torch import Tensor, nn
 
-from fluxgrid.bench.cubes import middle
+from fluxgrid.bench.cubes import CODEC, middle
 from fluxgrid.bench.settings import BenchSettings, Cells
 from fluxgrid.bench.timing import Run
 from fluxgrid.models import Checkpoint
@@ -59,6 +59,12 @@ class PlainGRU(nn.Module):
         return self.scale * nn.functional.softplus(self.head(self.rnn(x)[0]))
 
 
+def scaled(name: str, values: np.ndarray) -> np.ndarray:
+    """Return z-scores of a channel."""
+    mean, span = middle(name)
+    return (values - np.float32(mean)) / np.float32(span / 2)
+
+
 @dataclass(frozen=True, eq=False)
 class PeerData:
     """What all peers are given."""
@@ -91,8 +97,7 @@ class PeerData:
 
     def scaled(self, channel: int, values: np.ndarray) -> np.ndarray:
         """Return z-scores of a channel."""
-        mean, span = middle(self.names[channel])
-        return (values - np.float32(mean)) / np.float32(span / 2)
+        return scaled(self.names[channel], values)
 
     def dataset(self, cells: Cells, chunk: int = SIDE, days: int | None = None) -> xr.Dataset:
         """Return the mapped part of the cube, lazy, in chunks of all days and ``chunk`` cells a side."""
@@ -148,25 +153,40 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
     data : PeerData
         Whose settings say whether forms are tried, or the first is taken.
     report : callable
-        Told each form.
+        Told the best form.
 
     Returns
     -------
     tuned : Tuned
-        Every form ran once to warm up, and once more for its time.
+        Every form ran once to warm up, and once more for its time unless it already took half as long again as the
+        best so far.
     """
     lost = [name for name in peer.packages if find_spec(name) is None]
     if lost:
         return Tuned(peer, missing=f"not installed ({', '.join(lost)}): {peer.install}")
-    forms = list(peer.forms(data.cores))[: None if data.settings.sweep else 1]
-    tried, best = [], (np.inf, forms[0], peer.start(data, forms[0]))
-    for form in forms:
-        run = best[2] if form is forms[0] else peer.start(data, form)
-        seconds = [run() for _ in range(2 if len(forms) > 1 else 1)][-1]  # one form: a warm-up is enough
-        tried.append({**form, "pixel_days_per_s": peer.pixel_days(data) / seconds})
-        best = min(best, (seconds, form, run), key=lambda each: each[0])
-    report(f"{peer.name}: best of {len(forms)} forms {best[1]}")
-    return Tuned(peer, best[1], tuple(tried), best[2])
+    if not data.settings.sweep:
+        form = peer.forms(data.cores)[0]
+        return Tuned(peer, form, run=_warm(peer, data, form))
+    part = replace(data, settings=replace(data.settings, peer_cells=data.settings.sweep_cells))
+    tried: list[tuple[float, Form]] = []
+    for form in peer.forms(data.cores):
+        run = peer.start(part, form)
+        seconds = run()
+        if not tried or seconds < 1.5 * min(tried, key=lambda each: each[0])[0]:
+            seconds = run()
+        tried.append((seconds, form))
+    best = min(tried, key=lambda each: each[0])[1]
+    report(f"{peer.name}: best of {len(tried)} forms {best}")
+    count = peer.pixel_days(part)
+    sweep = tuple({**form, "pixel_days_per_s": count / seconds} for seconds, form in tried)
+    return Tuned(peer, best, sweep, _warm(peer, data, best))
+
+
+def _warm(peer: Peer, data: PeerData, form: Form) -> Run:
+    """Return what runs a peer, having run once."""
+    run = peer.start(data, form)
+    run()
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,14 +199,16 @@ class Tiles:
     """From scaled inputs (T, B, F) to GPP and RECO (T, B, 2)."""
     workers: int
     out: Path
+    sources: list[Any]
+    """Arrays of the channels, opened."""
 
     def run(self) -> float:
         """Make the map and return the seconds it took."""
         begun = time.perf_counter()
-        sources = [zarr.open_array(self.data.cube / name, mode="r") for name in self.data.names]
         shape, chunks = (self.data.days, *self.cells), (self.data.days, SIDE, SIDE)
         group = zarr.open_group(self.out, mode="w")
-        targets = [group.create_array(n, shape=shape, chunks=chunks, dtype="f4") for n in OUTPUTS]
+        layout: Any = {"shape": shape, "chunks": chunks, "dtype": "f4", "compressors": [CODEC]}
+        targets = [group.create_array(name, **layout) for name in OUTPUTS]
         height, width = self.cells
         tiles = [
             (slice(r, min(r + SIDE, height)), slice(c, min(c + SIDE, width)))
@@ -194,14 +216,14 @@ class Tiles:
             for c in range(0, width, SIDE)
         ]
         with ThreadPoolExecutor(self.workers) as pool:
-            list(pool.map(lambda tile: self._tile(sources, targets, tile), tiles))
+            list(pool.map(lambda tile: self._tile(targets, tile), tiles))
         return time.perf_counter() - begun
 
-    def _tile(self, sources: list[Any], targets: list[Any], tile: tuple[slice, slice]) -> None:
+    def _tile(self, targets: list[Any], tile: tuple[slice, slice]) -> None:
         """Make one tile."""
         shape = tuple(part.stop - part.start for part in tile)
-        x = np.empty((self.data.days, shape[0] * shape[1], len(sources)), np.float32)
-        for channel, source in enumerate(sources):
+        x = np.empty((self.data.days, shape[0] * shape[1], len(self.sources)), np.float32)
+        for channel, source in enumerate(self.sources):
             values = source[(self.data.steps, *tile)].reshape(self.data.days, -1)
             x[:, :, channel] = self.data.scaled(channel, values)
         fluxes = self.predict(x).reshape(self.data.days, *shape, 2)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
 import numpy as np
+import zarr
 
 from fluxgrid.bench.peers import Form, PeerData, PlainGRU, Tiles, in_batches
 from fluxgrid.bench.timing import Run
@@ -49,8 +50,13 @@ class JaxScan:
     compares: ClassVar[str] = "same work"
 
     def forms(self, cores: int) -> Sequence[Form]:
-        """Return the forms worth trying; JAX takes its own threads within each call."""
-        return [{"workers": w, "batch": batch} for batch, w in ((1024, cores), (512, cores), (256, cores), (1024, 1))]
+        """Return the forms worth trying; JAX takes its own threads within each call.
+
+        ``unroll`` is that of the scan; with ``inside`` the readout is done in each of its steps, otherwise afterwards.
+        """
+        kinds = [{"unroll": unroll, "inside": inside} for unroll in (1, 4) for inside in (1, 0)]
+        many = [{"batch": batch, "workers": cores, **kind} for batch in (1024, 256) for kind in kinds]
+        return [*many, {**many[0], "batch": 512}, {**many[0], "workers": 1}]
 
     def pixel_days(self, data: PeerData) -> int:
         """Return the pixel-days of one run."""
@@ -58,7 +64,7 @@ class JaxScan:
 
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""
-        return _tiles(data, "jax", in_batches(jax_function(data.net), form["batch"]), form["workers"])
+        return _tiles(data, "jax", in_batches(jax_function(data.net, form), form["batch"]), form["workers"])
 
 
 def _pixel_days(data: PeerData) -> int:
@@ -70,7 +76,8 @@ def _pixel_days(data: PeerData) -> int:
 def _tiles(data: PeerData, label: str, predict: Callable[[np.ndarray], np.ndarray], workers: int) -> Run:
     """Return what makes the map tile by tile."""
     out = data.work / f"{label}.zarr"
-    tiles = Tiles(data, data.settings.peer_cells, predict, workers, out)
+    sources = [zarr.open_array(data.cube / name, mode="r") for name in data.names]
+    tiles = Tiles(data, data.settings.peer_cells, predict, workers, out, sources)
 
     def run() -> float:
         shutil.rmtree(out, ignore_errors=True)
@@ -131,8 +138,8 @@ def _graph(net: PlainGRU) -> bytes:
     return model.SerializeToString()
 
 
-def jax_function(net: PlainGRU) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the network as a compiled scan: scaled inputs (T, B, F) to GPP and RECO (T, B, 2)."""
+def jax_function(net: PlainGRU, form: Form) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the network as a compiled scan, in a form: scaled inputs (T, B, F) to GPP and RECO (T, B, 2)."""
     import jax
     from jax import lax
     from jax import numpy as jnp
@@ -142,6 +149,7 @@ def jax_function(net: PlainGRU) -> Callable[[np.ndarray], np.ndarray]:
     weights = {name: jax.device_put(value.numpy(), cpu) for name, value in net.state_dict().items()}
     w_in, w_re = weights["rnn.weight_ih_l0"].T, weights["rnn.weight_hh_l0"].T
     b_in, b_re = weights["rnn.bias_ih_l0"], weights["rnn.bias_hh_l0"]
+    head, inside = weights["head.weight"].T, bool(form["inside"])
 
     def step(h: Any, given: Any) -> Any:
         recurrent = h @ w_re + b_re
@@ -149,14 +157,14 @@ def jax_function(net: PlainGRU) -> Callable[[np.ndarray], np.ndarray]:
         r, z = gates[:, :hidden], gates[:, hidden:]
         n = jnp.tanh(given[:, 2 * hidden :] + r * recurrent[:, 2 * hidden :])
         h = (1 - z) * n + z * h
-        return h, h @ weights["head.weight"].T
+        return h, h @ head if inside else h
 
     @jax.jit
     def run(x: Any) -> Any:
         given = x @ w_in + b_in  # all days in one product
         start = jnp.zeros((x.shape[1], hidden), jnp.float32)
-        raw = lax.scan(step, start, given)[1]
-        return weights["scale"] * jax.nn.softplus(raw + weights["head.bias"])
+        raw = lax.scan(step, start, given, unroll=form["unroll"])[1]
+        return weights["scale"] * jax.nn.softplus((raw if inside else raw @ head) + weights["head.bias"])
 
     def predict(x: np.ndarray) -> np.ndarray:
         with jax.default_device(cpu):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from fluxgrid.bench.checkpoints import target_rows
+from fluxgrid.bench.cubes import CODEC
 from fluxgrid.bench.peers import SIDE, Form, PeerData
 from fluxgrid.bench.timing import Run
 
@@ -39,7 +41,7 @@ class _TreesPeer:
 
     def cells(self, data: PeerData) -> tuple[int, int]:
         """Return the cells that are predicted."""
-        return data.settings.slowest
+        return data.settings.tree_cells
 
     def booster(self, data: PeerData) -> Any:
         """Return the trained booster, made once."""
@@ -66,13 +68,15 @@ class _TreesPeer:
             rows = [data.scaled(number, values).ravel() for number, values in enumerate(channels)]
             return predict(np.stack(rows, axis=-1)).astype(np.float32).reshape(channels[0].shape)
 
+        given = data.dataset(cells, SIDE, days)
+        lazy = dask.array.map_blocks(block, *(given[name].data for name in data.names), dtype=np.float32)
+        result = xr.Dataset({"gpp": (given[data.names[0]].dims, lazy)})
+        encoding = {"gpp": {"compressors": [CODEC]}}
+
         def run() -> float:
             shutil.rmtree(out, ignore_errors=True)
             begun = time.perf_counter()
-            given = data.dataset(cells, SIDE, days)
-            lazy = dask.array.map_blocks(block, *(given[name].data for name in data.names), dtype=np.float32)
-            result = xr.Dataset({"gpp": (given[data.names[0]].dims, lazy)})
-            writing = result.to_zarr(out, mode="w", compute=False, zarr_format=3, consolidated=False)
+            writing = result.to_zarr(out, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding)
             writing.compute(scheduler="threads", num_workers=form["workers"])
             return time.perf_counter() - begun
 
@@ -95,12 +99,13 @@ class XGBoostDask(_TreesPeer):
 
     def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
         """Return what predicts rows."""
+        own = copy.copy(booster)  # each form sets threads on its own: XGBoost copies the trees
 
         def predict(rows: np.ndarray) -> np.ndarray:
-            return booster.inplace_predict(rows)
+            return own.inplace_predict(rows)
 
-        booster.set_param({"nthread": threads})
-        predict(np.zeros((1, booster.num_features()), np.float32))  # settings take effect at the next prediction
+        own.set_param({"nthread": threads})
+        predict(np.zeros((1, own.num_features()), np.float32))  # settings take effect at the next prediction
         return predict
 
 

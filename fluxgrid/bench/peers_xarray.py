@@ -11,15 +11,16 @@ import dask.array
 import numpy as np
 import torch
 import xarray as xr
-from zarr.codecs import BloscCodec
 
+from fluxgrid.bench.cubes import CODEC
 from fluxgrid.bench.machine import torch_threads
-from fluxgrid.bench.peers import OUTPUTS, SIDE, Form, PeerData, run_plain
+from fluxgrid.bench.peers import OUTPUTS, SIDE, Form, PeerData, run_plain, scaled
 from fluxgrid.bench.settings import Cells
 from fluxgrid.bench.timing import Run
 
 _TORCH = "pip install fluxgrid"
 _DIMS = ("y", "x", "time")
+_ENCODING: dict[str, Any] = {flux: {"compressors": [CODEC]} for flux in OUTPUTS}
 
 
 def _cut(chunk: int, cells: Cells) -> tuple[int, int]:
@@ -30,9 +31,7 @@ def _cut(chunk: int, cells: Cells) -> tuple[int, int]:
 def write_lazily(result: xr.Dataset, data: PeerData, name: str, workers: int) -> None:
     """Compute a lazy result on threads and write it to zarr, over what stands there."""
     path = data.work / f"{name}.zarr"
-    codec = BloscCodec(cname="lz4", shuffle="shuffle")
-    encoding = {flux: {"compressors": [codec]} for flux in OUTPUTS}
-    lazy = result.to_zarr(path, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=encoding)
+    lazy = result.to_zarr(path, mode="w", compute=False, zarr_format=3, consolidated=False, encoding=_ENCODING)
     lazy.compute(scheduler="threads", num_workers=workers)
 
 
@@ -86,7 +85,7 @@ class MapBlocks(_PerChunk):
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""
         cells, net = data.settings.peer_cells, data.net
-        chunk = _cut(form["chunk"], cells)
+        chunk, given = _cut(form["chunk"], cells), data.dataset(cells, form["chunk"])
 
         def block(part: xr.Dataset) -> xr.Dataset:
             shape = (part.sizes["y"], part.sizes["x"], part.sizes["time"])
@@ -98,7 +97,6 @@ class MapBlocks(_PerChunk):
             return xr.Dataset({n: (_DIMS, v) for n, v in zip(OUTPUTS, fluxes, strict=True)}, coords=part.coords)
 
         def work() -> None:
-            given = data.dataset(cells, form["chunk"])
             empty = dask.array.empty((*cells, data.days), chunks=(*chunk, data.days), dtype=np.float32)
             template = xr.Dataset({name: (_DIMS, empty) for name in OUTPUTS}, coords=given.coords)
             write_lazily(xr.map_blocks(block, given, template=template), data, "map_blocks", form["workers"])
@@ -146,6 +144,8 @@ class PerPixel:
 def _ufunc(data: PeerData, cells: Cells, form: Form, label: str, *, per_pixel: bool) -> Run:
     """Return a run of `apply_ufunc` over chunks, or over single pixels."""
     net = data.net
+    # half a small subset in each chunk, so that every worker has one
+    given = data.dataset(cells, max(cells[1] // 2, 1) if per_pixel else SIDE)
 
     def function(*channels: np.ndarray) -> tuple[np.ndarray, ...]:
         shape = channels[0].shape  # (y, x, T), or (T,)
@@ -154,8 +154,6 @@ def _ufunc(data: PeerData, cells: Cells, form: Form, label: str, *, per_pixel: b
         return with_nee(flat.reshape(*shape, 2))
 
     def work() -> None:
-        # half a small subset in each chunk, so that every worker has one
-        given = data.dataset(cells, max(cells[1] // 2, 1) if per_pixel else SIDE)
         fluxes = xr.apply_ufunc(
             function,
             *(given[name] for name in data.names),
@@ -178,8 +176,9 @@ class XBatcher(_PerChunk):
     install: ClassVar[str] = "pip install 'fluxgrid[bench]'"
 
     def forms(self, cores: int) -> Sequence[Form]:
-        """Return the forms worth trying."""
-        return [{"patch": patch, "batch": batch, "threads": cores} for patch, batch in ((16, 1), (8, 4), (32, 1))]
+        """Return the forms worth trying; ``loaders`` are processes that cut patches while the network runs."""
+        first = {"patch": 16, "batch": 1, "threads": cores, "loaders": 0}
+        return [first, {**first, "loaders": cores}, {**first, "patch": 32}, {**first, "patch": 8, "batch": 4}]
 
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""
@@ -187,19 +186,22 @@ class XBatcher(_PerChunk):
 
         cells, net = data.settings.peer_cells, data.net
         side = min(form["patch"], *cells)
+        sizes = {"time": data.days, "y": side, "x": side}
+        patches = _Patches(xbatcher.BatchGenerator(data.dataset(cells), sizes, preload_batch=False), data.names)
+        # a fork of this process, full of threads, could hang
+        apart: Any = {"multiprocessing_context": "spawn", "persistent_workers": True} if form["loaders"] else {}
+        loader: Any = torch.utils.data.DataLoader(
+            patches, batch_size=form["batch"], num_workers=form["loaders"], **apart
+        )
 
         def work() -> None:
-            given = data.dataset(cells)
-            sizes = {"time": data.days, "y": side, "x": side}
-            patches = _Patches(xbatcher.BatchGenerator(given, input_dims=sizes, preload_batch=False), data)
-            loader: Any = torch.utils.data.DataLoader(patches, batch_size=form["batch"])
             parts = [run_plain(net, batch.flatten(0, 1).numpy(), side * side, form["threads"]) for batch in loader]
             maps = np.concatenate(parts).reshape(len(patches), side, side, data.days, 2)
             rows, cols = cells[0] // side, cells[1] // side
             whole = maps.reshape(rows, cols, side, side, data.days, 2).swapaxes(1, 2)
             fluxes = with_nee(whole.reshape(rows * side, cols * side, data.days, 2))
             xr.Dataset({n: (_DIMS, v) for n, v in zip(OUTPUTS, fluxes, strict=True)}).to_zarr(
-                data.work / "xbatcher.zarr", mode="w", zarr_format=3, consolidated=False
+                data.work / "xbatcher.zarr", mode="w", zarr_format=3, consolidated=False, encoding=_ENCODING
             )
 
         return _timed(work, data, "xbatcher")
@@ -208,14 +210,13 @@ class XBatcher(_PerChunk):
 class _Patches(torch.utils.data.Dataset[Any]):
     """Patches as torch wants them, (places, T, F)."""
 
-    def __init__(self, generator: Any, data: PeerData):
-        self.generator, self.data = generator, data
+    def __init__(self, generator: Any, names: Sequence[str]):
+        self.generator, self.names = generator, names
 
     def __len__(self) -> int:
         return len(self.generator)
 
     def __getitem__(self, index: int) -> torch.Tensor:
         part = self.generator[index].load()
-        names = enumerate(self.data.names)
-        channels = [self.data.scaled(channel, part[name].transpose(*_DIMS).values) for channel, name in names]
+        channels = [scaled(name, part[name].transpose(*_DIMS).values) for name in self.names]
         return torch.from_numpy(np.stack(channels, axis=-1)).flatten(0, 1)

@@ -1,7 +1,8 @@
 """TAM-RL as its published evaluation runs it, in plain torch: what `exact` must equal, and how much faster it is.
 
-For each day its window and, beside it, a support window of the same place are encoded; the code of the first is also
-decoded back to the inputs, step by step, and nothing of that is used (Rozanov et al. 2026, arXiv:2603.09974).
+For each day its window and, beside it, a support window of the same place are encoded; codes are also decoded back to
+the inputs by an LSTM that reads its own last state, step by step, and nothing of that is used (Rozanov et al. 2026,
+arXiv:2603.09974). Of a code of 64 and 71 inputs the inverse network has 121,671 parameters, 75,456 of them used.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class PublishedTAMRL(nn.Module):
         self.embedding, self.norm, self.code = inverse.embedding, inverse.norm, inverse.code
         self.encoder = nn.LSTM(latent, latent, bidirectional=True, batch_first=True)
         self.encoder.load_state_dict(dict(inverse.lstm.named_parameters()))
-        self.start, self.decoder = nn.Linear(latent, latent), nn.LSTMCell(inputs, latent)
-        self.decoded, self.static_out = nn.Linear(latent, inputs), nn.Linear(latent, network.statics)
+        self.start, self.decoder = nn.Linear(latent, latent), nn.LSTM(latent, latent, batch_first=True)
+        self.decoded, self.static_out = nn.Linear(latent, inputs), nn.Linear(latent, latent)
         self.forcing, self.gain, self.film = network.forcing_encoder, network.modulation, network.film
         self.lstm = nn.LSTM(cell.input_size, cell.hidden_size, cell.num_layers, batch_first=True)
         self.lstm.load_state_dict(dict(cell.named_parameters()))
@@ -43,11 +44,12 @@ class PublishedTAMRL(nn.Module):
         rows = F.leaky_relu(self.norm(self.embedding(inputs.flatten(0, 1))), 0.2).unflatten(0, inputs.shape[:2])
         code = self.code(self.encoder(rows)[1][0].sum(dim=0))
         self.static_out(code)
-        state, cell = self.start(code), torch.zeros_like(code)
-        said = inputs.new_zeros(len(inputs), inputs.shape[2])
+        state = self.start(code)[None], torch.zeros_like(code)[None]
+        fed, steps = torch.zeros_like(code)[:, None], []
         for _ in range(inputs.shape[1]):
-            state, cell = self.decoder(said, (state, cell))
-            said = self.decoded(state)
+            fed, state = self.decoder(fed, state)
+            steps.append(fed)
+        self.decoded(torch.cat(steps, dim=1))
         return code
 
     def forward(self, windows: Tensor, support: Tensor, static: Tensor) -> Tensor:

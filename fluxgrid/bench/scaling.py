@@ -112,9 +112,9 @@ def worker_rows(job: MapJob, work: Path, runs: int) -> list[dict[str, Any]]:
     """
     plan = plan_map(job)
     found: dict[int, list[Finished]] = {1: [], 2: []}
-    for _ in range(runs):
-        for count, done in found.items():
-            done.append(run_map(plan, work, Executor(count, 1)))
+    for number in range(runs):
+        for count in (1, 2) if number % 2 == 0 else (2, 1):
+            found[count].append(run_map(plan, work, Executor(count, 1)))
     rows = []
     for count, done in found.items():
         rates = [steady_rate(each, count) for each in done]

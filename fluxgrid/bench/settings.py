@@ -34,10 +34,12 @@ class BenchSettings:
     """...over so many days."""
     peer_cells: Cells = (64, 64)
     """Cells of the peers that are fast."""
-    pixels: Cells = (16, 16)
+    pixels: Cells = (8, 16)
     """Cells of the peer that goes pixel by pixel."""
-    tree_days: int = 15
-    """Days that the trees among the peers predict."""
+    tree_cells: Cells = (32, 64)
+    """Cells of the trees among the peers..."""
+    tree_days: int = 73
+    """...and the days that they predict, a chunk of the cube."""
     rows: int = 20_000
     """Rows that trees are trained on."""
     trees: int = 1000
@@ -50,24 +52,26 @@ class BenchSettings:
     """Calibrated places..."""
     kinds: tuple[Kind, ...] = ONE_PASS
     """...of these kinds..."""
-    heads_cells: Cells = (32, 64)
+    heads_cells: Cells = (16, 64)
     """...and the map they are compared on."""
     sweep: bool = True
-    """Whether each peer is tuned first."""
+    """Whether each peer is tuned first..."""
+    sweep_cells: Cells = (32, 64)
+    """...on so many cells, those that are fast."""
     children: tuple[str, ...] | None = None
-    """Models whose memory is measured, in a process each; all by default."""
+    """Models whose memory is measured, in a process each; by default all that have weights of their own."""
     scaling: Cells | None = (128, 256)
     """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
     years: tuple[int, ...] = (1, 4, 16)
     """Years of the smallest region."""
     worker_runs: int = 3
     """Times that one worker and two are compared."""
-    windows: int = 512
+    windows: int = 2048
     """Windows that the published evaluation of TAM-RL and ours are compared on."""
 
 
 FULL = BenchSettings()
-"""About ten minutes on two cores."""
+"""Ten to twelve minutes on two cores."""
 
 QUICK = BenchSettings(
     name="quick",
@@ -81,21 +85,20 @@ QUICK = BenchSettings(
     heads_cells=(16, 64),
     peer_cells=(32, 64),
     pixels=(8, 8),
-    tree_days=5,
+    tree_days=60,
     rows=4000,
     trees=100,
     sweep=False,
     children=("GRU-128",),
     scaling=None,
-    windows=128,
+    windows=512,
 )
-"""Under a minute: the same entries, smaller; ratios scatter more."""
+"""About a minute: the same entries, smaller; ratios scatter more."""
 
 TINY = BenchSettings(
     name="tiny",
     rounds=2,
     days=20,
-    models=("GRU-128", "KGML-ag", "TAM-RL exact", "TAM-RL stride", "LightGBM"),
     squares=(64,),
     cube_cells=(16, 48),
     fast=(16, 48),
@@ -104,7 +107,8 @@ TINY = BenchSettings(
     slowest_days=3,
     peer_cells=(16, 48),
     pixels=(2, 2),
-    tree_days=2,
+    tree_cells=(16, 48),
+    tree_days=20,
     rows=300,
     trees=3,
     hidden=0.0625,
@@ -112,11 +116,12 @@ TINY = BenchSettings(
     heads=3,
     heads_cells=(16, 48),
     sweep=False,
+    sweep_cells=(16, 48),
     children=("GRU-128",),
     scaling=None,
     windows=16,
 )
-"""Seconds; its figures mean nothing, its shape is that of the others."""
+"""A minute or so; its figures mean nothing, its shape is that of the others."""
 
 SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
 """By name."""

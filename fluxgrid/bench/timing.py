@@ -96,13 +96,13 @@ def in_turns(
     Returns
     -------
     seconds : dict of str to list of float
-        By name, round by round. Each round begins with another entry, so that none always follows the same.
+        By name, round by round. Each round has an order of its own (shuffled, always the same), so that none always
+        follows the same.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
+    names, rng = list(runs), np.random.default_rng(0)
     for number in range(rounds):
-        first = number * len(names) // rounds
-        for name in [*names[first:], *names[:first]]:
-            seconds[name].append(runs[name]())
+        for place in rng.permutation(len(names)):
+            seconds[names[place]].append(runs[names[place]]())
         report(f"round {number + 1} of {rounds}")
     return seconds

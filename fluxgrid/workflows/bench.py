@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fluxgrid.bench.accuracy import Accuracy, accuracy_of
 from fluxgrid.bench.checkpoints import write_checkpoint
 from fluxgrid.bench.child import run_child
-from fluxgrid.bench.compute import Windows, jax_blocks, on_gpu, our_blocks, tam_windows
+from fluxgrid.bench.compute import Windows, jax_blocks, on_device, our_blocks, tam_windows
 from fluxgrid.bench.criteria import judge_all
 from fluxgrid.bench.cubes import write_bench_cube, write_rate
 from fluxgrid.bench.entries import (
@@ -187,6 +189,8 @@ class _Bench:
     runs: dict[str, Run] = field(default_factory=dict)
     """All that takes turns, by name."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    """Seconds of each part."""
 
     @property
     def executor(self) -> Executor:
@@ -211,20 +215,31 @@ class _Bench:
 
     def run(self) -> dict[str, Any]:
         """Measure everything."""
-        machine = self._machine()
         wanted = self.settings.models
         entries = model_entries(self.settings.hidden, self.settings.trees)
-        models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
-        self._add_heads()
-        ensemble = self._ensemble()
-        data = self._peer_data()
-        peers = [tune(peer, data, self.say) for peer in PEERS]
-        self._add_peers(peers, data)
-        windows = self._windows(models)
-        self.seconds = in_turns(self.runs, self.settings.rounds, self.say)
-        self.say("peak once more, memory of single models")
-        machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
-        rows = [self._model_row(model, machine["gemm_gflops"] * 1e9) for model in models]
+        with self._part("machine"):
+            machine = self._machine()
+        with self._part("models, once"):
+            models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
+        with self._part("heads and ensemble, once"):
+            self._add_heads()
+            single = next(model for model in models if model.entry.name == "GRU-128")
+            ensemble, alone = self._ensemble(single)
+        with self._part("peers, tuned"):
+            data = self._peer_data()
+            peers = [tune(peer, data, self.say) for peer in PEERS]
+            self._add_peers(peers, data)
+            windows = self._windows(models)
+        with self._part("all in turns"):
+            self.seconds = in_turns(self.runs, self.settings.rounds, self.say)
+        with self._part("peak once more"):
+            machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
+        with self._part("memory of single models"):
+            rows = [self._model_row(model, machine["gemm_gflops"] * 1e9) for model in models]
+        with self._part("scaling and workers"):
+            scaling = self._scaling()
+        with self._part("GPU"):
+            gpu = self._gpu(models)
         return {
             "size": self.settings.name,
             "rounds": self.settings.rounds,
@@ -233,12 +248,23 @@ class _Bench:
             "models": rows,
             "peers": [self._peer_row(tuned, data) for tuned in peers],
             "ratios": self._ratios(data, peers),
-            "ensembles": self._ensemble_row(ensemble, next(m for m in models if m.entry.name == "GRU-128")),
+            "ensembles": self._ensemble_row(ensemble, alone, single),
             "heads": self._head_rows(),
-            "windows": self._windows_row(windows, rows),
-            **self._scaling(),
-            "gpu": self._gpu(models),
+            "windows": self._windows_row(windows),
+            "strides": _stride_rows(rows),
+            **scaling,
+            "gpu": gpu,
+            "parts": self.parts,
         }
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Take down the seconds of a part, and say them."""
+        self.say(name)
+        begun = time.perf_counter()
+        yield
+        self.parts[name] = round(time.perf_counter() - begun, 1)
+        self.say(f"{name}: took {self.parts[name]:.0f} s")
 
     def _gemm(self, threads: int) -> float:
         """Return the peak, GFLOP/s."""
@@ -246,7 +272,6 @@ class _Bench:
 
     def _machine(self) -> dict[str, Any]:
         """Describe and measure the machine; writes the cube by the way."""
-        self.say("machine: products, copies, reads and writes")
         row = describe_machine()
         alone = self._gemm(1)
         # what one thread does the machine can do: on a busy one threads that wait for each other do less
@@ -262,14 +287,16 @@ class _Bench:
 
     def _model(self, entry: Entry) -> _Model:
         """Write the checkpoint of a model, plan its map, and run it once to warm up."""
-        self.say(f"{entry.name}: checkpoint, error, first run")
+        self.say(f"  {entry.name}")
         path = self.folder / "models" / entry.checkpoint
         if not path.exists():
             write_checkpoint(path, entry, self.settings.rows)
         job = self._job(entry, path)
         plan = plan_map(job)
         checkpoint = load_checkpoint(path, entry.window_mode)
-        accuracy = accuracy_of(checkpoint, self._days(entry))
+        days = self._days(entry)
+        # windows do not hang on each other: a few days say it all
+        accuracy = accuracy_of(checkpoint, min(days, 32) if entry.window_mode else days)
         work = self.folder / "map"
         first = run_map(plan, work, self.executor)
         self.runs[entry.name] = timed(plan, work, self.executor)
@@ -297,18 +324,21 @@ class _Bench:
                 if _head_name("", "none") in self.runs and calibration == "none":
                     continue
                 job = self._job(entry, path, calibration)
-                job = MapJob(**{**asdict(job), "cells": self.settings.heads_cells})
+                job = replace(job, cells=self.settings.heads_cells)
                 self.runs[name] = timed(plan_map(job), self.folder / "map", self.executor)
                 self.runs[name]()
 
-    def _ensemble(self) -> Finished:
-        """Add the ensemble, and return its first run."""
+    def _ensemble(self, single: _Model) -> tuple[Finished, Finished]:
+        """Add the ensemble, and return its first run and that of one model over the same map."""
         entry = ensemble_entry(self.settings.members, self.settings.hidden)
         path = self.folder / "models" / "ensemble"
         write_checkpoint(path, entry)
-        plan, work = plan_map(self._job(entry, path)), self.folder / "map"
+        job, work = self._job(entry, path), self.folder / "map"
+        plan = plan_map(job)
         self.runs["ensemble"] = timed(plan, work, self.executor)
-        return run_map(plan, work, self.executor)
+        self.runs["ensemble"]()  # what is read to compile is not counted
+        alone = plan_map(replace(job, checkpoint=single.job.checkpoint))
+        return run_map(plan, work, self.executor), run_map(alone, work, self.executor)
 
     def _peer_data(self) -> PeerData:
         """Return what peers are given, and add ours on the same work."""
@@ -352,8 +382,9 @@ class _Bench:
             done = delivered + work.spin_up * first.spin_up_pixel_days / spread.median / peak
         wanted = self.settings.children
         memory = None
-        if wanted is None or entry.name in wanted:
-            memory = run_child(model.job, 1, self.cores).peak_rss_mb
+        if entry.name in wanted if wanted is not None else entry.checkpoint == entry.name:
+            cells = getattr(self.settings, entry.memory_size or entry.size)
+            memory = run_child(replace(model.job, cells=cells), 1, self.cores).peak_rss_mb
         return {
             "model": entry.name,
             "kind": entry.kind,
@@ -405,8 +436,8 @@ class _Bench:
             rows.append({"name": "ours / JAX scan, compute only", "other": _JAX_COMPUTE, **asdict(found)})
         return rows
 
-    def _ensemble_row(self, first: Finished, single: _Model) -> dict[str, Any]:
-        """Return the speed of a member beside that of the single run, per pixel-day."""
+    def _ensemble_row(self, first: Finished, alone: Finished, single: _Model) -> dict[str, Any]:
+        """Return speed of a member beside that of the single run, per pixel-day, and bytes read beside one member's."""
         seconds, members = self.seconds["ensemble"], self.settings.members
         work = members * first.pixel_days / single.first.pixel_days
         found = speed_ratio(seconds, self.seconds[single.entry.name], work)
@@ -415,6 +446,9 @@ class _Bench:
             "pixel_days_per_s": first.pixel_days / spread_of(seconds).median,
             "member_speed": found.ratio,
             "member_speed_low": found.low,
+            "bytes_read": first.bytes_read,
+            "bytes_read_alone": alone.bytes_read,
+            "bytes_read_ratio": first.bytes_read / alone.bytes_read,
             "seconds": asdict(spread_of(seconds)),
         }
 
@@ -429,20 +463,14 @@ class _Bench:
                 rows.append({**places, "time_ratio": found.ratio, "low": found.low, "high": found.high})
         return rows
 
-    def _windows_row(self, windows: Windows, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return TAM-RL beside its published evaluation, and its stride beside exact."""
+    def _windows_row(self, windows: Windows) -> dict[str, Any]:
+        """Return TAM-RL beside its published evaluation."""
         found = speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_PUBLISHED])
-        exact, stride = (next(r for r in rows if r["model"] == f"TAM-RL {mode}") for mode in ("exact", "stride"))
-        speed = stride["pixel_days_per_s"] / exact["pixel_days_per_s"]
-        work = exact["flop_per_pixel_day"] / stride["flop_per_pixel_day"]
         return {
             "windows": windows.windows,
             **asdict(found),
             "difference": windows.difference,
             "published_form": windows.form,
-            "stride_over_exact": speed,
-            "work_ratio": work,
-            "stride_of_work": speed / work,
         }
 
     def _scaling(self) -> dict[str, Any]:
@@ -450,7 +478,6 @@ class _Bench:
         largest = self.settings.scaling
         if largest is None:
             return {"scaling": [], "workers": [], "left_out": ["scaling", "workers"]}
-        self.say("scaling: regions, years, workers")
         entry = scaling_entry(self.settings.hidden)
         path = self.folder / "models" / "scaling"
         write_checkpoint(path, entry)
@@ -461,20 +488,38 @@ class _Bench:
         write_bench_cube(long, SCALING_FORCINGS, smallest, before, last)
         job = MapJob(str(wide), str(path), smallest, *self.period)
         rows = [{"axis": "region", **row} for row in region_rows(job, largest, self.cores)]
-        lengthy = MapJob(**{**asdict(job), "cube": str(long)})
+        lengthy = replace(job, cube=str(long))
         rows += [{"axis": "years", **row} for row in year_rows(lengthy, self.settings.years, self.cores)]
-        quarter = MapJob(**{**asdict(job), "cells": (largest[0] // 2, largest[1] // 2)})
+        quarter = replace(job, cells=(largest[0] // 2, largest[1] // 2))
         workers = worker_rows(quarter, self.folder / "map", self.settings.worker_runs)
         return {"scaling": rows, "workers": workers, "left_out": []}
 
     def _gpu(self, models: list[_Model]) -> list[dict[str, Any]] | str:
         """Return the networks on a GPU, or that there is none."""
+        if not torch.cuda.is_available():
+            return "not measured"
         rows = []
         for model in models:
+            if model.accuracy is None:  # trees run on the CPU
+                continue
             checkpoint = load_checkpoint(model.job.checkpoint, model.entry.window_mode)
-            if found := on_gpu(checkpoint, self._days(model.entry)):
-                rows.append({"model": model.entry.name, **found})
-        return rows or "not measured"
+            found = on_device(checkpoint, self._days(model.entry), "cuda")
+            rows.append({"model": model.entry.name, **found})
+        return rows
+
+
+def _stride_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the speed of ``stride`` over ``exact`` beside the ratio of their work, of networks that have both rows."""
+    named, found = {row["model"]: row for row in rows}, []
+    for name, exact in named.items():
+        stride = named.get(name.removesuffix("exact") + "stride")
+        if not name.endswith(" exact") or stride is None:
+            continue
+        speed = stride["pixel_days_per_s"] / exact["pixel_days_per_s"]
+        work = exact["flop_per_pixel_day"] / stride["flop_per_pixel_day"]
+        about = {"model": name.removesuffix(" exact"), "stride_over_exact": speed, "work_ratio": work}
+        found.append({**about, "stride_of_work": speed / work})
+    return found
 
 
 def _day(count: int) -> str:

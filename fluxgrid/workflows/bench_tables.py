@@ -74,12 +74,13 @@ def _title(report: Report) -> str:
 def _caption(report: Report) -> str:
     """Say what the columns are."""
     left = f" Left out: {', '.join(report['left_out'])}." if report["left_out"] else ""
+    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["parts"].items())
     return (
         f"End to end from zarr to zarr, medians of {report['rounds']} runs in turns; of peak: matrix work of delivered "
         "and spin-up days over the best product of squares;\ndelivered: of delivered days alone. Error against plain "
         "torch in float64, over the largest value of the flux. Peers run GRU-128 over the same\ncells and days without "
         f"spin-up, trees a booster of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
-        f"{left} {report['seconds']:.0f} s in all."
+        f"{left}\n{report['seconds']:.0f} s in all: {parts}."
     )
 
 
@@ -120,13 +121,17 @@ def _others(report: Report) -> Iterator[tuple[str, str]]:
     """Yield what stands in neither of the two."""
     ensemble, windows = report["ensembles"], report["windows"]
     yield f"a member of {ensemble['members']} x GRU-128 / the single run", f"{ensemble['member_speed']:.2f}"
+    if ensemble["bytes_read_ratio"] is not None:
+        yield f"bytes read for {ensemble['members']} members / for one", f"{ensemble['bytes_read_ratio']:.3f}"
     for row in report["heads"]:
         yield (
             f"{row['places']} heads {row['kind']}, {row['calibration']} / none",
             f"{row['time_ratio']:.2f} of the time",
         )
     yield "TAM-RL exact / as published, same windows", f"{windows['ratio']:.2f}"
-    yield "TAM-RL stride / exact", f"{windows['stride_over_exact']:.1f} of {windows['work_ratio']:.1f} in work"
+    for row in report["strides"]:
+        said = f"{row['stride_over_exact']:.1f} of {row['work_ratio']:.1f} in work: {row['stride_of_work']:.2f}"
+        yield f"{row['model']} stride / exact", said
     for row in report["ratios"]:
         if row["name"] == "ours / JAX scan, compute only":
             yield row["name"], f"{row['ratio']:.2f} {_interval(row)}"

@@ -27,6 +27,8 @@ def test_bars_hold_in_their_direction():
 def test_figures_are_found_in_a_report():
     models = [
         {"model": "GRU-128", "share_of_peak": 0.71, "max_error": 1e-7, "peak_rss_mb": 900.0},
+        {"model": "LSTM-128", "max_error": 1e-7},
+        {"model": "CT-LSTM 2 x 256", "max_error": 1e-7},
         {"model": "KGML-ag", "share_of_peak": 0.64, "max_error": 3e-6, "peak_rss_mb": 2100.0},
     ]
     report = {
@@ -35,7 +37,10 @@ def test_figures_are_found_in_a_report():
         "ratios": [
             {"name": "ours / XGBoost", "ratio": 16.0, "low": 14.0},
             {"name": "ours / JAX scan", "ratio": 1.0, "low": 0.94},
+            {"name": "ours / ONNX Runtime", "ratio": 1.1, "low": 0.98},
         ],
+        "strides": [{"model": "LSTM-128", "stride_of_work": 0.9}, {"model": "TAM-RL", "stride_of_work": 0.7}],
+        "ensembles": {"member_speed": 1.0, "bytes_read_ratio": 9.5},
         "heads": [
             {"calibration": "state", "time_ratio": 1.1},
             {"calibration": "state", "time_ratio": 1.2},
@@ -56,7 +61,11 @@ def test_figures_are_found_in_a_report():
         "KGML-ag: share of the peak, unfolded": False,
         "these four: largest error over the flux's scale": False,
         "ours / JAX scan, end to end: lower end": False,
+        "ours / ONNX Runtime: lower end": False,
         "ours / XGBoost, depth 10, 1000 trees": True,
+        "a member of the ensemble / the single run": True,
+        "bytes read for the ensemble / for one member": False,
+        "stride over exact / ratio of the work, the worst network": False,
         "ten heads, one in each cell: time over none": False,
         "neighbourhood of ten heads: time over none": True,
         "memory from x1 to x16 of the region: growth": True,
@@ -65,5 +74,7 @@ def test_figures_are_found_in_a_report():
         "two workers / one": True,
         "GPU: largest difference from the CPU": False,
     }
+    three = judged({**report, "models": models[:3]})
+    assert three["these four: largest error over the flux's scale"]["met"] is None
     few = judged({**report, "trees": 100})  # fewer trees are faster: the bar speaks of a thousand
     assert few["ours / XGBoost, depth 10, 1000 trees"]["met"] is None

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from fluxgrid.bench.accuracy import accuracy_of
 from fluxgrid.bench.checkpoints import write_checkpoint
 from fluxgrid.bench.child import peak_memory
-from fluxgrid.bench.compute import tam_windows
+from fluxgrid.bench.compute import on_device, tam_windows
 from fluxgrid.bench.cubes import box_of, grid_of_cells
 from fluxgrid.bench.entries import model_entries
-from fluxgrid.bench.machine import gemm_rate
+from fluxgrid.bench.machine import bytes_read, gemm_rate
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import load_checkpoint
 from fluxgrid.upscaling.cover import land_share
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")),
+]
 
 
 def checkpoint_of(name, folder):
@@ -56,10 +65,35 @@ def test_a_box_of_cells_is_those_cells_and_all_land(cells):
     assert (land_share(part) > 0).all()
 
 
-def test_rates_and_memory_are_those_of_a_machine():
+def test_rates_are_those_of_a_machine():
     assert 1e7 < gemm_rate(1, (64,), 1) < 1e13
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not say what a process holds now")
+def test_peak_memory_grows_by_what_is_held_and_stays():
     before = peak_memory()
-    held = np.ones(40_000_000)  # 320 MB
-    assert peak_memory() > 300
-    assert peak_memory() >= before
+    now = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    held = np.ones(int((before - now + 200) * 1e6 / 8))
+    grown = peak_memory() - before
+    assert 150 < grown < 250
     assert held[0] == 1
+    del held
+    assert peak_memory() - before > 150
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say what a process has read")
+def test_bytes_read_are_those_of_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+    before = bytes_read()
+    (tmp_path / "file").read_bytes()
+    assert 3_000_000 <= bytes_read() - before < 3_500_000
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["GRU-128", "KGML-ag", "TAM-RL exact", "Transformer exact"])
+def test_a_predictor_says_the_same_on_every_device(name, device, tmp_path):
+    checkpoint = checkpoint_of(name, tmp_path)
+    found = on_device(checkpoint, 12, device)
+    assert found["max_difference"] < 1e-5
+    assert found["pixel_days_per_s"] > 0
+    assert next(checkpoint.model.parameters()).device.type == "cpu"  # the CPU has its model back

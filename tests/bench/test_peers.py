@@ -12,8 +12,9 @@ import zarr
 
 from fluxgrid.bench.cubes import middle
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
-from fluxgrid.bench.peers import tune
-from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
+from fluxgrid.bench.peers import run_plain, tune
+from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime, jax_function
+from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
 from fluxgrid.upscaling.execute import Executor
 from fluxgrid.upscaling.run import run_plan
@@ -71,6 +72,31 @@ def test_our_map_is_that_of_the_same_network(peer_data, truth, tmp_path):
     run_plan(plan, tmp_path / "kept", Executor(1, 1), "cpu")
     gpp = zarr.open_group(plan.store(tmp_path / "kept", plan.map_segments[0]), mode="r")["gpp"][:]
     np.testing.assert_allclose(gpp.transpose(1, 2, 0), truth, atol=3e-6)
+
+
+@pytest.mark.parametrize("peer", [XGBoostDask(), LightGBMDask()])
+def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_data):
+    pytest.importorskip(peer.packages[0])
+    booster = peer.booster(peer_data)
+    many, one = peer.forms(3)
+    runs = [peer.start(peer_data, form) for form in (many, one)]
+    assert all(run() > 0 for run in runs)
+    assert peer.pixel_days(peer_data) == 16 * 48 * 20
+    if isinstance(peer, XGBoostDask):  # no form sets threads on the booster of another
+        assert '"nthread":"2"' in booster.save_config()
+    cube = xr.open_zarr(peer_data.cube, consolidated=False)
+    rows = np.stack([peer_data.scaled(i, cube[n].values).ravel() for i, n in enumerate(peer_data.names)], axis=-1)
+    gpp = zarr.open_group(peer_data.work / f"{type(peer).__name__}.zarr", mode="r")["gpp"]
+    assert gpp.compressors == zarr.open_array(peer_data.cube / peer_data.names[0], mode="r").compressors
+    np.testing.assert_allclose(gpp[:].ravel(), peer.values(booster, 1)(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", JaxScan().forms(2)[:4])
+def test_every_form_of_the_scan_says_the_same(form, peer_data):
+    pytest.importorskip("jax")
+    x = np.random.default_rng(0).normal(size=(20, 5, len(peer_data.names))).astype(np.float32)
+    expected = run_plain(peer_data.net, x.swapaxes(0, 1).copy(), 5, 1).swapaxes(0, 1)
+    np.testing.assert_allclose(jax_function(peer_data.net, form)(x), expected, atol=3e-6)
 
 
 class _Absent:
