@@ -54,5 +54,6 @@ def test_the_peak_of_a_map_with_all_its_files_is_flat_in_region_and_years(tmp_pa
         assert done.returncode == 0, done.stderr[-2000:]
         return float(done.stdout.split()[-1])
 
-    assert peak("wide.zarr", (128, 128), "2019-01-01") < 1.1 * peak("wide.zarr", (32, 32), "2019-01-01")
-    assert peak("long.zarr", (32, 32), "2004-01-01") < 1.1 * peak("long.zarr", (32, 32), "2019-01-01")
+    most = 1.1 * peak("wide.zarr", (32, 32), "2019-01-01")
+    assert peak("wide.zarr", (128, 128), "2019-01-01") < most
+    assert peak("long.zarr", (32, 32), "2004-01-01") < most
