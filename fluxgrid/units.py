@@ -81,7 +81,8 @@ def convert(values: Any, source_units: str, target_units: str, days: Any = None)
     Returns
     -------
     converted : ndarray or dask array, same shape
-        In ``target_units``; computed in float64, given in the floating type of ``values`` (float32 for integers).
+        In ``target_units``; computed in float64, given in the floating type of ``values`` (float32 for integers). An
+        ndarray that is already as it shall be is given back itself.
 
     Raises
     ------
@@ -100,7 +101,7 @@ def convert(values: Any, source_units: str, target_units: str, days: Any = None)
         values = np.asarray(values)
     dtype = values.dtype if values.dtype.kind == "f" else np.dtype("float32")
     if (months, factor, offset) == (0, 1.0, 0.0):
-        return values.astype(dtype)
+        return values.astype(dtype, copy=False) if isinstance(values, np.ndarray) else values.astype(dtype)
     exact = values.astype("float64") * factor + offset
     if months:
         exact = exact * _month_factor(values, days, months, source_units, target_units)

@@ -248,7 +248,7 @@ def design(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray,
         Scaled numbers first, then one-hot columns; an unknown class is all zero.
     """
     channels = [scaler.apply(name, inputs.dynamic[name]) for name in spec.dynamic]
-    dynamic = np.ascontiguousarray(np.stack(channels, axis=-1).swapaxes(0, 1))  # (n, T, F)
+    dynamic = np.stack(channels, axis=-1).swapaxes(0, 1)  # (n, T, F), step after step in memory
     columns = [scaler.apply(name, inputs.static[name])[:, None] for name in spec.static]
     columns += [one_hot(inputs.static[name], len(VARIABLES[name].classes)) for name in spec.classes]
     empty = np.empty((dynamic.shape[0], 0), dtype=np.float32)

@@ -183,7 +183,8 @@ def convert_field(values: Any, field: Field, days: np.ndarray | None) -> Any:
         if isinstance(values, np.ndarray):
             return _class_index(values, known, index)
         return da.map_blocks(_class_index, values, known=known, index=index, dtype="float32")
-    return convert(values, field.units, field.variable.units, days=days).astype("float32")
+    converted = convert(values, field.units, field.variable.units, days=days)
+    return converted if converted.dtype == np.float32 else converted.astype("float32")
 
 
 def _class_table(field: Field) -> tuple[np.ndarray, np.ndarray]:
