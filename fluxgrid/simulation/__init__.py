@@ -6,7 +6,7 @@ errors of virtual towers and of county yields belong to one network or survey an
 
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, simulate, true_fluxes
 from fluxgrid.simulation.land import Places, places_at
-from fluxgrid.simulation.parameters import WORLD_VERSION, world_digest
+from fluxgrid.simulation.parameters import WORLD_SOURCE, WORLD_VERSION, world_digest
 from fluxgrid.simulation.towers import tower_truth, virtual_sites
 from fluxgrid.simulation.world import build_truth, build_world, check_world, world_template
 from fluxgrid.simulation.yields import county_yields
@@ -15,6 +15,7 @@ __all__ = [
     "FORCINGS",
     "STATICS",
     "TRUTH",
+    "WORLD_SOURCE",
     "WORLD_VERSION",
     "Places",
     "build_truth",

@@ -78,5 +78,7 @@ def _without_sources(value: Any) -> Any:
 
 
 WORLD_VERSION = str(_document()["version"])
+WORLD_SOURCE = "fluxgrid synthetic world"
+"""How the source of everything that is made of it begins."""
 """Raised when a formula changes; numbers are told apart by the digest."""
 EXTENT = load_section("extent", Extent)

@@ -14,7 +14,14 @@ from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, variables_o
 from fluxgrid.simulation.eddy import Draw, Eddy, observe
 from fluxgrid.simulation.land import Places
 from fluxgrid.simulation.network import Network, draw, draw_footprints
-from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, load_section, strict_dataclass, world_digest
+from fluxgrid.simulation.parameters import (
+    EXTENT,
+    WORLD_SOURCE,
+    WORLD_VERSION,
+    load_section,
+    strict_dataclass,
+    world_digest,
+)
 
 START, END = "2004-01-01", "2018-12-31"
 """Period of the network."""
@@ -88,7 +95,7 @@ def virtual_sites(
         statics = {name: float(np.float32(places.statics[name][i])) for name in STATICS}
         where = float(places.latitude[i]), float(places.longitude[i]), f"C{clusters[i]:02d}"
         sites.append(Site(_name(i), *where, statics, pd.DataFrame(series, index=time, dtype=np.float32)))
-    source = f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}, towers drawn with seed {seed}"
+    source = f"{WORLD_SOURCE} {WORLD_VERSION}, parameters {world_digest()}, towers drawn with seed {seed}"
     return Sites("daily", tuple(sites), source, "Synthetic: virtual towers of the fluxgrid world, not observations.")
 
 

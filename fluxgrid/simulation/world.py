@@ -25,7 +25,7 @@ from fluxgrid.geo.tiles import Tile, make_tiles
 from fluxgrid.provenance import digest_arrays
 from fluxgrid.simulation.covariates import FORCINGS, STATICS, TRUTH, check_period, variables_of_year, years_of
 from fluxgrid.simulation.land import places_at
-from fluxgrid.simulation.parameters import EXTENT, WORLD_VERSION, world_digest
+from fluxgrid.simulation.parameters import EXTENT, WORLD_SOURCE, WORLD_VERSION, world_digest
 from fluxgrid.variables import VARIABLES
 
 CHUNK = TILE_CHUNK
@@ -328,7 +328,7 @@ def _about(cells: np.ndarray | None) -> dict[str, str]:
     return {
         "Conventions": "CF-1.11",
         "title": "Daily covariates of the synthetic fluxgrid world (not observations)",
-        "source": f"fluxgrid synthetic world {WORLD_VERSION}, parameters {world_digest()}",
+        "source": f"{WORLD_SOURCE} {WORLD_VERSION}, parameters {world_digest()}",
         "step": "daily",
         "day_definition": "local standard time",
         "cells": "all" if cells is None else digest_arrays({"cells": cells}),

@@ -12,6 +12,7 @@ from fluxgrid.models import Checkpoint, ModelSpec, model_config
 from fluxgrid.models.windowed import WindowConfig
 from fluxgrid.output.info import MapInfo
 from fluxgrid.provenance import git_commit, versions
+from fluxgrid.simulation import WORLD_SOURCE
 from fluxgrid.upscaling.plan import Plan
 
 
@@ -43,9 +44,9 @@ def map_info(
     -------
     info : MapInfo
     """
-    spec = checkpoint.spec
+    spec, synthetic = checkpoint.spec, checkpoint.spec.synthetic or is_simulated(cube)
     place = f"part of {region.title}" if cover else region.title
-    kind = "Synthetic carbon fluxes" if spec.synthetic else "Carbon fluxes"
+    kind = "Synthetic carbon fluxes" if synthetic else "Carbon fluxes"
     recycled = any(s.recycled for s in plan.segments)
     spin_up = f"{spec.spin_up_years} year(s), {'first year run once more' if recycled else 'before the period'}"
     attributes = {
@@ -64,8 +65,9 @@ def map_info(
     caveats = (*cover, *spec.caveats)
     if spec.gpp_is_driver:
         caveats = (*caveats, "GPP is an input of the model: its errors are those of the driver, not the model's skill.")
-    if spec.synthetic:
-        caveats = ("Weather, land and fluxes are simulated: these are not observations.", *caveats)
+    if synthetic:
+        what = "Weather, land and fluxes are simulated" if spec.synthetic else "Weather and land are simulated"
+        caveats = (f"{what}: these are not observations.", *caveats)
     stated = (str(cube.attrs.get(key, "")).strip(". ") for key in ("citation", "source"))
     covariates = tuple(text for text in stated if text and text != UNSTATED)
     limits = f"; {spec.limits}" if spec.limits else ""
@@ -80,7 +82,7 @@ def map_info(
         region_name=region.name,
         region_title=place,
         step=plan.step,
-        synthetic=spec.synthetic,
+        synthetic=synthetic,
         model_name=spec.name,
         model_text=spec.description,
         day_definition=str(cube.attrs.get("day_definition") or spec.day_definition),
@@ -92,6 +94,11 @@ def map_info(
         calibration=plan.calibration,
         gpp_is_driver=spec.gpp_is_driver,
     )
+
+
+def is_simulated(cube: xr.Dataset) -> bool:
+    """Return whether a cube is of the built-in world, also one that was copied: its source says so."""
+    return str(cube.attrs.get("source", "")).startswith(WORLD_SOURCE)
 
 
 _MODES = {

@@ -61,6 +61,7 @@ def read_site_config(wanted: SitesConfig, step: Step) -> Sites:
         message = f"{wanted.path} is {sites.step}, but the configuration says step: {step}. Change one of them."
         raise ConfigError(message)
     kept = with_classes(sites, wanted.classes).with_targets(wanted.targets, wanted.minimum)
+    kept = replace(kept, citation=wanted.citation or kept.citation)
     if not len(kept):
         most = ", ".join(f"{name} {_most(sites, name)}" for name in wanted.targets)
         message = (

@@ -39,7 +39,7 @@ from fluxgrid.upscaling.plan import CubeSource, Plan
 from fluxgrid.upscaling.publish import Published, clear_replaced, publish
 from fluxgrid.upscaling.run import RunResult, digest_inputs, run_plan
 from fluxgrid.upscaling.tile import Job, TileReport
-from fluxgrid.workflows.about import map_info, map_period
+from fluxgrid.workflows.about import is_simulated, map_info, map_period
 from fluxgrid.workflows.estimates import measured_estimate
 from fluxgrid.workflows.progress import ProgressMaker, silent
 from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_source, synthetic_template
@@ -237,7 +237,7 @@ class _Run:
             "uncertainty": self.checkpoint.uncertainty.text() if self.checkpoint.uncertainty else "none",
             "period": map_period(plan),
             "step": plan.step,
-            "synthetic": self.checkpoint.spec.synthetic,
+            "synthetic": self.checkpoint.spec.synthetic or is_simulated(self.cube),
             "inputs": result.inputs,
             "cube": {"path": plan.cube.path, "mapping": plan.cube.mapping, "title": self.cube.attrs.get("title", "")},
             "coverage": {"cell_steps": result.expected, "missing": result.missing, "share": 1 - result.missing_share},
