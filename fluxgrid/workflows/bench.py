@@ -91,7 +91,7 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        About ten minutes on two idle cores, under one, or seconds whose figures mean nothing; or sizes of one's own.
+        Some 25 minutes on two idle cores, a few, or seconds whose figures mean nothing; or sizes of one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
