@@ -58,8 +58,6 @@ def test_every_form_is_tried_and_the_best_kept(peer_data):
     ],
 )
 def test_a_peer_makes_the_map_of_our_network(peer, store, peer_data, truth):
-    for name in peer.packages:
-        pytest.importorskip(name)
     tuned = tune(peer, peer_data)
     assert tuned.run() > 0
     assert tuned.form == peer.forms(peer_data.cores)[0]
@@ -87,7 +85,6 @@ def test_our_map_is_that_of_the_same_network(peer_data, truth, tmp_path):
 
 @pytest.mark.parametrize("peer", [XGBoostDask(), LightGBMDask()])
 def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_data):
-    pytest.importorskip(peer.packages[0])
     booster = peer.booster(peer_data)
     many, one = peer.forms(3)
     runs = [peer.start(peer_data, form) for form in (many, one)]
@@ -104,7 +101,6 @@ def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_da
 
 @pytest.mark.parametrize("form", JaxScan().forms(2)[:4])
 def test_every_form_of_the_scan_says_the_same(form, peer_data):
-    pytest.importorskip("jax")
     x = np.random.default_rng(0).normal(size=(20, 5, len(peer_data.names))).astype(np.float32)
     expected = run_plain(peer_data.net, x.swapaxes(0, 1).copy(), 5, 1).swapaxes(0, 1)
     np.testing.assert_allclose(jax_function(peer_data.net, form)(x), expected, atol=3e-6)

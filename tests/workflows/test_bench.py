@@ -60,9 +60,6 @@ _NOT_HERE = {
 
 @pytest.mark.slow
 def test_every_criterion_finds_its_figure():
-    for peer in workflow.PEERS:
-        for name in peer.packages:
-            pytest.importorskip(name)
     settings = replace(
         TINY, sweep=True, children=("GRU-128", "KGML-ag"), scaling=(128, 128), years=(1, 2), worker_runs=2
     )
