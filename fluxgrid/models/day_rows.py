@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxgrid.models.recurrent import Steps, lstm_in_slices, weights_of
+from fluxgrid.models.cell_steps import Steps
+from fluxgrid.models.gru_layers import weights_of
+from fluxgrid.models.recurrent import lstm_in_slices
 
 _PIECE = 1024
 """Rows multiplied together."""

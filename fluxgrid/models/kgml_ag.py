@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
-from fluxgrid.models.recurrent import CHUNK_ROWS, GRU, read_out
+from fluxgrid.models.gru_layers import CHUNK_ROWS
+from fluxgrid.models.recurrent import GRU, read_out
 
 RESIDUE_DAYS = slice(298, 300)
 """Days of the year, counted from 0, on which the residue of the harvest enters the litter."""

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.models.base import Sizes
+from fluxgrid.models.cell_steps import input_side, multiply_into, run_gates
 from fluxgrid.models.day_rows import DayRows, run_windows
-from fluxgrid.models.recurrent import GRU, LSTM, input_side, multiply_into, run_gates
+from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 

@@ -29,8 +29,11 @@ from torch.nn import functional as F
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
+from fluxgrid.models.cell_steps import Steps, input_side
 from fluxgrid.models.day_rows import DayRows, run_windows
-from fluxgrid.models.recurrent import LSTM, Steps, in_slices, input_side, lstm_in_slices, scale_rows, weights_of
+from fluxgrid.models.gates import scale_rows
+from fluxgrid.models.gru_layers import weights_of
+from fluxgrid.models.recurrent import LSTM, in_slices, lstm_in_slices
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 _TOGETHER = 4

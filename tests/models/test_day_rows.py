@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fluxgrid.models import Sizes, model_config, recurrent, windowed, zero_state
+from fluxgrid.models.cell_steps import Steps, input_side, run_gates
 from fluxgrid.models.day_rows import DayRows
-from fluxgrid.models.recurrent import GRU, LSTM, Steps, input_side, run_gates
+from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowNetwork
 
 W, S, F, X, DAYS = 7, 3, 4, 5, 17
