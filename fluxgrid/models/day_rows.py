@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxgrid.models.cell_steps import Steps
-from fluxgrid.models.gru_layers import weights_of
-from fluxgrid.models.recurrent import lstm_in_slices
+from fluxgrid.models.cell_layers import input_side, run_layers
+from fluxgrid.models.window_cells import TableLayer
 
 _PIECE = 1024
 """Rows multiplied together."""
@@ -68,6 +67,11 @@ class DayRows:
         """Windows in all, M: those of the first day at every place, then those of the next."""
         return self.count
 
+    @property
+    def reach(self) -> slice:
+        """Rows of the days of a window after that of its first day."""
+        return slice(0, self.window * self.places, self.places)
+
     def place_of(self, rows: np.ndarray) -> Tensor:
         """Return the place of each row of the record."""
         return torch.from_numpy(rows % self.places)
@@ -106,19 +110,19 @@ class DayRows:
 def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
     """Return the states (M, last, H) of a cell over windows that read the gates of their days in one table."""
     found = days.rows.new_empty(len(days), last, cell.hidden_size)
-    upper = [weights_of(cell, layer) for layer in range(1, cell.num_layers)] if isinstance(cell, nn.LSTM) else []
-    run = Steps(cell, days.group, layers=1 if upper else None)
-    kept = days.window if upper else last
-    states = found.new_empty(kept, days.group, run.width)
-    empty = found.new_zeros(len(upper), days.group, run.width)
+    lowest = TableLayer(cell, days.group)
+    states = found.new_empty(days.window if cell.num_layers > 1 else last, days.group, cell.hidden_size)
     for table, group in days.groups(width, fill):
-        gates, out = table.numpy(), found[group.wanted]
-        run.reset()
-        for step in range(days.window):
-            run.step(gates, group.first, step * days.places)
-            if step >= days.window - kept:
-                states[step - days.window + kept].copy_(run.last)
-        # above the first layer nothing is shared, and torch's LSTM is the faster one
-        ends = lstm_in_slices(states, (empty, empty), upper)[0] if upper else states
-        out.copy_(ends[-last:].transpose(0, 1)[: len(out)])
+        lowest.run(table.numpy(), group.first, days.reach, states.numpy())
+        out = found[group.wanted]
+        out.copy_(upper_layers(cell, states)[-last:].transpose(0, 1)[: len(out)])
     return found
+
+
+def upper_layers(cell: nn.RNNBase, states: Tensor) -> Tensor:
+    """Return the last layer's states (W, N, H) of those of the first, all layers empty before; nothing is shared."""
+    if cell.num_layers == 1:
+        return states
+    into, offset = input_side(cell, 1)
+    empty = states.new_zeros(cell.num_layers - 1, *states.shape[1:])
+    return run_layers(cell, [states], [into], offset, [empty, empty], lowest=1)[0]

@@ -100,7 +100,7 @@ def step_back(gates, inner, before, from_output, through, direct, for_input, for
 
 
 @compiled
-def close_only(gates, base, recurrent, bias, before, after):
+def close_states(gates, base, recurrent, bias, before, after):
     """Close the gates of one step and keep nothing for a gradient: `step` where r and z come halved.
 
     `gates` (B, 3H) holds W_i x, and W_h h too in the columns of r and z; `base` (1 or B, 3H) what comes on top, all
@@ -122,16 +122,40 @@ def close_only(gates, base, recurrent, bias, before, after):
 
 
 @compiled
-def close_lstm(table, first, shift, column, product, states, at, cells):
-    """Close the gates of one step of an LSTM, states and cells in place.
+def close_cells(gates, base, cells, after):
+    """Close the gates of one step of an LSTM, in which i, f and o come halved.
+
+    `gates` (B, 4H) holds W_i x + W_h h, `base` (1 or B, 4H) what comes on top, all with the rows of i, f and o times a
+    half. Changes the cells (B, H) and fills the states after the step, `after` (B, H).
+    """
+    width = cells.shape[1]
+    for b in range(len(cells)):
+        own, g, c, h = base[b if len(base) > 1 else 0], gates[b], cells[b], after[b]
+        g0, g1, g2, g3 = g[:width], g[width : 2 * width], g[2 * width : 3 * width], g[3 * width :]
+        o0, o1, o2, o3 = own[:width], own[width : 2 * width], own[2 * width : 3 * width], own[3 * width :]
+        for j in range(width):
+            i, under_i = _parts(g0[j] + o0[j])
+            f, under_f = _parts(g1[j] + o1[j])
+            new, under_n = _parts(g2[j] + o2[j])
+            both = under_i * under_n
+            c[j] = _HALF * ((under_f + f) * c[j] * both + (under_i + i) * new * under_f) / (under_f * both)
+        for j in range(width):
+            o, under_o = _parts(g3[j] + o3[j])
+            new, under = _parts(c[j])
+            h[j] = _HALF * (under_o + o) * new / (under_o * under)
+
+
+@compiled
+def close_lstm(table, first, shift, column, product, states, cells):
+    """Close the gates of one step of an LSTM, states and cells (N, H) in place.
 
     Row n reads its input side, W_i x + b, (4H,), in ``table[first[n] + shift]`` from `column` on, and W_h h in
-    `product` (N, 4H); its state stands in `states` (N, .) from column `at` on, its cell in `cells` (N, H).
+    `product` (N, 4H).
     """
     width = cells.shape[1]
     for n in range(len(cells)):
         given, again = table[first[n] + shift, column : column + 4 * width], product[n]
-        c, h = cells[n], states[n, at : at + width]
+        c, h = cells[n], states[n]
         for j in range(width):
             i, under_i = _parts(_HALF * (again[j] + given[j]))
             f, under_f = _parts(_HALF * (again[width + j] + given[width + j]))
@@ -146,15 +170,15 @@ def close_lstm(table, first, shift, column, product, states, at, cells):
 
 
 @compiled
-def close_gru(table, first, shift, product, bias, states, at):
-    """Close the gates of one step of a GRU, states in place.
+def close_gru(table, first, shift, product, bias, states):
+    """Close the gates of one step of a GRU, states (N, H) in place.
 
     Row n reads its input side, W_i x + b_i, (3H,), in ``table[first[n] + shift]``, and W_h h in `product` (N, 3H), to
-    which `bias` (3H,) belongs; its state stands in `states` (N, .) from column `at` on.
+    which `bias` (3H,) belongs.
     """
     width = product.shape[1] // 3
     for n in range(len(product)):
-        given, again, h = table[first[n] + shift], product[n], states[n, at : at + width]
+        given, again, h = table[first[n] + shift], product[n], states[n]
         for j in range(width):
             r = _sigmoid(given[j] + (again[j] + bias[j]))
             z, under_z = _parts(_HALF * (given[width + j] + (again[width + j] + bias[width + j])))

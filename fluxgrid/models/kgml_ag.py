@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
-from fluxgrid.models.gru_layers import CHUNK_ROWS
+from fluxgrid.models.cell_layers import CHUNK_ROWS
 from fluxgrid.models.recurrent import GRU, read_out
 
 RESIDUE_DAYS = slice(298, 300)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from llvmlite import binding
@@ -40,19 +41,29 @@ def _find() -> ctypes.CDLL | None:
 
 _LIBRARY = _find()
 AVAILABLE = _LIBRARY is not None
-"""Whether there are products of packed weights; `multiply` and `pack` must not be called otherwise."""
+"""Whether there are products of packed weights; `multiply_rows` and `pack` must not be called otherwise."""
 
 _int, _float = types.int32, types.float32
 _array = types.CPointer(_float)
-multiply = types.ExternalFunction(
+_multiply = types.ExternalFunction(
     _SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int)
 )  # the arguments of cblas_sgemm_compute
-ROWS_FIRST, PLAIN, PACKED = np.int32(_ROWS_FIRST), np.int32(_PLAIN), np.int32(_PACKED)
-"""First three arguments of `multiply`, of plain rows and packed weights."""
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def multiply_rows(rows, packed, kept, out, columns):
+    """Put ``kept * out + rows @ weights`` into the first columns of `out` (M, .), of rows (M, K) and packed weights.
+
+    To be called from compiled kernels, and only where `AVAILABLE`. Rows and `out` are C-contiguous and float32; `kept`
+    is 0 or 1, float32; `columns` is N of the weights (K, N).
+    """
+    m, k = rows.shape
+    where = rows.ctypes, k, packed.ctypes, columns, kept, out.ctypes, out.shape[1]
+    _multiply(_ROWS_FIRST, _PLAIN, _PACKED, m, columns, k, *where)
 
 
 def pack(weights: np.ndarray, rows: int) -> np.ndarray:
-    """Return weights as `multiply` takes them.
+    """Return weights as `multiply_rows` takes them.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@
 single precision it is faster: torch spends much of its time between the small operations of a gate, here they are one
 pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
 
-`LSTM` runs torch's own kernels, over slices of the batch. Where no gradient is wanted and something is shared that
-these do not know of, see `fluxgrid.models.cell_steps`.
+`LSTM` runs torch's own kernels, over slices of the batch, where a gradient is wanted. Where none is, both run their
+layers as `fluxgrid.models.cell_layers` says.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fluxgrid.models import packed_product
+from fluxgrid.models.cell_layers import input_side, run_layers, weights_of
 from fluxgrid.models.gates import step, step_back
-from fluxgrid.models.gru_layers import run_layers, weights_of
 
 
 def steps_first(x: Tensor) -> Tensor:
@@ -148,7 +149,7 @@ class GRU(nn.GRU):
         if fixed:  # what does not vary in time is multiplied once
             offset = torch.addmm(offset, torch.cat(fixed, dim=1), constant.t())
         rows = [part.detach().transpose(0, 1).contiguous() for part in varying]
-        states, last = run_layers(self, rows, maps, offset, start, factors=self.factors)
+        states, last, _ = run_layers(self, rows, maps, offset, [start], self.factors)
         return states.transpose(0, 1), last
 
     def _layers(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,21 +172,6 @@ def is_quick(*tensors: Tensor) -> bool:
 
 _SLICE = 128
 """Rows of a batch that torch's LSTM is given at once: what it needs for more is fetched from further away."""
-
-
-def lstm_in_slices(
-    rows: Tensor, start: tuple[Tensor, ...], weights: list[tuple[Tensor, ...]]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return outputs (T, B, H), states and cells (L, B, H) of torch's LSTM of any weights over rows (T, B, I)."""
-    flat = [weight for layer in weights for weight in layer]
-    parts = [
-        torch.lstm(
-            part.contiguous(), [h.contiguous(), c.contiguous()], flat, True, len(weights), 0.0, False, False, False
-        )
-        for part, h, c in zip(*(each.split(_SLICE, dim=1) for each in (rows, *start)), strict=True)
-    ]
-    outputs, states, cells = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
-    return outputs, states, cells
 
 
 def in_slices(cell: nn.LSTM, x: Tensor, start: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -237,8 +223,7 @@ class LSTM(nn.LSTM):
     Notes
     -----
     Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates). Its kernels
-    are torch's: over a long run of inputs alone they reach the speed of the products. Where a place adds to its gates,
-    and for windows that share their days, see `run_gates` and `Steps`.
+    are torch's where a gradient is wanted, and compiled ones otherwise.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002
@@ -262,5 +247,11 @@ class LSTM(nn.LSTM):
         self, x: Tensor, start: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return states after each step of the last layer (B, T, H); states and cells of every layer (L, B, H)."""
-        outputs, states, cells = in_slices(self, x, start)
-        return outputs, (states, cells)
+        quick = packed_product.AVAILABLE and not self.training
+        if not quick or not is_quick(x, *(start or ()), *self.parameters()):
+            outputs, states, cells = in_slices(self, x, start)
+            return outputs, (states, cells)
+        into, offset = input_side(self)
+        first = start or (x.new_zeros(self.num_layers, len(x), self.hidden_size),) * 2
+        outputs, *after = run_layers(self, [x.transpose(0, 1).contiguous()], [into], offset, first)
+        return outputs.transpose(0, 1), (after[0], after[1])

@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fluxgrid.data.windows import WindowMode
+from fluxgrid.models import packed_product
 from fluxgrid.models.base import Sizes
-from fluxgrid.models.cell_steps import input_side, multiply_into, run_gates
+from fluxgrid.models.cell_layers import input_side, run_layers
 from fluxgrid.models.day_rows import DayRows, run_windows
 from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
@@ -66,7 +67,7 @@ class RecurrentNetwork(WindowNetwork):
     def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:
         """Return the states of the last steps of windows, the input side of the gates worked out once a day."""
         known = self._to_gates(static)
-        if known is None:
+        if known is None or not packed_product.AVAILABLE:
             return None
         maps, offset = known
         turned = tuple(weight.t().contiguous() for weight in maps)
@@ -76,7 +77,9 @@ class RecurrentNetwork(WindowNetwork):
                 out.copy_(offset)
             else:
                 torch.index_select(offset, 0, places, out=out)
-            multiply_into(out, rows, turned)
+            for weight in turned[:-1]:
+                rows = rows.mm(weight)
+            out.addmm_(rows, turned[-1])
 
         return run_windows(self.cell, days, offset.shape[1], fill, last)
 
@@ -104,10 +107,22 @@ class RecurrentNetwork(WindowNetwork):
         """Return states (B, T, H) and what the cell carries on, (B, K)."""
         known = self._to_gates(static) if self.folds and shares_days(dynamic, static, state) else None
         if known is not None:
-            states, last, cells = run_gates(self.cell, dynamic, *known, self.cell.unpack(state))
-            return states, self.cell.pack(last) if isinstance(self.cell, GRU) else self.cell.pack((last, cells))
+            return self._stream_gates(dynamic, *known, state)
         states, after = self.cell(self.encode_inputs(dynamic, static), self.cell.unpack(state))
         return states, self.cell.pack(after)
+
+    def _stream_gates(
+        self, dynamic: Tensor, maps: tuple[Tensor, ...], offset: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `stream` does of inputs that linear maps bring to the gates."""
+        cell, rows = self.cell, dynamic.detach().transpose(0, 1).contiguous()
+        for weight in maps[:-1]:
+            rows = rows @ weight.detach().t()
+        if isinstance(cell, GRU):
+            states, last, _ = run_layers(cell, [rows], maps[-1:], offset, [cell.unpack(state)], cell.factors)
+            return states.transpose(0, 1), cell.pack(last)
+        states, *after = run_layers(cell, [rows], maps[-1:], offset, cell.unpack(state))
+        return states.transpose(0, 1), cell.pack((after[0], after[1]))
 
     @property
     def stream_size(self) -> int:

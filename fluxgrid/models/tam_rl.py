@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.errors import ConfigError
+from fluxgrid.models import packed_product
 from fluxgrid.models.base import MODELS, Sizes
-from fluxgrid.models.cell_steps import Steps, input_side
-from fluxgrid.models.day_rows import DayRows, run_windows
-from fluxgrid.models.gates import scale_rows
-from fluxgrid.models.gru_layers import weights_of
-from fluxgrid.models.recurrent import LSTM, in_slices, lstm_in_slices
+from fluxgrid.models.cell_layers import input_side
+from fluxgrid.models.day_rows import DayRows, run_windows, upper_layers
+from fluxgrid.models.recurrent import LSTM, in_slices
+from fluxgrid.models.window_cells import ScaledLayer, TableLayer
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
 _TOGETHER = 4
@@ -121,7 +121,8 @@ class _Codes:
         self._gates = torch.cat(named[0]).t().contiguous()  # (latent, 8 * latent)
         self._bias = torch.cat(named[1]) + torch.cat(named[2])
         self.columns = len(self._bias)
-        self._runs = [Steps(lstm, self.days.group, suffix=end) for end in self._suffixes]
+        self._layers = [TableLayer(lstm, self.days.group, end) for end in self._suffixes]
+        self._last = weight.new_empty(2, 1, self.days.group, self.latent)
 
     def fill(self, out: Tensor, rows: Tensor, places: Tensor) -> None:
         """Write the input side of the gates of both directions."""
@@ -130,13 +131,12 @@ class _Codes:
 
     def read(self, table: np.ndarray, first: np.ndarray, column: int) -> Tensor:
         """Return the codes (N, latent) of windows whose gates stand in a table from a column on."""
-        onwards, back = self._runs
-        onwards.reset()
-        back.reset()
-        for step in range(self.days.window):
-            onwards.step(table, first, step * self.days.places, column)
-            back.step(table, first, (self.days.window - 1 - step) * self.days.places, column + 4 * self.latent)
-        return self.inverse.code(onwards.last + back.last)
+        onwards, back = self._layers
+        steps, ends = self.days.reach, self._last.numpy()
+        onwards.run(table, first, steps, ends[0], column)
+        reverse = slice(steps.stop - steps.step, steps.start - steps.step, -steps.step)
+        back.run(table, first, reverse, ends[1], column + 4 * self.latent)
+        return self.inverse.code(self._last.sum(dim=0)[0])
 
 
 class TAMRL(WindowNetwork):
@@ -176,7 +176,7 @@ class TAMRL(WindowNetwork):
     def _laid_codes(self, record: Tensor, static: Tensor) -> Iterator[Tensor]:
         """Yield the codes (B, latent) of the windows laid over a record (B, W - 1 + T, F), one after the other."""
         starts = self.laid(record.shape[1] - self.window + 1)
-        if not shares_days(record, static):
+        if not (packed_product.AVAILABLE and shares_days(record, static)):
             yield from (self.codes(record[:, start : start + self.window], static) for start in starts)
             return
         days = DayRows(record, starts, self.window)
@@ -201,35 +201,32 @@ class TAMRL(WindowNetwork):
         static, codes = static[:, : self.statics], static[:, self.statics :]
         return self.modulate(dynamic, codes if codes.shape[1] else self.codes(dynamic, static), last)
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
+    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:
         """Return the modulated states of the last steps of windows, (M, last, H), of one record at places.
 
         The embedded drivers of both networks are worked out once a day; of what a code says, gains and shifts, each
         window has its own, or each place where the code is the place's.
         """
+        if not packed_product.AVAILABLE:
+            return None
         static, codes = static[:, : self.statics], static[:, self.statics :]
         if codes.shape[1]:
             return self._read_by_place(days, codes, last)
         width = self.lstm.hidden_size
         inverse = _Codes(self.inverse, days, static)
         encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
-        inputs = days.rows.new_empty(days.window, days.group, width)
-        weights = [weights_of(self.lstm, layer) for layer in range(self.lstm.num_layers)]
-        empty = inputs.new_zeros(len(weights), days.group, width)
+        lowest, states = ScaledLayer(self.lstm, days.group), days.rows.new_empty(days.window, days.group, width)
 
         def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:
             torch.addmm(bias, rows, encoder, out=out[:, :width])
             inverse.fill(out[:, width:], rows, places)
 
-        found = inputs.new_empty(len(days), last, width)
+        found = states.new_empty(len(days), last, width)
         for table, group in days.groups(width + inverse.columns, fill):
             drivers, out = table.numpy(), found[group.wanted]
             gain, gamma, beta = self._code_says(inverse.read(drivers, group.first, width))
-            for step, into in enumerate(inputs.numpy()):
-                scale_rows(drivers, group.first, step * days.places, gain.numpy(), into)
-            # nothing of this is shared: torch's kernels are the faster ones
-            states, _, _ = lstm_in_slices(inputs, (empty, empty), weights)
-            said = torch.addcmul(beta, states[days.window - last :], gamma)  # (last, N, H)
+            lowest.run(drivers, group.first, days.places, gain, states)
+            said = torch.addcmul(beta, upper_layers(self.lstm, states)[days.window - last :], gamma)  # (last, N, H)
             out.copy_(said.transpose(0, 1)[: len(out)])
         return found
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fluxgrid.models import Sizes, model_config, recurrent, windowed, zero_state
-from fluxgrid.models.cell_steps import Steps, input_side, run_gates
+from fluxgrid.models import Sizes, model_config, packed_product, recurrent, windowed, zero_state
+from fluxgrid.models.cell_layers import input_side, run_layers
 from fluxgrid.models.day_rows import DayRows
 from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowNetwork
@@ -187,13 +187,13 @@ def test_gates_with_an_offset_for_each_place_are_torchs(kind, layers, batch):
     moved = numbers(batch, F, seed=5)
     with torch.no_grad():
         reference.weight_ih_l0 += change.double()
-        given = start if kind is LSTM else start[0]
-        outputs, states, cells = run_gates(
-            cell, x - moved[:, None], (weight + change,), bias + moved @ (weight + change).t(), given
+        rows = (x - moved[:, None]).transpose(0, 1).contiguous()
+        outputs, states, cells = run_layers(
+            cell, [rows], [weight + change], bias + moved @ (weight + change).t(), start
         )
         doubled = tuple(part.double() for part in start) if kind is LSTM else start[0].double()
         expected, after = reference(x.double(), doubled)
-    torch.testing.assert_close(outputs, expected.float(), rtol=0, atol=3e-6)
+    torch.testing.assert_close(outputs.transpose(0, 1), expected.float(), rtol=0, atol=3e-6)
     after = after if kind is LSTM else (after,)
     for one, other in zip((states, cells), after, strict=False):
         torch.testing.assert_close(one, other.float(), rtol=0, atol=6e-6)
@@ -203,7 +203,7 @@ def test_gates_that_are_shut_stay_finite():
     cell = LSTM(F, 16, 2)
     weight, bias = input_side(cell)
     with torch.no_grad():
-        outputs, states, cells = run_gates(cell, 1e4 * numbers(4, 9, F), (weight,), bias.expand(4, -1), None)
+        outputs, states, cells = run_layers(cell, [1e4 * numbers(9, 4, F)], [weight], bias, [torch.zeros(2, 4, 16)] * 2)
     for part in (outputs, states, cells):
         assert torch.isfinite(part).all()
     assert outputs.abs().max() <= 1 + 1e-6
@@ -230,12 +230,10 @@ def test_where_a_gradient_is_wanted_windows_are_cut_out():
     assert not recurrent.is_quick(record)
 
 
-def test_a_step_from_nothing_is_a_step_from_zeros():
-    for kind in (LSTM, GRU):
-        cell = kind(F, 16, 2).requires_grad_(False)
-        fresh, zeros = Steps(cell, 8), Steps(cell, 8)
-        zeros.put(torch.zeros(2, 8, 16), torch.zeros(2, 8, 16))
-        gates = numbers(8, input_side(cell)[0].shape[0]).numpy()
-        for run in (fresh, zeros):
-            run.step(gates, np.arange(8), 0)
-        torch.testing.assert_close(fresh.last, zeros.last, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("kind", ["lstm", "ct_gru", "tam_rl"])
+def test_without_packed_products_windows_are_cut_out_and_come_to_the_same(kind, monkeypatch):
+    network = build(kind)
+    record, place = numbers(5, DAYS, F), numbers(5, X, seed=2)
+    shared = said(network, record, place)
+    monkeypatch.setattr(packed_product, "AVAILABLE", False)
+    torch.testing.assert_close(said(network, record, place), shared, rtol=0, atol=3e-6)
