@@ -126,7 +126,7 @@ class CropMosaic(Network):
 
     @property
     def widest_layer(self) -> int:
-        """Columns of a layer of KGML-ag, both rotations together: one is alive at a time."""
+        """Columns of a layer of KGML-ag, both rotations together."""
         return 2 * self.crop.hidden
 
     def run(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Taps:
@@ -145,19 +145,19 @@ class CropMosaic(Network):
         taken_up = self.parts(read_out(self.cover_head, cover)).unbind(dim=-1)[:2]
         if self.config.gpp == "satellite":
             taken_up = (context["satellite"], context["satellite"])
-        odd = context["odd"]
-        runs = []
-        for has_corn, before in zip((odd, 1.0 - odd), crop_states, strict=True):
-            own = features.clone()
-            own[..., CROP_TYPE] = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
-            if self.config.year == "held":
-                own[..., YEAR] = self.crop.features[0, YEAR]
-            own[..., GPP] = has_corn * taken_up[0] + (1.0 - has_corn) * taken_up[1]
-            runs.append(self._rotation(self.crop.scale(own), before, days))
-        # (2, T, B, H) in memory; taken out, for each is as large as all else that is alive here
-        hidden = {k: torch.stack([r.pop(k).transpose(0, 1) for r in runs]).permute(2, 0, 1, 3) for k in ("ra", "rh")}
-        context["grain"] = torch.stack([run["grain"] for run in runs], dim=1)  # (B, 2, T)
-        last = torch.cat([cover_last, *(run["state"] for run in runs)], dim=1)
+        odd, batch = context["odd"], len(dynamic)
+        has_corn = torch.stack([odd, 1.0 - odd], dim=1)  # (B, 2, T)
+        # both rotations are one block of 2 B rows, those of the first before those of the second
+        own = features.transpose(0, 1)[:, None].repeat(1, 2, 1, 1).permute(2, 1, 0, 3)  # (B, 2, T, 19)
+        own[..., CROP_TYPE] = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
+        if self.config.year == "held":
+            own[..., YEAR] = self.crop.features[0, YEAR]
+        own[..., GPP] = has_corn * taken_up[0][:, None] + (1.0 - has_corn) * taken_up[1][:, None]
+        rows = self.crop.scale(own).permute(2, 1, 0, 3).flatten(1, 2).transpose(0, 1)  # (2 B, T, 19)
+        run = self._rotations(rows, torch.cat(crop_states), days)
+        hidden = {name: run[name].unflatten(0, (2, batch)).transpose(0, 1) for name in ("ra", "rh")}
+        context["grain"] = run["grain"].unflatten(0, (2, batch)).transpose(0, 1)  # (B, 2, T)
+        last = torch.cat([cover_last, *run["state"].split(batch)], dim=1)
         return Taps({"cover": cover[:, None], **hidden}, context, last)
 
     def cover_states(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,8 +171,8 @@ class CropMosaic(Network):
         hidden, last = self.cover([forced, place], state[None])
         return hidden, last[0]
 
-    def _rotation(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
-        """Run one rotation, calendar year by calendar year."""
+    def _rotations(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
+        """Run both rotations, (2 B, T, 19), calendar year by calendar year."""
         parts: dict[str, list[Tensor]] = {"ra": [], "rh": [], "grain": []}
         for steps, first_day in _years(days):
             length = steps.stop - steps.start

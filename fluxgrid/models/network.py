@@ -113,4 +113,4 @@ class Network(nn.Module):
 
 def _read(linear: nn.Linear, hidden: Tensor) -> Tensor:
     """Return a linear map of states (B, R, T, H), which are not copied where their steps are first in memory."""
-    return linear(hidden.permute(1, 2, 0, 3)).permute(2, 0, 1, 3)
+    return linear(hidden.permute(2, 1, 0, 3)).permute(2, 1, 0, 3)

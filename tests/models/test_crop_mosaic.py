@@ -262,7 +262,8 @@ def test_kgml_ag_reads_the_gpp_that_the_cell_is_said_to_take_up(mosaic, make_inp
     scale = mosaic.crop.scale
     monkeypatch.setattr(mosaic.crop, "scale", lambda features: seen.append(features) or scale(features))
     part, _, _ = parts_of(mosaic, dynamic, static, zero_state(mosaic, BATCH))
-    for features, crop, code in zip(seen, ("corn", "soybean"), (1.0, 5.0), strict=True):  # 2003 is odd
+    (both,) = seen
+    for features, crop, code in zip(both.unbind(dim=1), ("corn", "soybean"), (1.0, 5.0), strict=True):  # 2003 is odd
         assert torch.equal(features[..., GPP], part[f"gpp_{crop}"])
         assert (features[..., CROP_TYPE] == code).all()
 
