@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -201,36 +202,38 @@ class Heads(nn.Module):
         self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Blend heads over one pass of the backbone."""
-        taps = self.network.run(dynamic, static, state)
-        base = self.network.raw(taps.hidden)
-        rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)[:, None, None]
-        fluxes = rest * self.network.finish(base, taps.context)
-        raws = {tap: self._slots(tap, taps.hidden[tap], base[tap], slots.clamp_min(0)) for tap in base}
-        for k, weight in enumerate(weights.unbind(dim=1)):
-            if bool((weight > 0).any()):
+        places, readouts = slots.clamp_min(0), self.network.readouts
+        reads = {tap: partial(self._read_slots, tap, places) for tap in readouts}
+        taps = self.network.read(dynamic, static, state, reads)
+        raws = {tap: found.split(readouts[tap].out_features, dim=-1) for tap, found in taps.hidden.items()}
+        rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)
+        fluxes = 0.0
+        for k, weight in enumerate((rest, *weights.unbind(dim=1))):
+            if k == 0 or bool((weight > 0).any()):
                 raw = {tap: values[k] for tap, values in raws.items()}
                 fluxes = fluxes + weight[:, None, None] * self.network.finish(raw, taps.context)
         return fluxes, taps.state
 
-    def _slots(self, tap: str, hidden: Tensor, raw: Tensor, slots: Tensor) -> list[Tensor]:
-        """Return the readouts of one tap for each of k places of every row, (B, R, T, outputs), of slots (B, k).
+    def _read_slots(self, tap: str, slots: Tensor, hidden: Tensor) -> Tensor:
+        """Return the readouts of the global model and of k places of every row, (N, B, (1 + k) * outputs).
 
-        Hidden states are read once for all of them.
+        Of states (N, B, H) and slots (B, k). States are read once for all places of a row.
         """
-        if self.kind == "affine":
-            return [self._tap(tap, hidden, raw, place) for place in slots.unbind(dim=1)]
-        batch, runs, steps, width = hidden.shape
+        raw = self.network.readouts[tap](hidden)
         count, outputs = slots.shape[1], raw.shape[-1]
-        rows = hidden.reshape(batch, runs * steps, width).contiguous()
+        if self.kind == "affine":
+            a, c = (self.phi[f"{tap}_{part}"][slots] for part in "ac")  # (B, k, outputs)
+            return torch.cat([raw, *((1.0 + a[:, k]) * raw + c[:, k] for k in range(count))], dim=-1)
+        rows = hidden.transpose(0, 1)
         if self.kind == "linear":
             change = torch.baddbmm(self._row(f"{tap}_c", slots), rows, self._columns(f"{tap}_A", slots))
         else:
             down = torch.baddbmm(self._row(f"{tap}_v", slots), rows, self._columns(f"{tap}_V", slots)).relu_()
             up = self.phi[f"{tap}_U"][slots] @ self.network.readouts[tap].weight.t()  # (B, k, rank, outputs)
-            apart = up.new_zeros(batch, count, up.shape[2], count, outputs)  # each place reads its own bottleneck
+            apart = up.new_zeros(len(up), count, up.shape[2], count, outputs)  # each place reads its own bottleneck
             apart.diagonal(dim1=1, dim2=3)[:] = up.permute(0, 2, 3, 1)
-            change = down @ apart.view(batch, -1, count * outputs)
-        return [raw + part.view(batch, runs, steps, outputs) for part in change.split(outputs, dim=-1)]
+            change = down @ apart.view(len(up), -1, count * outputs)
+        return torch.cat([raw, change.transpose(0, 1) + raw.repeat(1, 1, count)], dim=-1)
 
     def _row(self, name: str, slots: Tensor) -> Tensor:
         """Return vectors of k places side by side, (B, 1, k * m), of (P, m)."""

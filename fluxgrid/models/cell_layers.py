@@ -6,7 +6,7 @@ layer are one call of a compiled kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from fluxgrid.models.packed_product import multiply_rows, pack
 
 CHUNK_ROWS = 1024
 """Rows of steps times places that all layers are run over before the next."""
+
+READ_STEPS = 64
+"""Steps whose states are read together: enough for small products over the steps of one place."""
 
 _FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
 
@@ -176,6 +179,7 @@ def run_layers(
     start: Sequence[Tensor],
     factors: torch.dtype = torch.float32,
     lowest: int = 0,
+    read: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the upper L layers of a GRU or LSTM without gradients, on a CPU and in single precision.
 
@@ -195,10 +199,12 @@ def run_layers(
         Of what is multiplied: bfloat16 is faster and less exact.
     lowest : int
         Number of the lowest layer that is run.
+    read : callable, optional
+        What is wanted of the last layer's states, (N, B, H) of a few steps: (N, B, m).
 
     Returns
     -------
-    outputs : Tensor, (T, B, H)
+    outputs : Tensor, (T, B, H), or (T, B, m) of `read`
         States of the last layer after each step.
     states, cells : Tensor, (L, B, H)
         After the last step; a GRU has no cells, its states twice.
@@ -214,16 +220,22 @@ def run_layers(
             given = [into.detach()], onto.detach()
         before = [each[number - lowest].detach() for each in start]
         layers.append(Layer(kind, *given, recurrent, bias, before, n, factors))
-    outputs = start[0].new_empty(steps, batch, cell.hidden_size)
+    together = steps if read is None else max(n, READ_STEPS // n * n)
+    outputs = start[0].new_empty(min(steps, together), batch, cell.hidden_size)
     # two buffers in turn, for the last state of a chunk is the first of the next
     handed = [outputs.new_empty(2, n, batch, cell.hidden_size) for _ in layers[1:]]
+    found = []
     for first in range(0, steps, n):
         rows = [part[first : first + n] for part in inputs]
-        outs = [*(each[first // n % 2, : len(rows[0])] for each in handed), outputs[first : first + n]]
+        count, at = len(rows[0]), first % together
+        outs = [*(each[first // n % 2, :count] for each in handed), outputs[at : at + count]]
         for layer, out in zip(layers, outs, strict=True):
             layer.run(rows, out)
             rows = [out]
-    return outputs, *(torch.stack([getattr(layer, name) for layer in layers]) for name in ("states", "cells"))
+        if read is not None and (at + count == together or first + count == steps):
+            found.append(read(outputs[: at + count]))
+    after = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("states", "cells"))
+    return outputs if read is None else torch.cat(found), *after
 
 
 def input_side(cell: nn.RNNBase, layer: int = 0) -> tuple[Tensor, Tensor]:

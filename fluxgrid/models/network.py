@@ -8,7 +8,7 @@ change what is read out, so that many heads share one pass of the backbone.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 WEIGHTS = "weights.safetensors"
+
+Read = Callable[[Tensor], Tensor]
+"""What is wanted of hidden states (N, B, H), rows of a place by themselves: (N, B, m)."""
 
 
 class Taps(NamedTuple):
@@ -77,7 +80,16 @@ class Network(nn.Module):
         """Return fluxes (B, T, O) and state (B, K) in evaluation mode, without gradients."""
         self.eval()
         with torch.inference_mode():
-            return self(dynamic, static, state)
+            taps = self.read(dynamic, static, state, self.readouts)
+            return self.finish(taps.hidden, taps.context), taps.state
+
+    def read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
+        """Return what `run` does, with what is read of the hidden states, (B, R, T, m) by tap, in their stead.
+
+        For networks in evaluation mode, without gradients: one that steps through time need not keep its states.
+        """
+        taps = self.run(dynamic, static, state)
+        return taps._replace(hidden={name: _read(reads[name], values) for name, values in taps.hidden.items()})
 
     def places(self, dynamic: Tensor, static: Tensor, sequence: Tensor) -> Tensor:  # noqa: ARG002
         """Return what training windows (N, T, F) know of their places, (N, S or more), in the stead of `static`.
@@ -111,6 +123,7 @@ class Network(nn.Module):
             raise ValueError(str(error)) from error
 
 
-def _read(linear: nn.Linear, hidden: Tensor) -> Tensor:
-    """Return a linear map of states (B, R, T, H), which are not copied where their steps are first in memory."""
-    return linear(hidden.permute(2, 1, 0, 3)).permute(2, 1, 0, 3)
+def _read(read: Read, hidden: Tensor) -> Tensor:
+    """Return what is read of states (B, R, T, H), which are not copied where their steps are first in memory."""
+    rows = hidden.permute(2, 1, 0, 3)
+    return read(rows.flatten(0, 1)).unflatten(0, rows.shape[:2]).permute(2, 1, 0, 3)

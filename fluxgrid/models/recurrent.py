@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fluxgrid.models import packed_product
 from fluxgrid.models.cell_layers import input_side, run_layers, weights_of
 from fluxgrid.models.gates import step, step_back
+from fluxgrid.models.network import Read
 
 
 def steps_first(x: Tensor) -> Tensor:
@@ -31,6 +32,14 @@ def steps_first(x: Tensor) -> Tensor:
 def read_out(linear: nn.Linear, hidden: Tensor) -> Tensor:
     """Return a linear map of states (B, T, H), which are not copied where their steps are first in memory."""
     return linear(hidden.transpose(0, 1)).transpose(0, 1)
+
+
+After = TypeVar("After")
+
+
+def read_states(read: Read | None, states: Tensor, after: After) -> tuple[Tensor, After]:
+    """Return what is read of states (B, T, H), themselves without a `read`, and what comes after them as it is."""
+    return states if read is None else read(states.transpose(0, 1)).transpose(0, 1), after
 
 
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
@@ -128,9 +137,11 @@ class GRU(nn.GRU):
         return states.transpose(0, 1).reshape(states.shape[1], -1)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor | Sequence[Tensor], start: Tensor | None = None
+        self, x: Tensor | Sequence[Tensor], start: Tensor | None = None, read: Read | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return states after each step of the last layer (B, T, H), and after the last of every layer (L, B, H).
+
+        With `read` the first are what is read of them, (B, T, m).
 
         Inputs may come in parts that stand side by side: (B, T, k), then (B, k) where they do not vary in time. On a
         CPU and without gradients these are not joined, and (B, T, k) whose steps are first in memory is not copied.
@@ -138,18 +149,18 @@ class GRU(nn.GRU):
         parts = [x] if isinstance(x, Tensor) else list(x)
         batch, like = len(parts[0]), parts[0]
         if like.device.type != "cpu" or like.dtype != torch.float32:
-            return super().forward(side_by_side(parts), start)
+            return read_states(read, *super().forward(side_by_side(parts), start))
         if start is None:
             start = like.new_zeros(self.num_layers, batch, self.hidden_size)
         if self.training or not is_quick(*parts, start, *self.parameters()):
-            return self._layers(side_by_side(parts), start)
+            return read_states(read, *self._layers(side_by_side(parts), start))
         varying, fixed = ([part for part in parts if part.dim() == dims] for dims in (3, 2))
         into, _, offset, _ = weights_of(self, 0)
         *maps, constant = into.split([*(v.shape[2] for v in varying), sum(f.shape[1] for f in fixed)], dim=1)
         if fixed:  # what does not vary in time is multiplied once
             offset = torch.addmm(offset, torch.cat(fixed, dim=1), constant.t())
         rows = [part.detach().transpose(0, 1).contiguous() for part in varying]
-        states, last, _ = run_layers(self, rows, maps, offset, [start], self.factors)
+        states, last, _ = run_layers(self, rows, maps, offset, [start], self.factors, read=read)
         return states.transpose(0, 1), last
 
     def _layers(self, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,14 +255,17 @@ class LSTM(nn.LSTM):
         return torch.stack(after).permute(2, 0, 1, 3).reshape(after[0].shape[1], -1)
 
     def forward(  # type: ignore[override]
-        self, x: Tensor, start: tuple[Tensor, Tensor] | None = None
+        self, x: Tensor, start: tuple[Tensor, Tensor] | None = None, read: Read | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return states after each step of the last layer (B, T, H); states and cells of every layer (L, B, H)."""
+        """Return states after each step of the last layer (B, T, H); states and cells of every layer (L, B, H).
+
+        With `read` the first are what is read of them, (B, T, m).
+        """
         quick = packed_product.AVAILABLE and not self.training
         if not quick or not is_quick(x, *(start or ()), *self.parameters()):
             outputs, states, cells = in_slices(self, x, start)
-            return outputs, (states, cells)
+            return read_states(read, outputs, (states, cells))
         into, offset = input_side(self)
         first = start or (x.new_zeros(self.num_layers, len(x), self.hidden_size),) * 2
-        outputs, *after = run_layers(self, [x.transpose(0, 1).contiguous()], [into], offset, first)
+        outputs, *after = run_layers(self, [x.transpose(0, 1).contiguous()], [into], offset, first, read=read)
         return outputs.transpose(0, 1), (after[0], after[1])

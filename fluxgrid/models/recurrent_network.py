@@ -15,6 +15,7 @@ from fluxgrid.models import packed_product
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.cell_layers import input_side, run_layers
 from fluxgrid.models.day_rows import DayRows, run_windows
+from fluxgrid.models.network import Read
 from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
 
@@ -103,25 +104,25 @@ class RecurrentNetwork(WindowNetwork):
         states, _ = self.cell(self.encode_inputs(dynamic, static))
         return states[:, states.shape[1] - last :]
 
-    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states (B, T, H) and what the cell carries on, (B, K)."""
+    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor, read: Read | None = None) -> tuple[Tensor, Tensor]:
+        """Return states (B, T, H), or what is read of them, and what the cell carries on, (B, K)."""
         known = self._to_gates(static) if self.folds and shares_days(dynamic, static, state) else None
         if known is not None:
-            return self._stream_gates(dynamic, *known, state)
-        states, after = self.cell(self.encode_inputs(dynamic, static), self.cell.unpack(state))
+            return self._stream_gates(dynamic, *known, state, read)
+        states, after = self.cell(self.encode_inputs(dynamic, static), self.cell.unpack(state), read)
         return states, self.cell.pack(after)
 
     def _stream_gates(
-        self, dynamic: Tensor, maps: tuple[Tensor, ...], offset: Tensor, state: Tensor
+        self, dynamic: Tensor, maps: tuple[Tensor, ...], offset: Tensor, state: Tensor, read: Read | None
     ) -> tuple[Tensor, Tensor]:
         """Return what `stream` does of inputs that linear maps bring to the gates."""
         cell, rows = self.cell, dynamic.detach().transpose(0, 1).contiguous()
         for weight in maps[:-1]:
             rows = rows @ weight.detach().t()
         if isinstance(cell, GRU):
-            states, last, _ = run_layers(cell, [rows], maps[-1:], offset, [cell.unpack(state)], cell.factors)
+            states, last, _ = run_layers(cell, [rows], maps[-1:], offset, [cell.unpack(state)], cell.factors, read=read)
             return states.transpose(0, 1), cell.pack(last)
-        states, *after = run_layers(cell, [rows], maps[-1:], offset, cell.unpack(state))
+        states, *after = run_layers(cell, [rows], maps[-1:], offset, cell.unpack(state), read=read)
         return states.transpose(0, 1), cell.pack((after[0], after[1]))
 
     @property

@@ -33,7 +33,7 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
 from fluxgrid.models.day_rows import DayRows
 from fluxgrid.models.heads import HEADS, HeadKind
-from fluxgrid.models.network import Network, Taps
+from fluxgrid.models.network import Network, Read, Taps
 from fluxgrid.models.recurrent import is_quick
 
 _TOGETHER, _ROWS = 8, 128
@@ -145,8 +145,14 @@ class WindowNetwork(Network):
         """
         return static, memory
 
-    def stream(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
-        """Return hidden states (B, T, H) and state (B, K) of a run without windows."""
+    def stream(
+        self,
+        dynamic: Tensor,  # noqa: ARG002
+        static: Tensor,  # noqa: ARG002
+        state: Tensor,  # noqa: ARG002
+        read: Read | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor]:
+        """Return hidden states (B, T, H), or what is read of them, and state (B, K) of a run without windows."""
         message = f"A {type(self).__name__} has no state to carry; its modes are exact and stride."
         raise ConfigError(message)
 
@@ -210,8 +216,15 @@ class WindowNetwork(Network):
                 hidden = self._exact(record, place)
             else:
                 hidden, days = self._stride(record, place), self._days(steps)
-        context = {"day": days.to(dynamic.device).expand(len(dynamic), -1)}
-        return Taps({self.tap: self.dropout(hidden)[:, None]}, context, after)
+        return Taps({self.tap: self.dropout(hidden)[:, None]}, _context(days, dynamic), after)
+
+    def read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
+        """Return what `run` does, with what is read of the hidden states, (B, 1, T, m), in their stead."""
+        if self.window_mode != "stream":
+            return super().read(dynamic, static, state, reads)
+        found, after = self.stream(dynamic, static, state, reads[self.tap])
+        days = torch.full((dynamic.shape[1],), self.stride - 1)
+        return Taps({self.tap: found[:, None]}, _context(days, dynamic), after)
 
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state that `predict` returns, without its fluxes."""
@@ -284,6 +297,11 @@ class WindowNetwork(Network):
             hidden = self.encode(windows, static.repeat_interleave(together, dim=0), last)
             parts.append(hidden.unflatten(0, (batch, together)))
         return torch.cat(parts, dim=1)[:, :count]
+
+
+def _context(days: Tensor, dynamic: Tensor) -> dict[str, Tensor]:
+    """Return which of the S days of its window each step is, (T,), for all places."""
+    return {"day": days.to(dynamic.device).expand(len(dynamic), -1)}
 
 
 def shares_days(*tensors: Tensor) -> bool:
