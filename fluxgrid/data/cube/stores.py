@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from fluxgrid.errors import CubeError, itemise
@@ -84,6 +85,47 @@ def zarr_folder(path: StorePath) -> Path | None:
         return None
     folder = Path(path)
     return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
+
+
+def is_packed(stored: xr.Variable) -> bool:
+    """Say whether decoding would change the numbers of a variable, or their type.
+
+    Parameters
+    ----------
+    stored : Variable
+        From `open_raw` without decoding.
+
+    Returns
+    -------
+    packed : bool
+    """
+    if stored.dtype.kind != "f" or "dtype" in stored.attrs:
+        return True
+    packing = {key: stored.attrs[key] for key in _PACKING if key in stored.attrs}
+    fills = [packing.pop(key) for key in ("_FillValue", "missing_value") if key in packing]
+    return bool(packing) or not all(np.isnan(np.asarray(fill, "float64")).all() for fill in fills)
+
+
+def decode_window(name: str, stored: xr.Variable, dims: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Decode numbers of a variable as `open_raw` would.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    stored : Variable
+        From `open_raw` without decoding.
+    dims : sequence of str
+        Those of the values.
+    values : ndarray
+        As stored.
+
+    Returns
+    -------
+    decoded : ndarray, same shape
+    """
+    packed = xr.Variable(dims, values, stored.attrs)
+    return np.asarray(xr.conventions.decode_cf_variable(name, packed, decode_timedelta=False).values)
 
 
 def stored_unlike(path: StorePath) -> dict[str, bool]:
