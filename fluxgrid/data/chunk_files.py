@@ -1,7 +1,7 @@
 """Windows of zarr arrays on this machine, decoded from their chunk files by the thread that asks.
 
-zarr hands each chunk to an event loop and a pool of threads that all callers share. Where the files are near, that costs
-more than reading and decoding them, and tiles read side by side wait for each other.
+zarr hands each chunk to an event loop and a pool of threads that all callers share. Where the files are near, that
+costs more than reading and decoding them, and tiles read side by side wait for each other.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ def open_raw(path: StorePath, decode: bool | Mapping[str, bool] = True, dask: bo
             return _open(path, None, {**_PARTLY, "mask_and_scale": decode, "decode_times": decode})
         if not decode:
             return _open(path, None, _PLAIN)
+        if dask and _is_zarr(path):
+            return _open(path, {}, _DECODING)  # which has chunks of its own
         plain = _open(path, None, _DECODING)
         if not dask:
             return plain
@@ -147,7 +149,7 @@ def stored_unlike(path: StorePath) -> dict[str, bool]:
     CubeError
         If units or calendars of a variable differ, which decoding does not mend, or a file cannot be opened.
     """
-    if zarr_folder(path) is not None or (isinstance(path, Path | str) and "://" in str(path)):
+    if _is_zarr(path):
         return {}
     files = _files(path)
     first: dict[str, tuple[Path, xr.Variable]] = {}
@@ -206,6 +208,11 @@ def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
         combine_attrs="drop_conflicts",
         **decoding,
     )
+
+
+def _is_zarr(path: StorePath) -> bool:
+    """Say whether something is a zarr store, here or elsewhere."""
+    return zarr_folder(path) is not None or (isinstance(path, Path | str) and "://" in str(path))
 
 
 def _is_consolidated(folder: Path) -> bool:

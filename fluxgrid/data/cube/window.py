@@ -67,7 +67,7 @@ class CubeReader:
             If a chunk cannot be read, naming the variable.
         """
         field = self._fields[name]
-        here = {"time": steps, "y": self.order["y"][rows], "x": self.order["x"][cols]}
+        here: dict[str, slice | np.ndarray] = {"time": steps, "y": self.order["y"][rows], "x": self.order["x"][cols]}
         stored = self.stored.get(field.source)
         dims = stored.about.dims if stored else self.raw[field.source].dims
         picks = {axis: _pick(here[axis]) for axis in _AXES if self.layout.dims[axis] in dims}
