@@ -6,9 +6,10 @@ tile. A tile is a whole number of chunks, so two workers never write the same fi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +17,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from blake3 import blake3
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
+from fluxgrid.data.chunk_files import UNREADABLE, ChunkFiles, chunk_files
 from fluxgrid.errors import DamagedMap, OutputExists, TileMismatch, itemise
 from fluxgrid.files import atomic_folder, output_error
 from fluxgrid.output.layers import PLAIN, Layers
@@ -92,13 +95,13 @@ def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -
     OutputError
         If the disk is full and the like.
     """
-    group = _open_group(path, "r+")
-    problems = _place_problems(group, tile) + _array_problems(group, tile, arrays)
+    store = _opened(path)
+    problems = _place_problems(store, tile) + _array_problems(store, tile, arrays)
     if problems:
         raise TileMismatch(itemise(f"Tile {tile.name} does not fit {path}", problems))
     try:
-        for name in _names(group):
-            _variable(group, name)[..., tile.rows, tile.cols] = arrays[name]
+        for name, variable in store.variables.items():
+            variable[..., tile.rows, tile.cols] = arrays[name]
     except OSError as error:
         raise output_error(error, path) from error
 
@@ -143,21 +146,21 @@ def tile_digest(path: Path | str, tile: Tile) -> str:
     Returns
     -------
     digest : str
-        BLAKE2b, 32 hexadecimal digits.
+        BLAKE3, 32 hexadecimal digits.
 
     Raises
     ------
     DamagedMap
         If a chunk cannot be read.
     """
-    group = _open_group(path, "r")
-    digest = hashlib.blake2b(digest_size=16)
-    for name in _names(group):
+    found = blake3()
+    for name, files in _opened(path).files.items():
+        steps = [slice(0, size) for size in files.shape[:-2]]
         with readable(f"{name} in tile {tile.name} of {path}"):
-            values = np.asarray(_variable(group, name)[..., tile.rows, tile.cols])
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(values).data)
-    return digest.hexdigest()
+            values = files.read((*steps, tile.rows, tile.cols))
+        found.update(name.encode())
+        found.update(values.reshape(-1).view("uint8").data)
+    return found.hexdigest(length=16)
 
 
 @contextmanager
@@ -176,27 +179,55 @@ def readable(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         message = f"Cannot read {what}: {error}. The file is damaged or missing; run again with --resume to remake it."
         raise DamagedMap(message) from error
 
 
-def _open_group(path: Path | str, mode: Any) -> zarr.Group:
-    """Open the store's group."""
+@dataclass(frozen=True, eq=False)
+class _Store:
+    """A map store, opened once for many tiles; safe to share between threads."""
+
+    variables: Mapping[str, zarr.Array[Any]]
+    """Beside coordinates, in order."""
+    files: Mapping[str, ChunkFiles]
+    """What reads them back: as they stand on disk, checked by their checksums, past all that zarr may keep."""
+    y: np.ndarray
+    """Of its rows."""
+    x: np.ndarray
+    """Of its columns."""
+
+
+def _opened(path: Path | str) -> _Store:
+    """Return a store, opened again only where its metadata are other files than they were."""
     with readable(f"the map store {path}"):
-        return zarr.open_group(str(path), mode=mode, zarr_format=3)
+        metadata = [Path(path) / "zarr.json", *Path(path).glob("*/zarr.json")]
+        stamps = [(str(file), state.st_ino, state.st_mtime_ns) for file in sorted(metadata) for state in [file.stat()]]
+        return _open(str(path), tuple(stamps))
+
+
+@lru_cache(maxsize=64)  # years of a run
+def _open(path: str, stamps: tuple) -> _Store:  # noqa: ARG001
+    """Open."""
+    group = zarr.open_group(path, mode="r+", zarr_format=3)
+    variables = {name: _variable(group, name) for name in cast("list[str]", group.attrs[_NAMES])}
+    y, x = (np.asarray(_variable(group, axis)[:]) for axis in "yx")
+    return _Store(variables, {name: _files(variable) for name, variable in variables.items()}, y, x)
 
 
 def _variable(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """Return one variable of the store."""
+    """Return one array of the store."""
     with readable(f"{name} of {group.store_path}"):
         return cast("zarr.Array[Any]", group[name])
 
 
-def _names(group: zarr.Group) -> list[str]:
-    """Return the names of the store's variables, in order."""
-    with readable(f"the list of variables of {group.store_path}"):
-        return list(cast("list[str]", group.attrs[_NAMES]))
+def _files(variable: zarr.Array[Any]) -> ChunkFiles:
+    """Return the chunk files of a variable."""
+    files = chunk_files(variable)
+    if files is None:
+        message = f"{variable.name} is encoded as no map of fluxgrid is"
+        raise ValueError(message)
+    return files
 
 
 def _create_variable(group: zarr.Group, name: str, layers: Layers, shape: tuple, chunks: tuple) -> None:
@@ -232,10 +263,10 @@ def _write_coordinates(group: zarr.Group, grid: Grid, times: pd.DatetimeIndex) -
     group.create_array("spatial_ref", shape=(), chunks=(), dtype="int32", attributes=reference)
 
 
-def _place_problems(group: zarr.Group, tile: Tile) -> list[str]:
+def _place_problems(store: _Store, tile: Tile) -> list[str]:
     """Say what is wrong with where the tile lies."""
-    _, *size = _variable(group, "nee").shape
-    _, *chunks = _variable(group, "nee").chunks
+    _, *size = store.variables["nee"].shape
+    _, *chunks = store.variables["nee"].chunks
     problems = []
     for axis, span, n, chunk in zip(("rows", "columns"), (tile.rows, tile.cols), size, chunks, strict=True):
         given = f"{axis} {span.start}:{span.stop}"
@@ -243,30 +274,30 @@ def _place_problems(group: zarr.Group, tile: Tile) -> list[str]:
             problems.append(f"{given} are not inside the map's 0:{n}")
         elif span.start % chunk or (span.stop % chunk and span.stop != n):
             problems.append(f"{given} are not a whole number of chunks of {chunk}; another tile would share a chunk")
-    return problems or _coordinate_problems(group, tile)
+    return problems or _coordinate_problems(store, tile)
 
 
-def _coordinate_problems(group: zarr.Group, tile: Tile) -> list[str]:
+def _coordinate_problems(store: _Store, tile: Tile) -> list[str]:
     """Say whether the tile's grid is the part of the map it claims to be."""
     problems = []
-    for axis, span, given in (("y", tile.rows, tile.grid.y), ("x", tile.cols, tile.grid.x)):
-        right = np.asarray(_variable(group, axis)[span])
+    places = ("y", store.y[tile.rows], tile.grid.y), ("x", store.x[tile.cols], tile.grid.x)
+    for axis, right, given in places:
         if len(given) != len(right) or not np.allclose(given, right, rtol=0, atol=1e-6 * abs(np.ptp(right) or 1)):
             runs = f"{given[0]:g} to {given[-1]:g}, the map's there {right[0]:g} to {right[-1]:g}"
             problems.append(f"its {axis} runs {runs}")
     return problems
 
 
-def _array_problems(group: zarr.Group, tile: Tile, arrays: Mapping[str, np.ndarray]) -> list[str]:
+def _array_problems(store: _Store, tile: Tile, arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Say what is wrong with the arrays."""
-    names = _names(group)
+    names = list(store.variables)
     cells = tile.rows.stop - tile.rows.start, tile.cols.stop - tile.cols.start
     problems = [f"{name} is missing" for name in names if name not in arrays]
     problems += [
         f"{name} is not a variable of this map store ({', '.join(names)})" for name in arrays.keys() - {*names}
     ]
     for name in arrays.keys() & {*names}:
-        variable, given = _variable(group, name), arrays[name]
+        variable, given = store.variables[name], arrays[name]
         shape = (*variable.shape[:-2], *cells)
         if given.shape != shape:
             problems.append(

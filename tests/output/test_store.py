@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -151,6 +152,26 @@ def test_digest_notices_every_kind_of_damage(store):
     assert tile_digest(store, tile) != digest
     chunk.write_bytes(content)
     assert tile_digest(store, tile) == digest
+
+
+def test_a_store_that_changed_is_opened_anew(store):
+    tile = make_tiles(GRID, 2)[0]
+    write_tile(store, tile, some_arrays(tile))
+    digest = tile_digest(store, tile)
+    metadata = store / "nee" / "zarr.json"
+    text = metadata.read_text()
+    metadata.write_text(text[:40])
+    with pytest.raises(DamagedMap, match=r"Cannot read nee of .*--resume"):
+        tile_digest(store, tile)
+    metadata.write_text(text)
+    assert tile_digest(store, tile) == digest
+    shutil.rmtree(store)
+    with pytest.raises(DamagedMap, match="Cannot read the map store"):
+        tile_digest(store, tile)
+    assert not store.exists()
+    create_store(store, GRID, TIMES[:4], chunk=2)
+    with pytest.raises(TileMismatch, match=r"nee has shape \(11, 2, 2\), not \(4, 2, 2\)"):
+        write_tile(store, tile, some_arrays(tile))
 
 
 def test_digest_depends_on_every_variable(store):

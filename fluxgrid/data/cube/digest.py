@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from blake3 import blake3
 
+from fluxgrid.data.chunk_files import chunk_bytes
 from fluxgrid.data.cube.axes import column_order, longitudes, row_order
 from fluxgrid.data.cube.build import step_of
 from fluxgrid.data.cube.stores import StorePath, zarr_folder
@@ -50,7 +51,7 @@ def input_digest(
     Returns
     -------
     digest : str
-        64 hexadecimal digits.
+        BLAKE3, 64 hexadecimal digits.
 
     Raises
     ------
@@ -90,7 +91,7 @@ class InputDigests:
 
     def __call__(self, steps: slice, rows: slice, cols: slice) -> str:
         """Return the digest of a window, 64 hexadecimal digits; CubeError if it cannot be read."""
-        window, found = {"time": steps, "y": rows, "x": cols}, sha256()
+        window, found = {"time": steps, "y": rows, "x": cols}, blake3()
         with self._readable():
             for part in self._parts(window):
                 # The length first, so that bytes cannot move from one part to the next unseen.
@@ -103,13 +104,13 @@ class InputDigests:
         yield from _window_of_coordinates(self.cube, window)
         if self._folder is None:
             yield from _values(self.cube, self.names, window)
-        known: dict[str, np.ndarray] = {}  # of each axis, for all variables
+        needed = {axis: _Needed(axis, self.cube, part) for axis, part in window.items()}
         for stored in self._stored:
             yield stored.about
-            for key in _chunk_keys(stored.array, stored.needed(self.cube, window, known)):
-                file = stored.folder / key
+            for key in stored.keys(needed):
+                data = chunk_bytes(f"{stored.folder}/{key}")
                 yield key.encode()
-                yield file.read_bytes() if file.is_file() else _ABSENT
+                yield _ABSENT if data is None else data
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -134,12 +135,33 @@ class _Stored:
     coordinates: dict[str, np.ndarray]
     """As stored, of its rows and columns."""
 
-    def needed(self, cube: xr.Dataset, window: dict[str, slice], known: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Return the indices needed along each dimension, as stored; the first where the cube lacks one."""
-        for axis in self.axes:
-            if axis is not None and axis not in known:
-                known[axis] = _stored_index(self.coordinates.get(axis), axis, cube, window[axis])
-        return [np.arange(1) if axis is None else known[axis] for axis in self.axes]
+    def keys(self, needed: Mapping[str, _Needed]) -> Iterator[str]:
+        """Yield the keys of the chunk files (shards where there are any) that hold what is needed."""
+        sizes = self.array.shards or self.array.chunks
+        blocks = [
+            [0] if axis is None else needed[axis].blocks(size, self.coordinates.get(axis))  # the first of what it lacks
+            for axis, size in zip(self.axes, sizes, strict=True)
+        ]
+        for place in product(*blocks):
+            yield self.array.metadata.encode_chunk_key(place)
+
+
+class _Needed:
+    """The part of an axis of the cube that a window needs, the same for all variables."""
+
+    def __init__(self, axis: str, cube: xr.Dataset, part: slice):
+        self._part = axis, cube, part
+        self._index: np.ndarray | None = None
+        self._blocks: dict[int, list[int]] = {}
+
+    def blocks(self, size: int, coordinate: np.ndarray | None) -> list[int]:
+        """Return which chunks of a size hold it; the coordinate is as stored."""
+        if self._index is None:
+            axis, cube, part = self._part
+            self._index = _stored_index(coordinate, axis, cube, part)
+        if size not in self._blocks:
+            self._blocks[size] = np.unique(self._index // size).tolist()
+        return self._blocks[size]
 
 
 def _stored_arrays(folder: Path, cube: xr.Dataset, names: list[str]) -> list[_Stored]:
@@ -210,11 +232,3 @@ def _stored_index(coordinate: Any, axis: str, cube: xr.Dataset, part: slice) -> 
     order = row_order(stored) if axis == "y" else column_order(stored, geographic)
     full = stored[order] if axis == "y" else longitudes(stored, geographic)[order]
     return order[np.abs(full[:, None] - wanted).argmin(axis=0)]
-
-
-def _chunk_keys(array: zarr.Array, needed: list[np.ndarray]) -> Iterator[str]:
-    """Yield the keys of the chunk files (shards where there are any) that hold the needed indices."""
-    sizes = array.shards or array.chunks
-    blocks = [np.unique(index // size).tolist() for index, size in zip(needed, sizes, strict=True)]
-    for place in product(*blocks):
-        yield array.metadata.encode_chunk_key(place)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from fluxgrid.errors import CubeError, itemise
@@ -55,6 +56,8 @@ def open_raw(path: StorePath, decode: bool | Mapping[str, bool] = True, dask: bo
             return _open(path, None, {**_PARTLY, "mask_and_scale": decode, "decode_times": decode})
         if not decode:
             return _open(path, None, _PLAIN)
+        if dask and _is_zarr(path):
+            return _open(path, {}, _DECODING)  # which has chunks of its own
         plain = _open(path, None, _DECODING)
         if not dask:
             return plain
@@ -86,6 +89,47 @@ def zarr_folder(path: StorePath) -> Path | None:
     return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
 
 
+def is_packed(stored: xr.Variable) -> bool:
+    """Say whether decoding would change the numbers of a variable, or their type.
+
+    Parameters
+    ----------
+    stored : Variable
+        From `open_raw` without decoding.
+
+    Returns
+    -------
+    packed : bool
+    """
+    if stored.dtype.kind != "f" or "dtype" in stored.attrs:
+        return True
+    packing = {key: stored.attrs[key] for key in _PACKING if key in stored.attrs}
+    fills = [packing.pop(key) for key in ("_FillValue", "missing_value") if key in packing]
+    return bool(packing) or not all(np.isnan(np.asarray(fill, "float64")).all() for fill in fills)
+
+
+def decode_window(name: str, stored: xr.Variable, dims: Sequence[str], values: np.ndarray) -> np.ndarray:
+    """Decode numbers of a variable as `open_raw` would.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    stored : Variable
+        From `open_raw` without decoding.
+    dims : sequence of str
+        Those of the values.
+    values : ndarray
+        As stored.
+
+    Returns
+    -------
+    decoded : ndarray, same shape
+    """
+    packed = xr.Variable(dims, values, stored.attrs)
+    return np.asarray(xr.conventions.decode_cf_variable(name, packed, decode_timedelta=False).values)
+
+
 def stored_unlike(path: StorePath) -> dict[str, bool]:
     """Return which variables some of several NetCDF files pack, or count time, in another way than the first.
 
@@ -105,7 +149,7 @@ def stored_unlike(path: StorePath) -> dict[str, bool]:
     CubeError
         If units or calendars of a variable differ, which decoding does not mend, or a file cannot be opened.
     """
-    if zarr_folder(path) is not None or (isinstance(path, Path | str) and "://" in str(path)):
+    if _is_zarr(path):
         return {}
     files = _files(path)
     first: dict[str, tuple[Path, xr.Variable]] = {}
@@ -164,6 +208,11 @@ def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
         combine_attrs="drop_conflicts",
         **decoding,
     )
+
+
+def _is_zarr(path: StorePath) -> bool:
+    """Say whether something is a zarr store, here or elsewhere."""
+    return zarr_folder(path) is not None or (isinstance(path, Path | str) and "://" in str(path))
 
 
 def _is_consolidated(folder: Path) -> bool:
