@@ -57,7 +57,7 @@ def test_every_public_name_can_be_imported():
 def test_help_lists_the_commands(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("upscale", "train", "calibrate", "audit", "evaluate", "cube", "schedule", "regions", "models"):
+    for command in "upscale train calibrate audit evaluate cube schedule regions models sources".split():
         assert f"\n  {command} " in out
 
 
