@@ -561,6 +561,48 @@ def bench(
 
 
 @app.command()
+def schedule(
+    config: Annotated[str, typer.Argument(help="Run configuration: a file or shipped name.")],
+    kind: Annotated[str, typer.Option(help="systemd, cron, kubernetes, slurm or github-actions.")],
+    every: Annotated[str, typer.Option(help="daily, weekly or monthly.")] = "weekly",
+    at: Annotated[
+        str | None, typer.Option(help='"06:00", "Mon 06:00" or "15 06:00" [06:00, on Monday, on the first].')
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Folder to write the files to. Left out: they are printed.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that stand there.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Write the value of this variable too; may be repeated.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of files, units and jobs [fluxgrid-CONFIG].")] = None,
+    timeout: Annotated[float, typer.Option(help="Hours after which a run is ended.")] = 5.0,
+    system: Annotated[bool, typer.Option("--system", help="systemd: units of the system, not of the user.")] = False,
+    image: Annotated[str | None, typer.Option(help="kubernetes: image with fluxgrid. No default.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="kubernetes, slurm: processors [2].")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="kubernetes, slurm: GB of memory [4].")] = None,
+    storage: Annotated[int | None, typer.Option(min=1, help="kubernetes: GB of the volume [50].")] = None,
+    runner: Annotated[str | None, typer.Option(help="github-actions: labels, by commas [self-hosted].")] = None,
+    install: Annotated[str | None, typer.Option(help="github-actions: what pip installs on GitHub's runner.")] = None,
+) -> None:
+    """Print or write files with which the system's scheduler runs `fluxgrid refresh` unattended."""
+    from fluxgrid.workflows.schedule import Request
+    from fluxgrid.workflows.schedule import schedule as run
+
+    options = {
+        "system": system or None, "image": image, "cpus": cpus, "memory": memory, "storage": storage, "runner": runner,
+        "install": install,
+    }  # fmt: skip
+    done = run(config, Request(kind, every, at, out, overwrite, tuple(env or ()), name, timeout, options))
+    for note in done.notes:
+        _err.print(f"Note: {note}", markup=False, highlight=False, emoji=False)
+    if done.folder is not None:
+        _say(f"{done.folder}: {', '.join(file.name for file in done.files)}; each says how to install it")
+        return
+    for file in done.files:  # as they are: the console would replace :names: of emoji
+        head = f"# ==== {file.name} ====\n" if len(done.files) > 1 else ""
+        typer.echo(head + file.text, nl=False)
+
+
+@app.command()
 def regions() -> None:
     """List the named regions; every US state works too, by name or postal code."""
     from fluxgrid.geo.region import region_catalogue

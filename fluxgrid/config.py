@@ -320,13 +320,39 @@ def load_config(kind: type[C], path: str | None, overrides: dict[str, Any] | lis
     values = _read(path) if path else {}
     for key, value in _pairs(overrides):
         _set(values, key, value)
-    if unset := sorted({name for text in _texts(values) for name in _NAMES.findall(text)} - set(os.environ)):
+    if unset := sorted(_names(values) - set(os.environ)):
         problems = [f"{name} is not set: export {name}=/path/to/folder" for name in unset]
         raise ConfigError(itemise(f"The configuration {path or 'given'} needs environment variables", problems))
     try:
         return kind.model_validate(_expand(values))
     except ValidationError as error:
         raise ConfigError(itemise(f"The configuration {path or 'given'} is wrong", _problems(kind, error))) from error
+
+
+def written_config(path: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return a configuration as it is written: nothing is checked, overridden or replaced by the environment.
+
+    Parameters
+    ----------
+    path : str
+        YAML file, or the name of a shipped one.
+
+    Returns
+    -------
+    values : dict
+        Its keys and those of what it extends.
+    names : frozenset of str
+        Environment variables it needs.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such file.
+    ConfigError
+        If it is not YAML.
+    """
+    values = _read(path)
+    return values, frozenset(_names(values))
 
 
 def is_kgml(path: str | None) -> bool:
@@ -413,6 +439,11 @@ def _expand(value: Any) -> Any:
     if isinstance(value, list):
         return [_expand(inner) for inner in value]
     return os.path.expandvars(value) if isinstance(value, str) else value
+
+
+def _names(values: Any) -> set[str]:
+    """Return the environment variables that texts in nested mappings and lists name."""
+    return {name for text in _texts(values) for name in _NAMES.findall(text)}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -57,12 +57,12 @@ def test_every_public_name_can_be_imported():
 def test_help_lists_the_commands(run):
     code, out, _ = run("--help")
     assert code == 0
-    for command in ("upscale", "train", "calibrate", "audit", "evaluate", "cube", "regions", "models", "sources"):
+    for command in "upscale train calibrate audit evaluate cube schedule regions models sources".split():
         assert f"\n  {command} " in out
 
 
 @pytest.mark.parametrize(
-    "command", [["upscale"], ["train"], ["audit"], ["evaluate"], ["cube", "check"], ["cube", "info"]]
+    "command", [["upscale"], ["train"], ["audit"], ["evaluate"], ["schedule"], ["cube", "check"], ["cube", "info"]]
 )
 def test_every_command_has_help(run, command):
     code, out, _ = run(*command, "--help")
