@@ -167,7 +167,8 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
     if not data.settings.sweep:
         form = peer.forms(data.cores)[0]
         return Tuned(peer, form, run=_warm(peer, data, form))
-    part = replace(data, settings=replace(data.settings, peer_cells=data.settings.sweep_cells))
+    first = data.steps.start
+    part = replace(data, steps=slice(first, min(first + data.settings.sweep_days, data.steps.stop)))
     tried: list[tuple[float, Form]] = []
     for form in peer.forms(data.cores):
         run = peer.start(part, form)

@@ -116,6 +116,11 @@ class LightGBMDask(_TreesPeer):
     packages: ClassVar[tuple[str, ...]] = ("lightgbm",)
     install: ClassVar[str] = "pip install fluxgrid"
 
+    def cells(self, data: PeerData) -> tuple[int, int]:
+        """Return half of the cells: its prediction takes ten times as long as that of the other."""
+        height, width = super().cells(data)
+        return height, width // 2
+
     def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
         """Return a booster."""
         import lightgbm

@@ -22,8 +22,6 @@ class BenchSettings:
     """Days of a map; of fewer than a year the spin-up is as short, on the same days."""
     models: tuple[str, ...] | None = None
     """Models of the table; all by default."""
-    cube_cells: Cells = (64, 64)
-    """Of the cube that models and peers share."""
     fast: Cells = (64, 64)
     """Map of the models that are fast."""
     slow: Cells = (16, 64)
@@ -32,8 +30,8 @@ class BenchSettings:
     """Map of the models that cut windows, and of trees..."""
     slowest_days: int = 16
     """...over so many days."""
-    peer_cells: Cells = (64, 64)
-    """Cells of the peers that are fast."""
+    peer_cells: Cells = (32, 64)
+    """Cells of the peers that are fast, and of ours beside them."""
     pixels: Cells = (8, 16)
     """Cells of the peer that goes pixel by pixel."""
     tree_cells: Cells = (32, 64)
@@ -56,8 +54,8 @@ class BenchSettings:
     """...and the map they are compared on."""
     sweep: bool = True
     """Whether each peer is tuned first..."""
-    sweep_cells: Cells = (32, 64)
-    """...on so many cells, those that are fast."""
+    sweep_days: int = 146
+    """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
     """Models whose memory is measured, in a process each; by default all that have weights of their own."""
     scaling: Cells | None = (128, 256)
@@ -78,7 +76,6 @@ QUICK = BenchSettings(
     rounds=3,
     days=60,
     squares=(2048,),
-    cube_cells=(32, 64),
     fast=(32, 64),
     slow=(16, 64),
     slowest_days=8,
@@ -100,7 +97,6 @@ TINY = BenchSettings(
     rounds=2,
     days=20,
     squares=(64,),
-    cube_cells=(16, 48),
     fast=(16, 48),
     slow=(16, 48),
     slowest=(16, 48),
@@ -116,7 +112,6 @@ TINY = BenchSettings(
     heads=3,
     heads_cells=(16, 48),
     sweep=False,
-    sweep_cells=(16, 48),
     children=("GRU-128",),
     scaling=None,
     windows=16,

@@ -39,7 +39,7 @@ from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
 from fluxgrid.bench.scaling import region_rows, worker_rows, year_rows
-from fluxgrid.bench.settings import SIZES, BenchSettings
+from fluxgrid.bench.settings import SIZES, BenchSettings, Cells
 from fluxgrid.bench.timing import Run, in_turns, speed_ratio, spread_of
 from fluxgrid.errors import ConfigError
 from fluxgrid.files import check_writable, write_text
@@ -91,7 +91,8 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        Some 25 minutes on two idle cores, a few, or seconds whose figures mean nothing; or sizes of one's own.
+        About a quarter of an hour on two idle cores, a few minutes, or seconds whose figures mean nothing; or sizes of
+        one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
@@ -197,10 +198,13 @@ class _Bench:
         """Threads on all cores of this process."""
         return Executor(1, self.cores)
 
-    @property
-    def cube(self) -> Path:
-        """The cube that models and peers share."""
-        return self.folder / "cube.zarr"
+    def cube(self, cells: Cells) -> Path:
+        """Return a cube of so many cells, written when first asked for: part of a larger one would be read in whole."""
+        path = self.folder / "cube-{}x{}.zarr".format(*cells)
+        if not path.exists():
+            first = f"{_YEAR - 1}-01-01" if self.settings.days == 365 else self.period[0]
+            write_bench_cube(path, CUBE_VARIABLES, cells, first, self.period[1])
+        return path
 
     @property
     def period(self) -> tuple[str, str]:
@@ -277,11 +281,9 @@ class _Bench:
         # what one thread does the machine can do: on a busy one threads that wait for each other do less
         row |= {"gemm_gflops": max(alone, self._gemm(self.cores)), "gemm_gflops_one_thread": alone}
         row["copy_gb_per_s"] = copy_rate(8 if self.settings.name == "tiny" else 256) / 1e9
-        cells = self.settings.cube_cells
-        first = f"{_YEAR - 1}-01-01" if self.settings.days == 365 else self.period[0]
-        write_bench_cube(self.cube, CUBE_VARIABLES, cells, first, self.period[1])
+        cells = self.settings.peer_cells
         row["write_gb_per_s"] = write_rate(self.folder / "written.zarr", cells, self.settings.days) / 1e9
-        rates = [read_rate(self.cube, FORCINGS, cells, self.steps, self.cores) for _ in range(2)]
+        rates = [read_rate(self.cube(cells), FORCINGS, cells, self.steps, self.cores) for _ in range(2)]
         row["read_gb_per_s"] = max(rates) / 1e9
         return row
 
@@ -302,11 +304,12 @@ class _Bench:
         self.runs[entry.name] = timed(plan, work, self.executor)
         return _Model(entry, job, plan, first, work_of(checkpoint.model), accuracy)
 
-    def _job(self, entry: Entry, path: Path, calibration: str = "none") -> MapJob:
+    def _job(self, entry: Entry, path: Path, calibration: str = "none", cells: Cells | None = None) -> MapJob:
         """Return the map of an entry."""
-        cells = getattr(self.settings, entry.size)
+        cells = cells or getattr(self.settings, entry.size)
         last = _day(self._days(entry))
-        return MapJob(str(self.cube), str(path), cells, self.period[0], last, entry.window_mode, calibration)
+        cube = str(self.cube(cells))
+        return MapJob(cube, str(path), cells, self.period[0], last, entry.window_mode, calibration)
 
     def _days(self, entry: Entry) -> int:
         """Return the days that an entry maps."""
@@ -323,8 +326,7 @@ class _Bench:
                 name = _head_name(kind, calibration)
                 if _head_name("", "none") in self.runs and calibration == "none":
                     continue
-                job = self._job(entry, path, calibration)
-                job = replace(job, cells=self.settings.heads_cells)
+                job = self._job(entry, path, calibration, self.settings.heads_cells)
                 self.runs[name] = timed(plan_map(job), self.folder / "map", self.executor)
                 self.runs[name]()
 
@@ -346,16 +348,16 @@ class _Bench:
         path = self.folder / "models" / "peer"
         write_checkpoint(path, entry)
         cells = self.settings.peer_cells
-        job = MapJob(str(self.cube), str(path), cells, *self.period)
+        job = MapJob(str(self.cube(cells)), str(path), cells, *self.period)
         self.runs[_OURS] = timed(plan_map(job), self.folder / "map", self.executor)
         self.runs[_OURS]()
         work = self.folder / "peers"
         work.mkdir()
-        return PeerData(self.cube, FORCINGS, load_checkpoint(path), work, self.steps, self.settings, self.cores)
+        return PeerData(self.cube(cells), FORCINGS, load_checkpoint(path), work, self.steps, self.settings, self.cores)
 
     def _add_peers(self, peers: list[Tuned], data: PeerData) -> None:
         """Add all peers there are, and the networks alone."""
-        self.runs |= {tuned.peer.name: tuned.run for tuned in peers if tuned.run is not None}
+        self.runs |= {tuned.peer.name: tuned.run for tuned in _in_turn(peers) if tuned.run is not None}
         height, width = self.settings.peer_cells
         blocks = max(height * width // 256, 1)
         self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.days, blocks, self.cores)
@@ -384,7 +386,8 @@ class _Bench:
         memory = None
         if entry.name in wanted if wanted is not None else entry.checkpoint == entry.name:
             cells = getattr(self.settings, entry.memory_size or entry.size)
-            memory = run_child(replace(model.job, cells=cells), 1, self.cores).peak_rss_mb
+            job = replace(model.job, cube=str(self.cube(cells)), cells=cells)
+            memory = run_child(job, 1, self.cores).peak_rss_mb
         return {
             "model": entry.name,
             "kind": entry.kind,
@@ -407,6 +410,9 @@ class _Bench:
         row: dict[str, Any] = {"peer": tuned.peer.name, "compares": tuned.peer.compares}
         if tuned.run is None:
             return {**row, "pixel_days_per_s": None, "missing": tuned.missing}
+        if tuned.peer.name not in self.seconds:
+            rate = max(form["pixel_days_per_s"] for form in tuned.sweep)
+            return {**row, "pixel_days_per_s": rate, "form": tuned.form, "sweep": tuned.sweep}
         spread, count = spread_of(self.seconds[tuned.peer.name]), tuned.peer.pixel_days(data)
         rate = {"pixel_days": count, "pixel_days_per_s": count / spread.median, "seconds": asdict(spread)}
         return {**row, **rate, "form": tuned.form, "sweep": tuned.sweep}
@@ -416,7 +422,8 @@ class _Bench:
         height, width = self.settings.peer_cells
         ours = height * width * data.days
         counts = {tuned.peer.name: tuned.peer.pixel_days(data) for tuned in peers if tuned.run is not None}
-        best = min(_PER_CHUNK, key=lambda name: np.median(self.seconds[name]))
+        timed = [name for name in _PER_CHUNK if name in self.seconds]
+        best = min(timed, key=lambda name: np.median(self.seconds[name]))
         named = {
             "ours / best torch per chunk": best,
             "ours / xbatcher": XBatcher.name,
@@ -506,6 +513,14 @@ class _Bench:
             found = on_device(checkpoint, self._days(model.entry), "cuda")
             rows.append({"model": model.entry.name, **found})
         return rows
+
+
+def _in_turn(peers: list[Tuned]) -> list[Tuned]:
+    """Return the peers that take turns: of the two per-chunk forms of torch, where both were tuned, the faster one."""
+    rates = {t.peer.name: max(form["pixel_days_per_s"] for form in t.sweep) for t in peers if t.sweep}
+    known = [name for name in _PER_CHUNK if name in rates]
+    slower = min(known, key=lambda name: rates[name]) if len(known) > 1 else ""
+    return [tuned for tuned in peers if tuned.peer.name != slower]
 
 
 def _stride_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from fluxgrid.models import load_checkpoint
 def peer_data(tmp_path_factory):
     """Return a cube of 16 x 48 cells and 20 days and a small GRU, as peers are given them."""
     folder = tmp_path_factory.mktemp("bench")
-    write_bench_cube(folder / "cube.zarr", FORCINGS, TINY.cube_cells, "2019-01-01", "2019-01-20")
+    write_bench_cube(folder / "cube.zarr", FORCINGS, TINY.peer_cells, "2019-01-01", "2019-01-20")
     write_checkpoint(folder / "model", peer_entry(TINY.hidden))
     checkpoint = load_checkpoint(folder / "model")
     return PeerData(folder / "cube.zarr", FORCINGS, checkpoint, folder, slice(0, 20), TINY, 2)
