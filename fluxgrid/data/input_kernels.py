@@ -96,7 +96,8 @@ def mean_rows(rows: Rows, starts: np.ndarray, missing: np.ndarray, out: np.ndarr
     out : ndarray, (M, n, F or more), float64
         NaN where a period has no step left.
     """
-    _mean(rows.addresses, np.append(starts, rows.shape[0]).astype(np.intp), missing, out)
+    edges = np.append(starts, rows.shape[0]).astype(np.intp)
+    _mean(rows.addresses, edges, np.ascontiguousarray(missing), out)
 
 
 @intrinsic

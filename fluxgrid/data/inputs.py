@@ -232,10 +232,11 @@ def _credible_forcings(
 
     What needs no change is not copied.
     """
-    low, high = np.array([VARIABLES[name].credible_range for name in names], np.float32).reshape(-1, 2).T
-    whole, credible = screen(Rows([forcings[name] for name in names]), low.copy(), high.copy())
-    fit = {name: forcings[name] if ok else _credible(name, forcings[name]) for name, ok in zip(names, credible)}
-    return fit, frozenset(name for name, ok in zip(names, whole) if ok)
+    ranges = np.array([VARIABLES[name].credible_range for name in names], np.float32).reshape(-1, 2)
+    low, high = np.ascontiguousarray(ranges.T)
+    whole, credible = screen(Rows([forcings[name] for name in names]), low, high)
+    fit = {n: forcings[n] if ok else _credible(n, forcings[n]) for n, ok in zip(names, credible, strict=True)}
+    return fit, frozenset(np.array(names)[whole].tolist())
 
 
 def _credible(name: str, values: np.ndarray) -> np.ndarray:
