@@ -62,7 +62,9 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
 
 def mark_unknown(rows: Rows, missing: np.ndarray) -> None:
     """Set `missing`, bool (T, n), where any of the variables is not finite."""
-    _mark(rows.addresses, missing)
+    if len(rows.addresses):
+        _check(rows, missing.shape, 0)
+        _mark(rows.addresses, missing)
 
 
 def scale_rows(rows: Rows, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -96,13 +98,20 @@ def mean_rows(rows: Rows, starts: np.ndarray, missing: np.ndarray, out: np.ndarr
     out : ndarray, (M, n, F or more), float64
         NaN where a period has no step left.
     """
+    _check(rows, missing.shape, int(starts[-1]))
     edges = np.append(starts, rows.shape[0]).astype(np.intp)
     _mean(rows.addresses, edges, np.ascontiguousarray(missing), out)
 
 
-@intrinsic
-def _as_pointer(typing: Any, address: Any) -> Any:  # noqa: ARG001
-    """Return an address as a pointer to float32."""
+def _check(rows: Rows, shape: tuple[int, ...], last: int) -> None:
+    """Check that a mask and the last step asked for lie within the variables: kernels would read beyond them."""
+    if shape != rows.shape or last >= max(rows.shape[0], 1):
+        message = f"Variables of {rows.shape} steps and places do not go with a mask of {shape} and a step {last}."
+        raise ValueError(message)
+
+
+def _point(typing: Any, address: Any) -> Any:  # noqa: ARG001
+    """Return an address as a pointer to float32; numba's word for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -110,8 +119,19 @@ def _as_pointer(typing: Any, address: Any) -> Any:  # noqa: ARG001
     return types.CPointer(types.float32)(types.uintp), generate
 
 
+_as_pointer: Any = intrinsic(_point)
+
+
 @_compiled
-def _screen(addresses, steps, places, low, high, whole, credible):
+def _screen(
+    addresses: np.ndarray,
+    steps: int,
+    places: int,
+    low: np.ndarray,
+    high: np.ndarray,
+    whole: np.ndarray,
+    credible: np.ndarray,
+) -> None:
     """Do what `screen` says."""
     size = steps * places
     for f in range(len(addresses)):
@@ -130,7 +150,7 @@ def _screen(addresses, steps, places, low, high, whole, credible):
 
 
 @_compiled
-def _mark(addresses, missing):
+def _mark(addresses: np.ndarray, missing: np.ndarray) -> None:
     """Do what `mark_unknown` says."""
     flat = missing.reshape(-1)
     for f in range(len(addresses)):
@@ -140,7 +160,7 @@ def _mark(addresses, missing):
 
 
 @_compiled
-def _scale(addresses, mean, std, scaled):
+def _scale(addresses: np.ndarray, mean: np.ndarray, std: np.ndarray, scaled: np.ndarray) -> None:
     """Do what `scale_rows` says, step by step: all variables of one step stay in the nearest cache."""
     steps, places, width = scaled.shape
     step = np.empty((width, places + 16), np.float32)  # rows a power of two apart would push each other out of it
@@ -159,7 +179,7 @@ def _scale(addresses, mean, std, scaled):
 
 
 @_compiled
-def _mean(addresses, edges, missing, out):
+def _mean(addresses: np.ndarray, edges: np.ndarray, missing: np.ndarray, out: np.ndarray) -> None:
     """Do what `mean_rows` says."""
     steps, places = missing.shape
     total, count = np.empty(places), np.empty(places)

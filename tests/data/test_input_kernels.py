@@ -91,3 +91,11 @@ def test_variables_that_do_not_lie_step_by_step_are_copied():
 def test_variables_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"one shape \(steps, places\), got \[\(2, 3\), \(3, 2\)\]"):
         Rows([np.zeros((2, 3), np.float32), np.zeros((3, 2), np.float32)])
+
+
+def test_a_mask_or_a_period_that_does_not_fit_is_refused():
+    rows, out = Rows([np.zeros((2, 3), np.float32)]), np.empty((1, 3, 1))
+    with pytest.raises(ValueError, match=r"do not go with a mask of \(2, 2\)"):
+        mark_unknown(rows, np.zeros((2, 2), bool))
+    with pytest.raises(ValueError, match="and a step 2"):
+        mean_rows(rows, np.array([0, 2]), np.zeros((2, 3), bool), out)
