@@ -11,10 +11,11 @@ import pandas as pd
 
 from fluxgrid.data.derived import derive
 from fluxgrid.data.gaps import GapRule, History, fill_gaps
+from fluxgrid.data.input_kernels import Rows, mark_unknown, scale_rows, screen
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import ConfigError, itemise
-from fluxgrid.variables import VARIABLES, get_variable
+from fluxgrid.variables import PLACE, VARIABLES, get_variable
 
 _ROLES = {"dynamic": ("forcing", "tower", "derived"), "static": ("static",), "classes": ("class",)}
 
@@ -199,34 +200,57 @@ def prepare(places: Places, spec: InputSpec, histories: Histories) -> tuple[Inpu
     A value outside its Variable's `credible_range` (a -9999 nobody declared) is not known, as at the door of the sites.
     """
     core = slice(places.before, places.before + len(places.time))
+    forcings, whole = _credible_forcings(places.forcings, spec.forcings)
     dynamic: dict[str, np.ndarray] = {}
     filled = np.zeros((len(places.time), len(places.latitude)), dtype=bool)
     past = dict(histories)
     for name in spec.dynamic:
         if VARIABLES[name].role == "derived":
-            dynamic[name] = derive(name, places.time, places.latitude, places.step, places.longitude)
+            dynamic[name] = _derived(name, places)
             continue
-        values = _credible(name, places.forcings[name])
-        rule = spec.gaps.get(name)
+        values = forcings[name]
+        rule, dynamic[name] = spec.gaps.get(name), values[core]
         if rule is None:
-            dynamic[name] = values[core]
             continue
         history = past.get(name) or History.empty(values.shape[1], rule)
-        done = fill_gaps(values[core], places.time, rule, history, values[: core.start], values[core.stop :])
-        dynamic[name], filled, past[name] = done.values, filled | done.mask, history.add(values[core], places.time)
+        if name not in whole:
+            done = fill_gaps(values[core], places.time, rule, history, values[: core.start], values[core.stop :])
+            dynamic[name], filled = done.values, filled | done.mask
+        past[name] = history.add(values[core], places.time)
     static = {name: _credible(name, places.statics[name]) for name in (*spec.static, *spec.classes)}
     missing = np.zeros_like(filled)
-    for name in spec.forcings:
-        missing |= ~np.isfinite(dynamic[name])
-    for value in static.values():
-        missing |= ~np.isfinite(value)
+    mark_unknown(Rows([dynamic[name] for name in spec.forcings if name not in whole]), missing)
+    if static:
+        missing |= ~np.isfinite(list(static.values())).all(axis=0)
     return Inputs(dynamic, static, missing, filled), past
+
+
+def _credible_forcings(
+    forcings: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+    """Return forcings, NaN where they cannot be true, and the names of those of which every value is known.
+
+    What needs no change is not copied.
+    """
+    ranges = np.array([VARIABLES[name].credible_range for name in names], np.float32).reshape(-1, 2)
+    low, high = np.ascontiguousarray(ranges.T)
+    whole, credible = screen(Rows([forcings[name] for name in names]), low, high)
+    fit = {n: forcings[n] if ok else _credible(n, forcings[n]) for n, ok in zip(names, credible, strict=True)}
+    return fit, frozenset(np.array(names)[whole].tolist())
 
 
 def _credible(name: str, values: np.ndarray) -> np.ndarray:
     """Return the values of a variable, NaN where they cannot be true."""
     low, high = VARIABLES[name].credible_range
     return np.where((values >= low) & (values <= high), values, np.float32(np.nan))
+
+
+def _derived(name: str, places: Places) -> np.ndarray:
+    """Return a derived variable, (T, n): what hangs on latitude and date alone once for each latitude."""
+    if name in PLACE:
+        return derive(name, places.time, places.latitude, places.step, places.longitude)
+    latitude, which = np.unique(places.latitude, return_inverse=True)
+    return np.take(derive(name, places.time, latitude, places.step), which, axis=1)
 
 
 def design(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
@@ -247,13 +271,14 @@ def design(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray,
     static : ndarray, (n, n_static), float32
         Scaled numbers first, then one-hot columns; an unknown class is all zero.
     """
-    channels = [scaler.apply(name, inputs.dynamic[name]) for name in spec.dynamic]
-    dynamic = np.stack(channels, axis=-1).swapaxes(0, 1)  # (n, T, F), step after step in memory
+    mean, std = scaler.moments(spec.dynamic)
+    # (n, T, F), step after step in memory
+    dynamic = scale_rows(Rows([inputs.dynamic[name] for name in spec.dynamic]), mean, std).swapaxes(0, 1)
     columns = [scaler.apply(name, inputs.static[name])[:, None] for name in spec.static]
     columns += [one_hot(inputs.static[name], len(VARIABLES[name].classes)) for name in spec.classes]
     empty = np.empty((dynamic.shape[0], 0), dtype=np.float32)
     static = np.concatenate([empty, *columns], axis=1)
-    return np.nan_to_num(dynamic, copy=False), np.nan_to_num(static, copy=False)
+    return dynamic, np.nan_to_num(static, copy=False)
 
 
 def one_hot(index: np.ndarray, n_classes: int) -> np.ndarray:

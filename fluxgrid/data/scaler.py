@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,12 @@ class Scaler:
         """
         index = self.names.index(name)
         return ((values - np.float32(self.mean[index])) / np.float32(self.std[index])).astype(np.float32, copy=False)
+
+    def moments(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of some of the inputs, (F,) and (F,), float32."""
+        index = [self.names.index(name) for name in names]
+        mean, std = (np.array([values[i] for i in index], np.float32) for values in (self.mean, self.std))
+        return mean, std
 
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""

@@ -16,9 +16,11 @@ import pandas as pd
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import pdist
 
+from fluxgrid.data.input_kernels import Rows, mean_rows
 from fluxgrid.data.inputs import Inputs, InputSpec, one_hot
 from fluxgrid.errors import TableError
 from fluxgrid.models.domain import TrainingDomain
+from fluxgrid.prediction.nearest import NearestPoints
 from fluxgrid.variables import VARIABLES
 
 
@@ -44,17 +46,14 @@ def month_vectors(inputs: Inputs, spec: InputSpec, time: pd.DatetimeIndex) -> np
     vectors : ndarray, (M, n, K), float64
         Means over the steps of the month at which no input is missing; NaN where there is none.
     """
-    starts, seen = month_starts(time), ~inputs.missing
-    # reduceat adds row by row, so a place gets the same sum whatever stands beside it
-    steps = np.add.reduceat(seen.astype(np.float64), starts, axis=0)  # (M, n)
-    known = np.where(steps > 0, steps, np.nan)
-    sums = (np.where(seen, inputs.dynamic[n], 0.0).astype(np.float64) for n in spec.dynamic)
-    means = [np.add.reduceat(values, starts, axis=0) / known for values in sums]
+    starts, varying = month_starts(time), [inputs.dynamic[name] for name in spec.dynamic]
     flat = [inputs.static[name][:, None].astype(np.float64) for name in spec.static]
     flat += [one_hot(inputs.static[name], len(VARIABLES[name].classes)).astype(np.float64) for name in spec.classes]
-    varying = np.stack(means, axis=-1)  # (M, n, F)
-    place = np.concatenate([np.empty((varying.shape[1], 0)), *flat], axis=1)  # (n, S)
-    return np.concatenate([varying, np.broadcast_to(place, (len(starts), *place.shape))], axis=-1)
+    place = np.concatenate([np.empty((inputs.missing.shape[1], 0)), *flat], axis=1)  # (n, S)
+    vectors = np.empty((len(starts), len(place), len(varying) + place.shape[1]))
+    mean_rows(Rows(varying), starts, inputs.missing, vectors)
+    vectors[..., len(varying) :] = place
+    return vectors
 
 
 def fit_domain(vectors: np.ndarray, importance: np.ndarray, folds: np.ndarray) -> TrainingDomain:
@@ -109,7 +108,7 @@ def _upper_whisker(values: np.ndarray) -> float:
 
 
 class Applicability:
-    """Dissimilarity of inputs to a training domain; the search tree is built once.
+    """Dissimilarity of inputs to a training domain; what is searched is built once.
 
     Parameters
     ----------
@@ -122,7 +121,7 @@ class Applicability:
     def __init__(self, domain: TrainingDomain, spec: InputSpec):
         self.domain = domain
         self.spec = spec
-        self._tree = cKDTree(domain.points)
+        self._points = NearestPoints(domain.points)
 
     def __call__(self, inputs: Inputs, time: pd.DatetimeIndex) -> np.ndarray:
         """Return the dissimilarity index of each step.
@@ -142,7 +141,7 @@ class Applicability:
         rows = ((vectors - self.domain.mean) / self.domain.std * self.domain.weight).reshape(-1, vectors.shape[-1])
         known = np.isfinite(rows).all(axis=1)
         index = np.full(len(rows), np.nan, dtype=np.float32)
-        index[known] = self._tree.query(rows[known])[0] / self.domain.mean_distance
+        index[known] = self._points.distances(rows[known]) / self.domain.mean_distance
         months = index.reshape(vectors.shape[:2])
         steps = np.diff(np.append(month_starts(time), len(time)))
         return np.repeat(months, steps, axis=0)

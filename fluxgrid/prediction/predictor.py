@@ -166,20 +166,20 @@ class Predictor:
         n = len(places.latitude)
         inputs, histories, block = self._block(places, state, blend)
         outputs, members, hidden = self._run(block, blend)
-        index = self._applicability(inputs, places.time)
+        index, known = self._applicability(inputs, places.time), ~inputs.missing
         seen = _seen_holes(inputs.missing) if hidden.shape[1] else np.zeros_like(inputs.missing)
-        daily = _blank(self._closed(outputs), inputs.missing)
+        daily = {name: _blank(values, inputs.missing) for name, values in self._closed(outputs).items()}
         closed = [self._closed(member) for member in members]
         spread = {name: spread_of([fluxes[name] for fluxes in closed]) for name in MAP_FLUXES if closed}
         result = Fluxes(
             daily={name: values[:, :n] for name, values in daily.items()},
             annual={name: values[:n] for name, values in self._annual(outputs, daily, places.time).items()},
-            applicability=np.where(inputs.missing, np.float32(np.nan), index)[:, :n],
+            applicability=_blank(index, inputs.missing)[:, :n],
             missing=inputs.missing[:, :n],
-            filled=((inputs.filled | seen) & ~inputs.missing)[:, :n],
-            outside=((index > self.checkpoint.domain.threshold) & ~inputs.missing)[:, :n],
-            provisional=(self._provisional(places.time)[:, None] & ~inputs.missing)[:, :n],
-            spread={name: values[:, :n] for name, values in _blank(spread, inputs.missing).items()},
+            filled=((inputs.filled | seen) & known)[:, :n],
+            outside=((index > self.checkpoint.domain.threshold) & known)[:, :n],
+            provisional=(self._provisional(places.time)[:, None] & known)[:, :n],
+            spread={name: _blank(values, inputs.missing)[:, :n] for name, values in spread.items()},
         )
         return result, _cut_state(BlockState(hidden, histories), n)
 
@@ -244,7 +244,8 @@ class Predictor:
     def _closed(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
         """Return the fluxes of a model's outputs (B, T, O), closed, (T, B)."""
         spec = self.checkpoint.spec
-        return close_fluxes({name: outputs[..., i].T for i, name in enumerate(spec.fluxes)}, spec)
+        # side by side for each step, as sums over the year expect them, whatever order a network leaves them in
+        return close_fluxes({name: np.ascontiguousarray(outputs[..., i].T) for i, name in enumerate(spec.fluxes)}, spec)
 
     def _annual(
         self, outputs: np.ndarray, daily: dict[str, np.ndarray], time: pd.DatetimeIndex
@@ -338,14 +339,14 @@ def find_calibration(checkpoint: Checkpoint, name: str) -> Calibration:
     return checkpoint.calibrations[name]
 
 
-def _blank(fluxes: dict[str, np.ndarray], missing: np.ndarray) -> dict[str, np.ndarray]:
-    """Return fluxes, (T, n), without a value where an input is missing."""
-    return {name: np.where(missing, np.float32(np.nan), values) for name, values in fluxes.items()}
+def _blank(values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Return values, (T, n), without one where an input is missing; the same array if none is."""
+    return np.where(missing, np.float32(np.nan), values) if missing.any() else values
 
 
 def _seen_holes(missing: np.ndarray) -> np.ndarray:
     """Return where the state has passed over a missing step of the same period, (T, n)."""
-    return np.logical_or.accumulate(missing, axis=0)
+    return np.logical_or.accumulate(missing, axis=0) if missing.any() else missing
 
 
 def _pad_state(state: BlockState, size: int) -> BlockState:

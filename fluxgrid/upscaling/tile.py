@@ -327,10 +327,10 @@ class _TileRun:
             half_widths = self._predictor.half_widths(result)
             values |= {error_name(name): half_widths[name] for name in layers.errors}
             for name, flat in values.items():
-                found = flat.reshape(*flat.shape[:-1], *wanted.shape)
-                arrays[name][(..., *block)] = np.where(wanted, found, np.float32(np.nan))
+                _put(arrays[name][(..., *block)], flat.reshape(*flat.shape[:-1], *wanted.shape), wanted)
             bits = quality_bits(result, recycled=self._first_is_recycled(segment)).reshape(-1, *wanted.shape)
-            arrays["quality_flag"][(slice(None), *block)] |= np.where(wanted, bits, 0).astype(np.int8)
+            flags = arrays["quality_flag"][(slice(None), *block)]
+            _put(flags, flags | bits, wanted)
         if self.task.blend is not None:
             arrays |= calibration_arrays(self.task.blend, self.task.wanted)
         return arrays
@@ -461,9 +461,24 @@ def read_tile(reader: CubeReader, spec: InputSpec, steps: slice, rows: slice, co
 
 def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:
     """Return the bits of `quality_flag` that follow from inputs and model, int8 (T, n)."""
-    bits = np.where(fluxes.missing, Quality.INPUT_MISSING.value, 0)
-    bits |= np.where(np.isnan(fluxes.nee) & ~fluxes.missing, Quality.NO_MODEL.value, 0)
-    bits |= np.where(fluxes.filled | (recycled & ~fluxes.missing), Quality.FILLED.value, 0)
-    bits |= np.where(fluxes.provisional, Quality.PROVISIONAL.value, 0)
-    bits |= np.where(fluxes.outside, Quality.OUTSIDE_APPLICABILITY.value, 0)
-    return bits.astype(np.int8)
+    known = ~fluxes.missing
+    marks = {
+        Quality.INPUT_MISSING: fluxes.missing,
+        Quality.NO_MODEL: np.isnan(fluxes.nee) & known,
+        Quality.FILLED: fluxes.filled | known if recycled else fluxes.filled,
+        Quality.PROVISIONAL: fluxes.provisional,
+        Quality.OUTSIDE_APPLICABILITY: fluxes.outside,
+    }
+    bits = np.zeros(known.shape, np.int8)
+    for quality, marked in marks.items():
+        if marked.any():
+            bits |= marked * np.int8(quality.value)
+    return bits
+
+
+def _put(part: np.ndarray, found: np.ndarray, wanted: np.ndarray) -> None:
+    """Write the cells (h, w) that are wanted into a part of a tile, (h, w) or (T, h, w)."""
+    if wanted.all():
+        part[...] = found
+    else:
+        np.copyto(part, found, where=wanted)

@@ -4,12 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fluxgrid.data.gaps import GapRule
-from fluxgrid.data.inputs import InputSpec, Places, design, one_hot, prepare
+from fluxgrid.data.derived import derive
+from fluxgrid.data.gaps import GapRule, History, fill_gaps
+from fluxgrid.data.inputs import Inputs, InputSpec, Places, design, one_hot, prepare
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.steps import calendar
 from fluxgrid.errors import ConfigError, UnknownName
+from fluxgrid.variables import VARIABLES
 
 SPEC = InputSpec(
     ("precipitation", "day_length", "temperature_2m"), ("sand",), ("climate_group",), {"temperature_2m": GapRule(1)}
@@ -157,3 +161,85 @@ def test_padding_adds_empty_places(places):
     assert places.pad(3) is places
     with pytest.raises(ValueError, match="holds up to 2 places, got 3"):
         places.pad(2)
+
+
+def credible(name: str, values: np.ndarray) -> np.ndarray:
+    low, high = VARIABLES[name].credible_range
+    return np.where((values >= low) & (values <= high), values, np.float32(np.nan))
+
+
+def prepare_one_by_one(places: Places, spec: InputSpec) -> Inputs:
+    """Do what `prepare` does from an empty past, every variable by itself and every place for its own latitude."""
+    core = slice(places.before, places.before + len(places.time))
+    dynamic, filled = {}, np.zeros((len(places.time), len(places.latitude)), dtype=bool)
+    for name in spec.dynamic:
+        if VARIABLES[name].role == "derived":
+            dynamic[name] = derive(name, places.time, places.latitude, places.step, places.longitude)
+            continue
+        values = credible(name, places.forcings[name])
+        dynamic[name] = values[core]
+        if name in spec.gaps:
+            past = History.empty(values.shape[1], spec.gaps[name])
+            around = values[: core.start], values[core.stop :]
+            done = fill_gaps(values[core], places.time, spec.gaps[name], past, *around)
+            dynamic[name], filled = done.values, filled | done.mask
+    static = {name: credible(name, places.statics[name]) for name in (*spec.static, *spec.classes)}
+    missing = np.zeros_like(filled)
+    for values in (*(dynamic[name] for name in spec.forcings), *static.values()):
+        missing |= ~np.isfinite(values)
+    return Inputs(dynamic, static, missing, filled)
+
+
+def design_one_by_one(inputs: Inputs, spec: InputSpec, scaler: Scaler) -> tuple[np.ndarray, np.ndarray]:
+    """Do what `design` does, every variable by itself."""
+    dynamic = np.stack([scaler.apply(name, inputs.dynamic[name]).T for name in spec.dynamic], axis=-1)
+    columns = [scaler.apply(name, inputs.static[name])[:, None] for name in spec.static]
+    columns += [one_hot(inputs.static[name], len(VARIABLES[name].classes)) for name in spec.classes]
+    return np.nan_to_num(dynamic), np.nan_to_num(np.concatenate(columns, axis=1))
+
+
+@given(st.lists(st.tuples(st.integers(0, 38), st.sampled_from([np.nan, -9999.0, np.inf, -np.inf, 1e20])), max_size=6),
+       st.lists(st.tuples(st.integers(0, 38), st.sampled_from([np.nan, 1e20])), max_size=6),
+       st.lists(st.tuples(st.integers(0, 2), st.sampled_from([np.nan, -1e9])), max_size=2),
+       st.lists(st.sampled_from([30.0, 41.7, -12.0]), min_size=3, max_size=3))  # fmt: skip
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_variables_at_once_are_those_one_by_one(places, rain, air, soil, latitudes):
+    forcings = {name: values.copy() for name, values in places.forcings.items()}
+    statics = {name: values.copy() for name, values in places.statics.items()}
+    holes = (forcings["precipitation"], rain), (forcings["temperature_2m"], air), (statics["sand"], soil)
+    for values, changes in holes:
+        for where, value in changes:
+            values.reshape(-1)[where] = value
+    spec = replace(SPEC, dynamic=(*SPEC.dynamic, "toa_radiation", "day_of_year", "latitude"))
+    there = replace(places, latitude=np.array(latitudes), forcings=forcings, statics=statics)
+    scaler = Scaler((*spec.dynamic, *spec.static), (1.0, 12.0, 2.5, 300.0, 160.0, 40.0, 500.0), (3.0,) * 7)
+    found, expected = prepare(there, spec, {})[0], prepare_one_by_one(there, spec)
+    assert list(found.dynamic) == list(expected.dynamic) == list(spec.dynamic)
+    for name in spec.dynamic:
+        np.testing.assert_array_equal(found.dynamic[name], expected.dynamic[name], err_msg=name)
+    for name in ("missing", "filled"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+    pairs = zip(design(found, spec, scaler), design_one_by_one(expected, spec, scaler), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_derived_once_for_each_latitude_is_that_of_each_place(places):
+    rng = np.random.default_rng(2)
+    latitude = np.concatenate([np.repeat(rng.uniform(-90, 90, 16), 16), [90.0, -90.0, np.nan, np.nan]])
+    wide = replace(places, latitude=latitude, forcings={}, statics={})
+    spec = InputSpec(("toa_radiation", "day_length", "calendar_year"))
+    found = prepare(wide, spec, {})[0]
+    for name in spec.dynamic:
+        np.testing.assert_array_equal(found.dynamic[name], derive(name, places.time, latitude, "daily"), err_msg=name)
+    assert not found.missing.any()
+
+
+def test_forcings_without_a_hole_are_not_copied_and_never_changed(places):
+    before = {name: values.copy() for name, values in places.forcings.items()}
+    inputs, _ = prepare(places, SPEC, {})
+    assert np.shares_memory(inputs.dynamic["precipitation"], places.forcings["precipitation"])
+    places.forcings["precipitation"][4, 2] = before["precipitation"][4, 2] = -9999
+    design(prepare(places, SPEC, {})[0], SPEC, Scaler((*SPEC.dynamic, "sand"), (0.0,) * 4, (1.0,) * 4))
+    for name, values in before.items():
+        np.testing.assert_array_equal(places.forcings[name], values)

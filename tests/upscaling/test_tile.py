@@ -69,6 +69,20 @@ def test_no_value_although_every_input_is_there_means_no_model():
     assert quality_bits(fluxes, recycled=False).ravel().tolist() == [Quality.NO_MODEL, 0]
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 1.0]), st.booleans())
+def test_bits_against_one_cell_at_a_time(seed, share, recycled):
+    rng = np.random.default_rng(seed)
+    missing, filled, outside, provisional, unknown = rng.random((5, 4, 3)) < rng.choice([0.0, share], (5, 1, 1))
+    nee = np.where(missing | unknown, np.nan, 1.0).astype(np.float32)
+    bits = quality_bits(Fluxes({"nee": nee}, {}, nee, missing, filled, outside, provisional), recycled)
+    assert bits.dtype == np.int8
+    for cell in np.ndindex(4, 3):
+        expected = Quality.INPUT_MISSING * missing[cell] + Quality.NO_MODEL * (unknown[cell] and not missing[cell])
+        expected += Quality.FILLED * (filled[cell] or (recycled and not missing[cell]))
+        expected += Quality.PROVISIONAL * provisional[cell] + Quality.OUTSIDE_APPLICABILITY * outside[cell]
+        assert bits[cell] == expected
+
+
 def test_a_tile_nobody_predicts_holds_reasons_alone():
     flags = np.array([[1, 2, 3]], np.int8)
     arrays = empty_arrays(4, flags, PLAIN)
