@@ -204,7 +204,7 @@ class Heads(nn.Module):
         """Blend heads over one pass of the backbone."""
         places, readouts = slots.clamp_min(0), self.network.readouts
         reads = {tap: partial(self._read_slots, tap, places) for tap in readouts}
-        taps = self.network.read(dynamic, static, state, reads)
+        taps = self.network.run_read(dynamic, static, state, reads)
         raws = {tap: found.split(readouts[tap].out_features, dim=-1) for tap, found in taps.hidden.items()}
         rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)
         fluxes = 0.0

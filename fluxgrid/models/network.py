@@ -80,10 +80,10 @@ class Network(nn.Module):
         """Return fluxes (B, T, O) and state (B, K) in evaluation mode, without gradients."""
         self.eval()
         with torch.inference_mode():
-            taps = self.read(dynamic, static, state, self.readouts)
+            taps = self.run_read(dynamic, static, state, self.readouts)
             return self.finish(taps.hidden, taps.context), taps.state
 
-    def read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
+    def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
         """Return what `run` does, with what is read of the hidden states, (B, R, T, m) by tap, in their stead.
 
         For networks in evaluation mode, without gradients: one that steps through time need not keep its states.

@@ -218,10 +218,10 @@ class WindowNetwork(Network):
                 hidden, days = self._stride(record, place), self._days(steps)
         return Taps({self.tap: self.dropout(hidden)[:, None]}, _context(days, dynamic), after)
 
-    def read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
+    def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
         """Return what `run` does, with what is read of the hidden states, (B, 1, T, m), in their stead."""
         if self.window_mode != "stream":
-            return super().read(dynamic, static, state, reads)
+            return super().run_read(dynamic, static, state, reads)
         found, after = self.stream(dynamic, static, state, reads[self.tap])
         days = torch.full((dynamic.shape[1],), self.stride - 1)
         return Taps({self.tap: found[:, None]}, _context(days, dynamic), after)
