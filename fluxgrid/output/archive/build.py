@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -196,7 +197,7 @@ def build_year(
     create_store(target / STORE, design.grid, design.times(year), layers, design.chunk)
     _check_arrays(staged, target / STORE, layers)
     files = _Files(target, before)
-    keys = {name: set(_chunk_names(target / STORE, layers, design.tiles[name])) for name in staged.units}
+    keys = _chunk_names(target / STORE, layers, {name: design.tiles[name] for name in staged.units})
     _share_rest(files, layers, set().union(*keys.values()))
     units = dict(before.units) if before else {}
     changed = [name for name in staged.units if _take_unit(files, staged, name, keys[name], units.get(name))]
@@ -212,10 +213,10 @@ def build_year(
     )
 
 
-def _take_unit(files: _Files, staged: StagedYear, tile: str, keys: set[str], before: Unit | None) -> bool:
+def _take_unit(files: _Files, staged: StagedYear, tile: str, keys: Iterable[str], before: Unit | None) -> bool:
     """Take the chunks of a tile and return whether it differs from what the archive has."""
     files.same = True
-    for key in sorted(keys):
+    for key in keys:
         files.take(key, staged.path / key.removeprefix(f"{STORE}/"))
     return not files.same or before is None or before.key != staged.units[tile].key
 
@@ -252,16 +253,23 @@ def _unit(store: Path, tile: Tile, staged: StagedUnit, version: int) -> Unit:
     return Unit(staged.key, value, int(there.sum()), int(there.any((1, 2)).sum()), version)
 
 
-def _chunk_names(store: Path, layers: Layers, tile: Tile) -> Iterator[str]:
-    """Yield the files that can hold the values of a tile, in the folder of the year."""
+def _chunk_names(store: Path, layers: Layers, tiles: Mapping[str, Tile]) -> dict[str, list[str]]:
+    """Return, by tile, the files that can hold its values, in the folder of the year."""
     group = zarr.open_group(store, mode="r", zarr_format=3)
-    for name in layers.dtypes:
-        array = cast("zarr.Array[Any]", group[name])
-        height, width = array.chunks[-2:]
+    names: dict[str, list[str]] = {tile: [] for tile in tiles}
+    for layer in layers.dtypes:
+        array = cast("zarr.Array[Any]", group[layer])
         lead = (0,) * (array.ndim - 2)
-        for row in range(tile.rows.start // height, -(-tile.rows.stop // height)):
-            for col in range(tile.cols.start // width, -(-tile.cols.stop // width)):
-                yield f"{STORE}/{name}/{array.metadata.encode_chunk_key((*lead, row, col))}"
+        for name, tile in tiles.items():
+            places = product(_spans(tile.rows, array.chunks[-2]), _spans(tile.cols, array.chunks[-1]))
+            keys = (array.metadata.encode_chunk_key((*lead, *place)) for place in places)
+            names[name] += [f"{STORE}/{layer}/{key}" for key in keys]
+    return names
+
+
+def _spans(cells: slice, chunk: int) -> range:
+    """Return the numbers of the chunks that some cells lie in."""
+    return range(cells.start // chunk, -(-cells.stop // chunk))
 
 
 def _sum_metadata(files: _Files) -> None:
