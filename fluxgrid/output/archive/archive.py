@@ -25,7 +25,7 @@ from fluxgrid.geo.grid import Grid
 from fluxgrid.output.archive import disk
 from fluxgrid.output.archive.build import Before, Draft, StagedYear, build_year, read_before, staged_year
 from fluxgrid.output.archive.check import Damage, check_year, compare
-from fluxgrid.output.archive.design import README_HASH, README_TEXT, Design, describe, designed
+from fluxgrid.output.archive.design import README_TEXT, Design, describe, designed
 from fluxgrid.output.archive.guards import check_shrinkage, shrinkage_of
 from fluxgrid.output.archive.layout import (
     ABOUT,
@@ -449,9 +449,9 @@ class Archive:
         """
         version = self._version(self.find(which).id)
         folder = self.path / VERSIONS / version.name
-        found = [Damage(path, "changed") for path in (self.path / ABOUT, folder / CHANGED) if not _sound(path)]
-        problem = compare(self.path / README, README_HASH)
-        found += [Damage(self.path / README, problem)] if problem else []
+        found = _about_damage(self.path)
+        if not _sound(folder / CHANGED):
+            found.append(Damage(folder / CHANGED, "changed"))
         for year, stored in sorted(version.years.items()):
             found += _link_damage(folder, year, stored)
             found += check_year(self._folder(year, stored), year, stored, self.design.tile_of)
@@ -587,6 +587,14 @@ def _version_folder(folder: Path, version: Version, changed: Sequence[UnitName])
     (folder / CHANGED).write_text(seal({"units": [list(unit) for unit in changed]}), encoding="utf-8")
     (folder / VERSION).write_text(version_text(version), encoding="utf-8")
     return folder
+
+
+def _about_damage(path: Path) -> list[Damage]:
+    """Name what describes the archive and is not what was written when it was made."""
+    if not _sound(path / ABOUT):
+        return [Damage(path / ABOUT, "changed")]
+    problem = compare(path / README, unseal(path / ABOUT)["readme"])
+    return [Damage(path / README, problem)] if problem else []
 
 
 def _sound(path: Path) -> bool:

@@ -34,8 +34,6 @@ Copy an archive with  cp -a  or  rsync -aH : files that did not change from one 
 once and have several names (hard links). Change nothing by hand: a changed file changes in all states that share it.
 """
 
-README_HASH = file_hash(README_TEXT.encode())
-
 
 @dataclass(frozen=True)
 class Design:
@@ -72,6 +70,7 @@ def describe(design: Design) -> dict[str, Any]:
     grid, layers = design.grid, design.layers
     return {
         "format": FORMAT,
+        "readme": file_hash(README_TEXT.encode()),
         "step": design.step,
         "tile": design.tile,
         "chunk": design.chunk,
