@@ -66,7 +66,7 @@ def test_publishing_nothing_changes_nothing(archive, maker, files_of):
 def test_only_what_changed_is_stored_again(archive, maker):
     """The cost of a publication is that of its units, however many years and versions there are."""
     written = []
-    for year in range(2001, 2005):
+    for year in range(2001, 2004):
         before = {path.stat().st_ino for path in archive.path.rglob("*") if path.is_file()}
         archive.publish([maker.stage(2000, year - 2000, maker.tiles[:1]), maker.stage(year, 1)])
         written.append(sum(path.stat().st_ino not in before for path in archive.path.rglob("*") if path.is_file()))
