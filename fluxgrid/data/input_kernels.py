@@ -56,7 +56,8 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
         Every value is credible or NaN.
     """
     whole, credible = np.ones(len(low), np.bool_), np.ones(len(low), np.bool_)
-    _screen(rows.addresses, *rows.shape, low, high, whole, credible)
+    steps, places = rows.shape
+    _screen(rows.addresses, steps, places, low, high, whole, credible)
     return whole, credible
 
 
