@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fluxgrid.models.cell_layers import input_side, run_layers
+from fluxgrid.models.network import Read
 from fluxgrid.models.window_cells import TableLayer
 
 _PIECE = 1024
@@ -107,16 +108,46 @@ class DayRows:
             yield table, Group(span - base, slice(low, min(low + self.group, self.count)))
 
 
-def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: int) -> Tensor:
-    """Return the states (M, last, H) of a cell over windows that read the gates of their days in one table."""
-    found = days.rows.new_empty(len(days), last, cell.hidden_size)
-    lowest = TableLayer(cell, days.group)
-    states = found.new_empty(days.window if cell.num_layers > 1 else last, days.group, cell.hidden_size)
+class Said:
+    """What is read of the last states of windows, group by group.
+
+    Parameters
+    ----------
+    days : DayRows
+    read : callable, optional
+        Takes states (n, N, H) of windows of all places for some days, N a multiple of the places: (n, N, m). The states
+        themselves are kept unless given.
+    """
+
+    def __init__(self, days: DayRows, read: Read | None):
+        self._read = read
+        self._at_once = read is not None and days.group % days.places == 0
+        self._parts: list[Tensor] = []
+
+    def add(self, states: Tensor, wanted: slice) -> None:
+        """Take the last states of a group, (last, N, H), of which the first are those of the windows wanted."""
+        said = self._read(states) if self._at_once and self._read else states
+        self._parts.append(said.transpose(0, 1)[: wanted.stop - wanted.start].clone())
+
+    def all(self) -> Tensor:
+        """Return what is read of all windows, (M, last, m)."""
+        found = torch.cat(self._parts)
+        if self._read is None or self._at_once:
+            return found
+        return self._read(found.transpose(0, 1)).transpose(0, 1)
+
+
+def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: int, read: Read | None = None) -> Tensor:
+    """Return the states (M, last, H) of a cell over windows that read the gates of their days in one table.
+
+    With `read`, as `Said` has it, what is read of them.
+    """
+    said, lowest = Said(days, read), TableLayer(cell, days.group)
+    states = days.rows.new_empty(days.window if cell.num_layers > 1 else last, days.group, cell.hidden_size)
     for table, group in days.groups(width, fill):
         lowest.run(table.numpy(), group.first, days.reach, states.numpy())
-        out = found[group.wanted]
-        out.copy_(upper_layers(cell, states)[-last:].transpose(0, 1)[: len(out)])
-    return found
+        said.add(upper_layers(cell, states)[-last:], group.wanted)
+    return said.all()
 
 
 def upper_layers(cell: nn.RNNBase, states: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.day_rows import DayRows
+from fluxgrid.models.network import Read
 from fluxgrid.models.shared_attention import attend_shared, in_pieces
 from fluxgrid.models.transformer import AttentionConfig
 from fluxgrid.models.windowed import WindowNetwork
@@ -78,15 +79,17 @@ class PatchTransformer(WindowNetwork):
             code = torch.cat([code, self.static_encoder(static)], dim=-1)
         return self.joint(code)[:, None].expand(-1, last, -1)
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
-        """Return the same, (M, last, 4H), of windows of one record at places."""
+    def encode_shared(self, days: DayRows, static: Tensor, last: int, read: Read | None = None) -> Tensor:
+        """Return what is read of the same, (M, last, 4H), of windows of one record at places."""
         embedding = self.embedding.weight, self.embedding.bias[None]
         patches, offsets = self._patches(days)
         codes = attend_shared(self.encoder, patches, embedding, self.positions[0], offsets, self.patches).mean(dim=1)
         if self.static_encoder is not None:
             place = self.static_encoder(static)
             codes = torch.cat([codes, place.repeat(len(codes) // len(place), 1)], dim=-1)
-        return torch.cat([self.joint(codes[rows]) for rows in in_pieces(len(codes))])[:, None].expand(-1, last, -1)
+        codes = torch.cat([self.joint(codes[rows]) for rows in in_pieces(len(codes))])
+        said = codes if read is None else read(codes[None])[0]  # one code speaks of all days
+        return said[:, None].expand(-1, last, -1)
 
     def _patches(self, days: DayRows) -> tuple[DayRows, range]:
         """Return patches (B, ., F * days) as the days of windows, and which of them stand in a window.

@@ -65,8 +65,8 @@ class RecurrentNetwork(WindowNetwork):
         """
         return None
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:
-        """Return the states of the last steps of windows, the input side of the gates worked out once a day."""
+    def encode_shared(self, days: DayRows, static: Tensor, last: int, read: Read | None = None) -> Tensor | None:
+        """Return what is read of the last states of windows, the input side of the gates worked out once a day."""
         known = self._to_gates(static)
         if known is None or not packed_product.AVAILABLE:
             return None
@@ -82,7 +82,7 @@ class RecurrentNetwork(WindowNetwork):
                 rows = rows.mm(weight)
             out.addmm_(rows, turned[-1])
 
-        return run_windows(self.cell, days, offset.shape[1], fill, last)
+        return run_windows(self.cell, days, offset.shape[1], fill, last, read)
 
     def _to_gates(self, static: Tensor) -> tuple[tuple[Tensor, ...], Tensor] | None:
         """Return linear maps from forcings to the input side of the cell's gates, and what is added, (1 or B, G)."""

@@ -31,7 +31,8 @@ from fluxgrid.errors import ConfigError
 from fluxgrid.models import packed_product
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.cell_layers import input_side
-from fluxgrid.models.day_rows import DayRows, run_windows, upper_layers
+from fluxgrid.models.day_rows import DayRows, Said, run_windows, upper_layers
+from fluxgrid.models.network import Read
 from fluxgrid.models.recurrent import LSTM, in_slices
 from fluxgrid.models.window_cells import ScaledLayer, TableLayer
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
@@ -201,8 +202,8 @@ class TAMRL(WindowNetwork):
         static, codes = static[:, : self.statics], static[:, self.statics :]
         return self.modulate(dynamic, codes if codes.shape[1] else self.codes(dynamic, static), last)
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:
-        """Return the modulated states of the last steps of windows, (M, last, H), of one record at places.
+    def encode_shared(self, days: DayRows, static: Tensor, last: int, read: Read | None = None) -> Tensor | None:
+        """Return what is read of the modulated last states of windows, (M, last, H), of one record at places.
 
         The embedded drivers of both networks are worked out once a day; of what a code says, gains and shifts, each
         window has its own, or each place where the code is the place's.
@@ -211,7 +212,7 @@ class TAMRL(WindowNetwork):
             return None
         static, codes = static[:, : self.statics], static[:, self.statics :]
         if codes.shape[1]:
-            return self._read_by_place(days, codes, last)
+            return self._read_by_place(days, codes, last, read)
         width = self.lstm.hidden_size
         inverse = _Codes(self.inverse, days, static)
         encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
@@ -221,16 +222,16 @@ class TAMRL(WindowNetwork):
             torch.addmm(bias, rows, encoder, out=out[:, :width])
             inverse.fill(out[:, width:], rows, places)
 
-        found = states.new_empty(len(days), last, width)
+        found = Said(days, read)
         for table, group in days.groups(width + inverse.columns, fill):
-            drivers, out = table.numpy(), found[group.wanted]
+            drivers = table.numpy()
             gain, gamma, beta = self._code_says(inverse.read(drivers, group.first, width))
             lowest.run(drivers, group.first, days.places, gain, states)
-            said = torch.addcmul(beta, upper_layers(self.lstm, states)[days.window - last :], gamma)  # (last, N, H)
-            out.copy_(said.transpose(0, 1)[: len(out)])
-        return found
+            ends = upper_layers(self.lstm, states)[days.window - last :]
+            found.add(torch.addcmul(beta, ends, gamma), group.wanted)
+        return found.all()
 
-    def _read_by_place(self, days: DayRows, codes: Tensor, last: int) -> Tensor:
+    def _read_by_place(self, days: DayRows, codes: Tensor, last: int, read: Read | None) -> Tensor:
         """Return the same where the code, and with it the gain, is the place's: the gates of a day are shared too."""
         gain, gamma, beta = self._code_says(codes)
         encoder, bias = self.forcing_encoder.weight.t().contiguous(), self.forcing_encoder.bias + 1.0
@@ -241,9 +242,12 @@ class TAMRL(WindowNetwork):
             scaled = torch.addmm(bias, rows, encoder).mul_(gain.index_select(0, places))
             torch.addmm(offset, scaled, turned, out=out)
 
-        states = run_windows(self.lstm, days, len(offset), fill, last)
-        windows = states.unflatten(0, (-1, days.places))  # (D, B, last, H)
-        return torch.addcmul(beta[:, None], windows, gamma[:, None]).flatten(0, 1)
+        def say(states: Tensor) -> Tensor:
+            windows = states.unflatten(1, (-1, days.places))  # (last, D, B, H)
+            said = torch.addcmul(beta, windows, gamma).flatten(1, 2)
+            return said if read is None else read(said)
+
+        return run_windows(self.lstm, days, len(offset), fill, last, say)
 
     def _code_says(self, codes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return s, gamma + 1 and beta, (N, H), of codes (N, latent)."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.day_rows import DayRows
+from fluxgrid.models.network import Read
 from fluxgrid.models.shared_attention import attend_shared
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork
 
@@ -80,11 +81,12 @@ class Transformer(WindowNetwork):
         codes = self.encoder(self.embedding(torch.cat([dynamic, place], dim=-1)) + self.positions)
         return codes[:, codes.shape[1] - last :]
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor:
-        """Return the same, (M, last, H), of windows of one record at places."""
+    def encode_shared(self, days: DayRows, static: Tensor, last: int, read: Read | None = None) -> Tensor:
+        """Return what is read of the same, (M, last, H), of windows of one record at places."""
         of_day, of_place = self.embedding.weight.split([self.channels, static.shape[1]], dim=1)
         place = torch.addmm(self.embedding.bias, static, of_place.t())
-        return attend_shared(self.encoder, days, (of_day, place), self.positions, range(self.window), last)
+        codes = attend_shared(self.encoder, days, (of_day, place), self.positions, range(self.window), last)
+        return codes if read is None else read(codes.transpose(0, 1)).transpose(0, 1)
 
 
 def sine_positions(steps: int, width: int) -> Tensor:

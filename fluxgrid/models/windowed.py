@@ -131,8 +131,16 @@ class WindowNetwork(Network):
     def encode(self, dynamic: Tensor, static: Tensor, last: int) -> Tensor:
         """Return the hidden states of the last steps, (N, last, H), of windows (N, W, F) at places (N, X)."""
 
-    def encode_shared(self, days: DayRows, static: Tensor, last: int) -> Tensor | None:  # noqa: ARG002
+    def encode_shared(
+        self,
+        days: DayRows,  # noqa: ARG002
+        static: Tensor,  # noqa: ARG002
+        last: int,  # noqa: ARG002
+        read: Read | None = None,  # noqa: ARG002
+    ) -> Tensor | None:
         """Return the same, (M, last, H), of windows of one record at places (B, X), what they share worked out once.
+
+        With `read`, which takes (last, N, H) of the windows of all places for some days, what is read, (M, last, m).
 
         Asked where no gradient is wanted, on a CPU and in single precision. None: windows are to be cut and encoded.
         """
@@ -204,27 +212,33 @@ class WindowNetwork(Network):
 
         While training, the steps are one window, its last S are read, and the state is passed on as it came.
         """
-        steps = dynamic.shape[1]
-        days = torch.full((steps,), self.stride - 1)
-        if self.window_mode == "stream":
-            hidden, after = self.stream(dynamic, static, state)
-        elif self.training:
-            hidden, after, days = self.encode(dynamic, static, self.stride), state, torch.arange(self.stride)
-        else:
-            record, place, after = self._open(dynamic, static, state)
-            if self.window_mode == "exact":
-                hidden = self._exact(record, place)
-            else:
-                hidden, days = self._stride(record, place), self._days(steps)
-        return Taps({self.tap: self.dropout(hidden)[:, None]}, _context(days, dynamic), after)
+        if self.training and self.window_mode != "stream":
+            hidden = self.encode(dynamic, static, self.stride)
+            return self._taps(hidden, torch.arange(self.stride), state)
+        return self._cut(dynamic, static, state)
 
     def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
         """Return what `run` does, with what is read of the hidden states, (B, 1, T, m), in their stead."""
-        if self.window_mode != "stream":
-            return super().run_read(dynamic, static, state, reads)
-        found, after = self.stream(dynamic, static, state, reads[self.tap])
-        days = torch.full((dynamic.shape[1],), self.stride - 1)
-        return Taps({self.tap: found[:, None]}, _context(days, dynamic), after)
+        return self._cut(dynamic, static, state, reads[self.tap])
+
+    def _cut(self, dynamic: Tensor, static: Tensor, state: Tensor, read: Read | None = None) -> Taps:
+        """Return the taps of a record that is cut as the mode says, hidden states or what is read of them."""
+        steps = dynamic.shape[1]
+        if self.window_mode == "stream":
+            hidden, after = self.stream(dynamic, static, state, read)
+            days = torch.full((steps,), self.stride - 1)
+        else:
+            record, place, after = self._open(dynamic, static, state)
+            cut, days = (self._exact, torch.full((steps,), self.stride - 1))
+            if self.window_mode == "stride":
+                cut, days = self._stride, self._days(steps)
+            hidden = cut(record, place, read)
+        return self._taps(hidden, days, after)
+
+    def _taps(self, hidden: Tensor, days: Tensor, after: Tensor) -> Taps:
+        """Return taps of hidden states (B, T, H), the day of its window that each step is, (T,), and the state."""
+        context = {"day": days.to(hidden.device).expand(len(hidden), -1)}
+        return Taps({self.tap: self.dropout(hidden)[:, None]}, context, after)
 
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state that `predict` returns, without its fluxes."""
@@ -260,15 +274,15 @@ class WindowNetwork(Network):
         starts = [first + number * self.stride for number in range(whole)]
         return [*starts, steps - 1] if rest else starts
 
-    def _exact(self, record: Tensor, static: Tensor) -> Tensor:
+    def _exact(self, record: Tensor, static: Tensor, read: Read | None) -> Tensor:
         """Return the last hidden state of the window that ends on each day, (B, T, H), of (B, W - 1 + T, F)."""
         starts = range(record.shape[1] - self.window + 1)
-        return self._windows(record, static, starts, 1)[:, :, 0]
+        return self._windows(record, static, starts, 1, read)[:, :, 0]
 
-    def _stride(self, record: Tensor, static: Tensor) -> Tensor:
+    def _stride(self, record: Tensor, static: Tensor, read: Read | None) -> Tensor:
         """Return the last S hidden states of windows laid from the first day on, (B, T, H), of (B, W - 1 + T, F)."""
         steps = record.shape[1] - self.window + 1
-        hidden = self._windows(record, static, self.laid(steps), self.stride)
+        hidden = self._windows(record, static, self.laid(steps), self.stride, read)
         rest = steps % self.stride
         if not rest:
             return hidden.flatten(1, 2)
@@ -281,13 +295,13 @@ class WindowNetwork(Network):
         days[steps - rest :] += self.stride - rest
         return days
 
-    def _windows(self, record: Tensor, static: Tensor, starts: Sequence[int], last: int) -> Tensor:
-        """Return the last hidden states (B, D, last, H) of the windows that begin on each of D days."""
+    def _windows(self, record: Tensor, static: Tensor, starts: Sequence[int], last: int, read: Read | None) -> Tensor:
+        """Return the last states (B, D, last, H) of the windows that begin on each of D days, or what is read of them."""
         batch, count = len(record), len(starts)
         if shares_days(record, static):
-            hidden = self.encode_shared(DayRows(record, starts, self.window), static, last)
-            if hidden is not None:
-                return hidden.unflatten(0, (count, batch)).transpose(0, 1)
+            found = self.encode_shared(DayRows(record, starts, self.window), static, last, _of_windows(read, batch))
+            if found is not None:
+                return found.unflatten(0, (count, batch)).transpose(0, 1)
         together = max(_TOGETHER, _ROWS // batch)
         parts = []
         for low in range(0, count, together):
@@ -296,12 +310,20 @@ class WindowNetwork(Network):
             windows = torch.stack([record[:, start : start + self.window] for start in some], dim=1).flatten(0, 1)
             hidden = self.encode(windows, static.repeat_interleave(together, dim=0), last)
             parts.append(hidden.unflatten(0, (batch, together)))
-        return torch.cat(parts, dim=1)[:, :count]
+        hidden = torch.cat(parts, dim=1)[:, :count]
+        if read is None:
+            return hidden
+        steps = hidden.permute(1, 2, 0, 3)  # (D, last, B, H)
+        return read(steps.flatten(0, 1)).unflatten(0, steps.shape[:2]).permute(2, 0, 1, 3)
 
 
-def _context(days: Tensor, dynamic: Tensor) -> dict[str, Tensor]:
-    """Return which of the S days of its window each step is, (T,), for all places."""
-    return {"day": days.to(dynamic.device).expand(len(dynamic), -1)}
+def _of_windows(read: Read | None, places: int) -> Read | None:
+    """Return what is read of windows of B places day after day, (last, N, H), by what reads states (., B, H)."""
+    if read is None:
+        return None
+    return lambda states: (
+        read(states.unflatten(1, (-1, places)).flatten(0, 1)).unflatten(0, (len(states), -1)).flatten(1, 2)
+    )
 
 
 def shares_days(*tensors: Tensor) -> bool:
