@@ -296,7 +296,7 @@ class WindowNetwork(Network):
         return days
 
     def _windows(self, record: Tensor, static: Tensor, starts: Sequence[int], last: int, read: Read | None) -> Tensor:
-        """Return the last states (B, D, last, H) of the windows that begin on each of D days, or what is read of them."""
+        """Return the last states (B, D, last, H) of windows that begin on each of D days, or what is read of them."""
         batch, count = len(record), len(starts)
         if shares_days(record, static):
             found = self.encode_shared(DayRows(record, starts, self.window), static, last, _of_windows(read, batch))
