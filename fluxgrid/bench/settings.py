@@ -22,7 +22,7 @@ class BenchSettings:
     """Days of a map; of fewer than a year the spin-up is as short, on the same days."""
     models: tuple[str, ...] | None = None
     """Models of the table; all by default."""
-    fast: Cells = (64, 64)
+    fast: Cells = (64, 128)
     """Map of the models that are fast."""
     slow: Cells = (16, 64)
     """Map of the wide ones."""
@@ -64,7 +64,7 @@ class BenchSettings:
     """Years of the smallest region."""
     worker_runs: int = 3
     """Times that one worker and two are compared."""
-    windows: int = 2048
+    windows: int = 4096
     """Windows that the published evaluation of TAM-RL and ours are compared on."""
 
 
@@ -114,7 +114,7 @@ TINY = BenchSettings(
     sweep=False,
     children=("GRU-128",),
     scaling=None,
-    windows=16,
+    windows=64,
 )
 """A minute or so; its figures mean nothing, its shape is that of the others."""
 

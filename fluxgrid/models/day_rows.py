@@ -21,8 +21,8 @@ from fluxgrid.models.window_cells import TableLayer
 
 _PIECE = 1024
 """Rows multiplied together."""
-_FEW, _GROUP = 128, 512
-"""Windows run together where the places are fewer than so many, and otherwise."""
+_FEW, _APART, _GROUP = 128, 256, 512
+"""Windows run together: where there are no more, where they begin days apart, and otherwise."""
 _HELD = 2**23
 """Numbers of a table that are kept at least, 32 MB: of rows that later windows read too, few are moved."""
 
@@ -61,7 +61,8 @@ class DayRows:
         self.rows[:count] = record.transpose(0, 1).reshape(count, channels)
         first = np.asarray(starts, np.int64)[:, None] * self.places + np.arange(self.places)
         self.count = first.size
-        self.group = _GROUP if self.places >= _FEW else _FEW
+        close = len(starts) < 2 or starts[1] - starts[0] == 1
+        self.group = _FEW if self.count <= _FEW else _GROUP if close else _APART
         self.first = np.pad(first.ravel(), (0, -self.count % self.group), mode="edge")
 
     def __len__(self) -> int:

@@ -53,7 +53,7 @@ def test_tam_rl_equals_its_published_evaluation(tmp_path):
     found = tam_windows(checkpoint_of("TAM-RL exact", tmp_path), 32, 2)
     assert found.windows == 32
     assert found.difference < 1e-5
-    assert found.ours() > 0
+    assert min(found.ours(), found.published(), found.tuned()) > 0
 
 
 @pytest.mark.parametrize("cells", [(16, 48), (32, 32), (128, 256)])
