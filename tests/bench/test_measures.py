@@ -50,8 +50,8 @@ def test_trees_have_no_error_to_tell(tmp_path):
 
 
 def test_tam_rl_equals_its_published_evaluation(tmp_path):
-    found = tam_windows(checkpoint_of("TAM-RL exact", tmp_path), 32, 2)
-    assert found.windows == 32
+    found = tam_windows(checkpoint_of("TAM-RL exact", tmp_path), 64, 2)
+    assert found.windows == 64
     assert found.difference < 1e-5
     assert min(found.ours(), found.published(), found.tuned()) > 0
 
