@@ -106,7 +106,7 @@ class Network(nn.Module):
         """Return the state (B, K) that `predict` returns, without its fluxes."""
         self.eval()
         with torch.inference_mode():
-            return self.run(dynamic, static, state).state
+            return self.run_read(dynamic, static, state, dict.fromkeys(self.readouts, _read_nothing)).state
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write ``weights.safetensors``."""
@@ -121,6 +121,11 @@ class Network(nn.Module):
             self.eval()
         except RuntimeError as error:  # torch's word for names and shapes that do not fit
             raise ValueError(str(error)) from error
+
+
+def _read_nothing(hidden: Tensor) -> Tensor:
+    """Return nothing of states (N, B, H): (N, B, 0)."""
+    return hidden[..., :0]
 
 
 def _read(read: Read, hidden: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fluxgrid.data.cube import CubeReader, InputDigests, open_cube, open_reader
+from fluxgrid.data.cube import CubeReader, InputDigests, metadata_stamp, open_cube, open_reader
 from fluxgrid.data.inputs import InputSpec, Places
 from fluxgrid.data.records import Segment, halo_of
 from fluxgrid.data.windows import WindowMode
@@ -361,15 +362,22 @@ def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, s
 def input_digests(task: TileTask, job: Job) -> tuple[str, ...]:
     """Return the hash of the inputs of each unit of a tile."""
     spec = job.predictor.checkpoint.spec.inputs
+    known = _stamp(job.cube) or job  # of what may change unseen only within a run
     with _LOCK:
-        digests = _digests_of(job, spec.names)
+        digests = _digests_of(job.cube, spec.names, known)
     return tuple(digests(*window(job, task.tile, index, spec.halo)) for index in range(len(job.segments)))
 
 
 @lru_cache(maxsize=2)
-def _digests_of(job: Job, names: tuple[str, ...]) -> InputDigests:
-    """Return what digests the inputs of a job, opened once per process and run."""
-    return InputDigests(job.cube.path, open_cube(job.cube.path, job.cube.mapping), names)
+def _digests_of(source: CubeSource, names: tuple[str, ...], known: Hashable) -> InputDigests:  # noqa: ARG001
+    """Return what digests the inputs of a job, opened once per process as long as what is `known` of it stays."""
+    return InputDigests(source.path, open_cube(source.path, source.mapping), names)
+
+
+def _stamp(source: CubeSource) -> tuple:
+    """Return what is known of the layout of a cube without opening it."""
+    cube = metadata_stamp(source.path)
+    return cube and (*cube, *(metadata_stamp(source.mapping) if source.mapping else ()))
 
 
 def empty_arrays(steps: int, flags: np.ndarray, layers: Layers) -> dict[str, np.ndarray]:
@@ -426,13 +434,14 @@ def _load_predictor(
 
 
 def reader_of(source: CubeSource) -> CubeReader:
-    """Return what reads the cube of a source, opened once per process."""
+    """Return what reads the cube of a source, opened once per process and again where its layout changed."""
+    known = _stamp(source)
     with _LOCK:
-        return _open(source)
+        return _open(source, known)
 
 
 @lru_cache(maxsize=2)
-def _open(source: CubeSource) -> CubeReader:
+def _open(source: CubeSource, known: Hashable) -> CubeReader:  # noqa: ARG001
     """Open."""
     return open_reader(source.path, source.mapping)
 

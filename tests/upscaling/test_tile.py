@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +15,10 @@ from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import CALIBRATION, PLAIN, Layers
 from fluxgrid.prediction import Fluxes
 from fluxgrid.prediction.blend import Blend
+from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling.execute import default_threads
 from fluxgrid.upscaling.plan import CubeSource
-from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, calibration_arrays, empty_arrays, quality_bits
+from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, calibration_arrays, empty_arrays, quality_bits, reader_of
 
 
 @given(ny=st.integers(1, 70), nx=st.integers(1, 70), seed=st.integers(0, 99), share=st.sampled_from([0.01, 0.3, 1.0]))
@@ -126,3 +129,23 @@ def test_sources_mean_the_same_in_every_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [1, 2, 1000])
 def test_there_is_always_a_thread(workers):
     assert default_threads(workers) >= 1
+
+
+@pytest.mark.parametrize("kind", ["zarr", "netcdf"])
+def test_a_cube_that_grew_is_opened_again_and_one_that_did_not_is_not(tmp_path, kind):
+    path = tmp_path / ("cube.zarr" if kind == "zarr" else "cube.nc")
+
+    def write(days: int) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+        cube = small_cube(shape=(3, 4), periods=days)
+        write_cube(cube, path) if kind == "zarr" else cube.to_netcdf(tmp_path / "new.nc")
+        if kind == "netcdf":
+            (tmp_path / "new.nc").replace(path)
+
+    write(10)
+    source = CubeSource.of(str(path))
+    first = reader_of(source)
+    assert reader_of(source) is first
+    write(12)
+    window = slice(0, 12), slice(0, 3), slice(0, 4)
+    assert reader_of(source).read("vpd", *window).shape == (12, 3, 4)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ StorePath = Path | str | Sequence[Path | str]
 """A zarr store or NetCDF file, a pattern of NetCDF files ("pr_*.nc"), or a list of them."""
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zmetadata")
 # All metadata that tie variables together (grid mapping, bounds) become coordinates; durations stay numbers.
 _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
 _PLAIN: dict[str, Any] = {"decode_cf": False}
@@ -87,6 +90,34 @@ def zarr_folder(path: StorePath) -> Path | None:
         return None
     folder = Path(path)
     return folder if any((folder / mark).is_file() for mark in _ZARR_MARKS) else None
+
+
+def metadata_stamp(path: StorePath) -> tuple[tuple[str, int, int], ...]:
+    """Return what changes whenever the layout of covariates does: name, inode and time of the files that tell it.
+
+    Parameters
+    ----------
+    path : StorePath
+
+    Returns
+    -------
+    stamp : tuple
+        Of a zarr store its metadata, of another file on this machine the file; empty where neither is known.
+    """
+    folder = zarr_folder(path)
+    if folder is None:
+        files = [str(path)] if isinstance(path, Path | str) and "://" not in str(path) else []
+    else:
+        folders = [str(folder), *(entry.path for entry in os.scandir(folder) if entry.is_dir())]
+        files = [f"{where}/{name}" for where in folders for name in _METADATA]
+    return tuple(found for file in files for found in _stamp_of(file))
+
+
+def _stamp_of(file: str) -> Iterator[tuple[str, int, int]]:
+    """Yield name, inode and time of a file, if there is one."""
+    with suppress(OSError):
+        state = Path(file).stat()
+        yield file, state.st_ino, state.st_mtime_ns
 
 
 def is_packed(stored: xr.Variable) -> bool:
