@@ -77,6 +77,10 @@ def connect(executor: Executor) -> Iterator[Client]:
     environment = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     settings = {
         "distributed.nanny.pre-spawn-environ": environment,
+        # what looks at a worker while it works takes its interpreter's lock
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
