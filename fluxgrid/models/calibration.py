@@ -207,7 +207,7 @@ class Heads(nn.Module):
         taps = self.network.run_read(dynamic, static, state, reads)
         raws = {tap: found.split(readouts[tap].out_features, dim=-1) for tap, found in taps.hidden.items()}
         rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)
-        fluxes = 0.0
+        fluxes = torch.zeros((), device=weights.device)
         for k, weight in enumerate((rest, *weights.unbind(dim=1))):
             if k == 0 or bool((weight > 0).any()):
                 raw = {tap: values[k] for tap, values in raws.items()}

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fluxgrid.models import packed_product
-from fluxgrid.models.gates import close_cells, close_states, compiled
-from fluxgrid.models.packed_product import multiply_rows, pack
+from fluxgrid.models.packed_product import pack
+from fluxgrid.models.recurrent_kernels import close_cells, close_states, run_gru, run_lstm
 
 CHUNK_ROWS = 1024
 """Rows of steps times places that all layers are run over before the next."""
 
 READ_STEPS = 64
 """Steps whose states are read together: enough for small products over the steps of one place."""
-
-_FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
 
 
 def weights_of(cell: nn.RNNBase, layer: int, suffix: str = "") -> tuple[Tensor, ...]:
@@ -41,41 +38,6 @@ def halve(gates: Tensor, cell: type[nn.RNNBase]) -> Tensor:
     halved = 0.5 * gates
     halved[kept] = gates[kept]
     return halved
-
-
-@compiled
-def _read_inputs(inputs, maps, t, gates):
-    """Fill the gates (B, G) with what inputs side by side, a tuple of (n, B, k), bring to them in step t."""
-    for k in range(len(inputs)):
-        x = inputs[k][t]
-        # a lone column is mostly zero, an event of a few days
-        if k == 0 or x.shape[1] > 1 or x.any():
-            multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, gates.shape[1])
-
-
-@compiled
-def _run_gru(inputs, maps, both, new, base, bias, before, out, gates, product):
-    """Fill the states after each step, `out` (n, B, H), from the state `before` (B, H).
-
-    `maps` are packed weights of the inputs, `both` and `new` those of the state for r and z, and for n; `base` and
-    `bias` as `close_states` has them. `gates` (B, 3H) and `product` (B, H) are room.
-    """
-    width = before.shape[1]
-    for t in range(len(out)):
-        old = before if t == 0 else out[t - 1]
-        _read_inputs(inputs, maps, t, gates)
-        multiply_rows(old, both, _ADDED, gates, 2 * width)
-        multiply_rows(old, new, _FRESH, product, width)
-        close_states(gates, base, product, bias, old, out[t])
-
-
-@compiled
-def _run_lstm(inputs, maps, recurrent, base, before, cells, out, gates):
-    """Fill the states after each step, `out` (n, B, H), and change the cells (B, H); `gates` (B, 4H) are room."""
-    for t in range(len(out)):
-        _read_inputs(inputs, maps, t, gates)
-        multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
-        close_cells(gates, base, cells, out[t])
 
 
 class Layer:
@@ -145,9 +107,9 @@ class Layer:
             maps, own = self.turned[:count], self.turned[count:]
             before, after, gates = self.states.numpy(), out.numpy(), self.gates[0].numpy()
             if self.is_lstm:
-                _run_lstm(arrays, maps, *own, self.base, before, self.cells.numpy(), after, gates)
+                run_lstm(arrays, maps, *own, self.base, before, self.cells.numpy(), after, gates)
             else:
-                _run_gru(arrays, maps, *own, self.base, self.bias, before, after, gates, self.product.numpy())
+                run_gru(arrays, maps, *own, self.base, self.bias, before, after, gates, self.product.numpy())
         self.states = out[-1]
 
     def _run_plain(self, parts: Sequence[Tensor], out: Tensor) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import binding
@@ -24,6 +24,29 @@ _ALIGNED = 64
 """Bytes that packed weights begin at a multiple of."""
 
 
+def _works(library: ctypes.CDLL) -> bool:
+    """Return whether a small product comes out right: another build may take other types of numbers."""
+    rows, weights = np.arange(20, dtype=np.float32).reshape(5, 4), np.arange(12, dtype=np.float32).reshape(4, 3)
+    packed, found = _pack(library, weights, 5), np.zeros((5, 3), np.float32)
+    given, where, out = (ctypes.c_void_p(array.ctypes.data) for array in (rows, packed, found))
+    order = _ROWS_FIRST, _PLAIN, _PACKED, 5, 3, 4
+    getattr(library, _COMPUTE)(*order, given, 4, where, 3, ctypes.c_float(0.0), out, 3)
+    return np.array_equal(found, rows @ weights)
+
+
+def _pack(library: ctypes.CDLL, weights: np.ndarray, rows: int) -> np.ndarray:
+    """Do what `pack` does."""
+    inner, columns = weights.shape
+    size = getattr(library, _SIZE)(_SECOND, rows, columns, inner)
+    buffer = np.zeros((size + _ALIGNED) // 4 + 1, np.float32)
+    first = -buffer.ctypes.data % _ALIGNED // 4
+    packed = buffer[first : first + -(-size // 4)]
+    given, where = (ctypes.c_void_p(array.ctypes.data) for array in (weights, packed))
+    shape = rows, columns, inner
+    getattr(library, _PACK)(_ROWS_FIRST, _SECOND, _PLAIN, *shape, ctypes.c_float(1.0), given, columns, where)
+    return packed
+
+
 def _find() -> ctypes.CDLL | None:
     """Return torch's library, and tell numba's linker where its product is; None where there is no such product."""
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
@@ -31,8 +54,10 @@ def _find() -> ctypes.CDLL | None:
             library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
             address = ctypes.cast(getattr(library, _COMPUTE), ctypes.c_void_p).value
             getattr(library, _SIZE).restype = ctypes.c_size_t
-            getattr(library, _PACK).restype = None
+            getattr(library, _PACK).restype = getattr(library, _COMPUTE).restype = None
         except (OSError, AttributeError):
+            continue
+        if not _works(library):
             continue
         binding.add_symbol(_SYMBOL, address)
         return library
@@ -41,29 +66,17 @@ def _find() -> ctypes.CDLL | None:
 
 _LIBRARY = _find()
 AVAILABLE = _LIBRARY is not None
-"""Whether there are products of packed weights; `multiply_rows` and `pack` must not be called otherwise."""
+"""Whether there are products of packed weights; `sgemm` and `pack` must not be called otherwise."""
 
 _int, _float = types.int32, types.float32
 _array = types.CPointer(_float)
-_multiply = types.ExternalFunction(
-    _SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int)
-)  # the arguments of cblas_sgemm_compute
-
-
-@numba.njit(nogil=True, cache=True, error_model="numpy")
-def multiply_rows(rows, packed, kept, out, columns):
-    """Put ``kept * out + rows @ weights`` into the first columns of `out` (M, .), of rows (M, K) and packed weights.
-
-    To be called from compiled kernels, and only where `AVAILABLE`. Rows and `out` are C-contiguous and float32; `kept`
-    is 0 or 1, float32; `columns` is N of the weights (K, N).
-    """
-    m, k = rows.shape
-    where = rows.ctypes, k, packed.ctypes, columns, kept, out.ctypes, out.shape[1]
-    _multiply(_ROWS_FIRST, _PLAIN, _PACKED, m, columns, k, *where)
+sgemm: Any = types.ExternalFunction(_SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int))
+"""``cblas_sgemm_compute`` for compiled kernels, with its arguments; the first three are those below."""
+ROWS_FIRST, PLAIN, PACKED = _ROWS_FIRST, _PLAIN, _PACKED
 
 
 def pack(weights: np.ndarray, rows: int) -> np.ndarray:
-    """Return weights as `multiply_rows` takes them.
+    """Return weights as `sgemm` takes them.
 
     Parameters
     ----------
@@ -76,14 +89,5 @@ def pack(weights: np.ndarray, rows: int) -> np.ndarray:
     packed : ndarray, float32
         Opaque.
     """
-    (inner, columns), library = weights.shape, _LIBRARY
-    assert library is not None  # callers ask AVAILABLE
-    size = getattr(library, _SIZE)(_SECOND, rows, columns, inner)
-    buffer = np.zeros((size + _ALIGNED) // 4 + 1, np.float32)
-    first = -buffer.ctypes.data % _ALIGNED // 4
-    packed = buffer[first : first + -(-size // 4)]
-    shape = (rows, columns, inner)
-    places = [ctypes.c_void_p(array.ctypes.data) for array in (weights, packed)]
-    one = ctypes.c_float(1.0)
-    getattr(library, _PACK)(_ROWS_FIRST, _SECOND, _PLAIN, *shape, one, places[0], columns, places[1])
-    return packed
+    assert _LIBRARY is not None  # callers ask AVAILABLE
+    return _pack(_LIBRARY, weights, rows)

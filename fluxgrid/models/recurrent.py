@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from fluxgrid.models import packed_product
 from fluxgrid.models.cell_layers import input_side, run_layers, weights_of
-from fluxgrid.models.gates import step, step_back
 from fluxgrid.models.network import Read
+from fluxgrid.models.recurrent_kernels import step, step_back
 
 
 def steps_first(x: Tensor) -> Tensor:

@@ -10,51 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from fluxgrid.models.cell_layers import halve, weights_of
-from fluxgrid.models.gates import close_cells, close_gru, close_lstm, compiled, scale_rows
-from fluxgrid.models.packed_product import multiply_rows, pack
-
-_FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
-
-
-@compiled
-def _run_gru(table, first, begin, stride, steps, recurrent, bias, states, out, product):
-    """Run windows (N,) whose gates stand in ``table[first[n] + begin + t * stride]``, and keep their last states."""
-    kept = len(out)
-    states[:] = _FRESH
-    product[:] = _FRESH  # an empty state adds nothing
-    for t in range(steps):
-        if t:
-            multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
-        close_gru(table, first, begin + t * stride, product, bias, states)
-        if t >= steps - kept:
-            out[t - steps + kept] = states
-
-
-@compiled
-def _run_lstm(table, first, begin, stride, steps, column, recurrent, cells, states, out, product):
-    """Run windows as `_run_gru` does, of an LSTM whose gates stand from a column on."""
-    kept = len(out)
-    cells[:] = _FRESH
-    product[:] = _FRESH
-    for t in range(steps):
-        if t:
-            multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
-        close_lstm(table, first, begin + t * stride, column, product, states, cells)
-        if t >= steps - kept:
-            out[t - steps + kept] = states
-
-
-@compiled
-def _run_scaled(table, first, stride, gain, into, recurrent, base, cells, states, out, scaled, gates):
-    """Run an LSTM over windows whose inputs are ``gain[n] * table[first[n] + t * stride]``; all states are kept."""
-    cells[:] = _FRESH
-    for t in range(len(out)):
-        scale_rows(table, first, t * stride, gain, scaled)
-        multiply_rows(scaled, into, _FRESH, gates, gates.shape[1])
-        if t:
-            multiply_rows(states, recurrent, _ADDED, gates, gates.shape[1])
-        close_cells(gates, base, cells, states)
-        out[t] = states
+from fluxgrid.models.packed_product import pack
+from fluxgrid.models.recurrent_kernels import run_gru_windows, run_lstm_windows, run_scaled_windows
 
 
 class TableLayer:
@@ -97,9 +54,9 @@ class TableLayer:
         reach = range(days.start, days.stop, days.step)
         where = table, first, reach.start, reach.step, len(reach)
         if self.is_lstm:
-            _run_lstm(*where, column, self._packed, self._cells, self._states, out, self._product)
+            run_lstm_windows(*where, column, self._packed, self._cells, self._states, out, self._product)
         else:
-            _run_gru(*where, self._packed, self._bias, self._states, out, self._product)
+            run_gru_windows(*where, self._packed, self._bias, self._states, out, self._product)
 
 
 class ScaledLayer:
@@ -125,4 +82,4 @@ class ScaledLayer:
         """Fill the states of all steps, `out` (W, N, H), of windows with gains (N, I), rows `stride` apart."""
         weights = self._into, self._recurrent, self._base
         room = self._cells, self._states, out.numpy(), self._scaled, self._gates
-        _run_scaled(table, first, stride, gain.numpy(), *weights, *room)
+        run_scaled_windows(table, first, stride, gain.numpy(), *weights, *room)

@@ -1,9 +1,15 @@
-"""Compiled kernels that close the gates of recurrent cells, forwards and backwards; arrays only."""
+"""Compiled kernels of recurrent cells: gates, forwards and backwards, and whole runs of steps; arrays only.
+
+They stand in one file because numba's cache looks at the file of the kernel that is called, not at those it calls. The
+runs multiply by `fluxgrid.models.packed_product` and must be called only where that is available.
+"""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
+
+from fluxgrid.models.packed_product import PACKED, PLAIN, ROWS_FIRST, sgemm
 
 _LIMIT = np.float32(9.02)
 """Beyond it tanh is 1 in single precision."""
@@ -17,6 +23,8 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6 = (
 )
 _Q1, _Q2, _Q3 = (np.float32(v) for v in (0.4641648323076848, 0.02449137836115934, 0.00025447502476958145))
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)
+_FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
+"""What of a product's output is kept."""
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "ninf", "nsz"})
 inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
@@ -195,3 +203,91 @@ def scale_rows(table, first, shift, gain, states):
         given, own, into = table[first[n] + shift, :width], gain[n], states[n, :width]
         for j in range(width):
             into[j] = own[j] * given[j]
+
+
+@compiled
+def _multiply_rows(rows, packed, kept, out, columns):
+    """Put ``kept * out + rows @ weights`` into the first columns of `out` (M, .), of rows (M, K) and packed weights.
+
+    To be called from compiled kernels, and only where `AVAILABLE`. Rows and `out` are C-contiguous and float32; `kept`
+    is 0 or 1, float32; `columns` is N of the weights (K, N).
+    """
+    m, k = rows.shape
+    where = rows.ctypes, k, packed.ctypes, columns, kept, out.ctypes, out.shape[1]
+    sgemm(ROWS_FIRST, PLAIN, PACKED, m, columns, k, *where)
+
+
+@compiled
+def _read_inputs(inputs, maps, t, gates):
+    """Fill the gates (B, G) with what inputs side by side, a tuple of (n, B, k), bring to them in step t."""
+    for k in range(len(inputs)):
+        x = inputs[k][t]
+        # a lone column is mostly zero, an event of a few days
+        if k == 0 or x.shape[1] > 1 or x.any():
+            _multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, gates.shape[1])
+
+
+@compiled
+def run_gru(inputs, maps, both, new, base, bias, before, out, gates, product):
+    """Fill the states after each step, `out` (n, B, H), from the state `before` (B, H).
+
+    `maps` are packed weights of the inputs, `both` and `new` those of the state for r and z, and for n; `base` and
+    `bias` as `close_states` has them. `gates` (B, 3H) and `product` (B, H) are room.
+    """
+    width = before.shape[1]
+    for t in range(len(out)):
+        old = before if t == 0 else out[t - 1]
+        _read_inputs(inputs, maps, t, gates)
+        _multiply_rows(old, both, _ADDED, gates, 2 * width)
+        _multiply_rows(old, new, _FRESH, product, width)
+        close_states(gates, base, product, bias, old, out[t])
+
+
+@compiled
+def run_lstm(inputs, maps, recurrent, base, before, cells, out, gates):
+    """Fill the states after each step, `out` (n, B, H), and change the cells (B, H); `gates` (B, 4H) are room."""
+    for t in range(len(out)):
+        _read_inputs(inputs, maps, t, gates)
+        _multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
+        close_cells(gates, base, cells, out[t])
+
+
+@compiled
+def run_gru_windows(table, first, begin, stride, steps, recurrent, bias, states, out, product):
+    """Run windows (N,) whose gates stand in ``table[first[n] + begin + t * stride]``, and keep their last states."""
+    kept = len(out)
+    states[:] = _FRESH
+    product[:] = _FRESH  # an empty state adds nothing
+    for t in range(steps):
+        if t:
+            _multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
+        close_gru(table, first, begin + t * stride, product, bias, states)
+        if t >= steps - kept:
+            out[t - steps + kept] = states
+
+
+@compiled
+def run_lstm_windows(table, first, begin, stride, steps, column, recurrent, cells, states, out, product):
+    """Run windows as `run_gru_windows` does, of an LSTM whose gates stand from a column on."""
+    kept = len(out)
+    cells[:] = _FRESH
+    product[:] = _FRESH
+    for t in range(steps):
+        if t:
+            _multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
+        close_lstm(table, first, begin + t * stride, column, product, states, cells)
+        if t >= steps - kept:
+            out[t - steps + kept] = states
+
+
+@compiled
+def run_scaled_windows(table, first, stride, gain, into, recurrent, base, cells, states, out, scaled, gates):
+    """Run an LSTM over windows whose inputs are ``gain[n] * table[first[n] + t * stride]``; all states are kept."""
+    cells[:] = _FRESH
+    for t in range(len(out)):
+        scale_rows(table, first, t * stride, gain, scaled)
+        _multiply_rows(scaled, into, _FRESH, gates, gates.shape[1])
+        if t:
+            _multiply_rows(states, recurrent, _ADDED, gates, gates.shape[1])
+        close_cells(gates, base, cells, states)
+        out[t] = states

@@ -1,0 +1,53 @@
+"""Products of packed weights, as compiled kernels call them: right, and a row by itself."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fluxgrid.models import packed_product
+from fluxgrid.models.packed_product import PACKED, PLAIN, ROWS_FIRST, pack, sgemm
+
+pytestmark = pytest.mark.skipif(not packed_product.AVAILABLE, reason="torch is built without MKL here")
+
+
+@numba.njit
+def multiply(rows, packed, kept, out):
+    m, k = rows.shape
+    n = out.shape[1]
+    sgemm(ROWS_FIRST, PLAIN, PACKED, m, n, k, rows.ctypes, k, packed.ctypes, n, kept, out.ctypes, n)
+
+
+def product(rows, weights, kept=0.0, out=None):
+    found = np.full((len(rows), weights.shape[1]), np.nan, np.float32) if out is None else out.copy()
+    multiply(rows, pack(weights, len(rows)), np.float32(kept), found)
+    return found
+
+
+def numbers(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(m=st.integers(1, 300), k=st.integers(1, 150), n=st.integers(1, 400), seed=st.integers(0, 9))
+def test_the_product_is_that_of_doubles(m, k, n, seed):
+    rows, weights = numbers(seed, m, k), numbers(seed + 1, k, n)
+    expected = rows.astype(np.float64) @ weights
+    scale = np.abs(rows).astype(np.float64) @ np.abs(weights)
+    assert np.all(np.abs(product(rows, weights) - expected) <= 1e-6 * scale)  # k roundings of 6e-8
+    before = numbers(seed + 2, m, n)
+    added = product(rows, weights, 1.0, before)
+    assert np.all(np.abs(added - expected - before) <= 1e-6 * (scale + np.abs(before)))
+
+
+@pytest.mark.parametrize("k", [20, 64, 128, 256])
+def test_a_row_is_the_same_wherever_it_stands_and_whatever_the_others_hold(k):
+    rows, weights = numbers(0, 256, k), numbers(1, k, 3 * k)
+    whole = product(rows, weights)
+    order = np.random.default_rng(2).permutation(256)
+    assert np.array_equal(product(np.ascontiguousarray(rows[order]), weights), whole[order])
+    rows[128:] = np.nan
+    assert np.array_equal(product(rows, weights)[:128], whole[:128])
