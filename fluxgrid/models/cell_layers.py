@@ -7,6 +7,7 @@ layer are one call of a compiled kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,9 @@ class Layer:
         self.base, self.bias = base.numpy(), bias[2 * width :].contiguous().numpy()
         self.packed = packed_product.AVAILABLE and factors == torch.float32
         rows = [weight.t().contiguous() for weight in weights]
-        self.turned = tuple(pack(each.numpy(), batch) if self.packed else each.to(factors) for each in rows)
+        self.turned: tuple[Any, ...] = tuple(
+            pack(each.numpy(), batch) if self.packed else each.to(factors) for each in rows
+        )
         self.gates = start[0].new_empty(1 if self.packed else n, batch, len(recurrent))
         self.product = start[0].new_empty(batch, width)
         self.states = start[0].contiguous()  # kernels are compiled for one layout
@@ -107,9 +110,9 @@ class Layer:
             maps, own = self.turned[:count], self.turned[count:]
             before, after, gates = self.states.numpy(), out.numpy(), self.gates[0].numpy()
             if self.is_lstm:
-                run_lstm(arrays, maps, *own, self.base, before, self.cells.numpy(), after, gates)
+                run_lstm(arrays, maps, own[0], self.base, before, self.cells.numpy(), after, gates)
             else:
-                run_gru(arrays, maps, *own, self.base, self.bias, before, after, gates, self.product.numpy())
+                run_gru(arrays, maps, own[0], own[1], self.base, self.bias, before, after, gates, self.product.numpy())
         self.states = out[-1]
 
     def _run_plain(self, parts: Sequence[Tensor], out: Tensor) -> None:
@@ -196,8 +199,8 @@ def run_layers(
             rows = [out]
         if read is not None and (at + count == together or first + count == steps):
             found.append(read(outputs[: at + count]))
-    after = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("states", "cells"))
-    return outputs if read is None else torch.cat(found), *after
+    states, cells = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("states", "cells"))
+    return outputs if read is None else torch.cat(found), states, cells
 
 
 def input_side(cell: nn.RNNBase, layer: int = 0) -> tuple[Tensor, Tensor]:
