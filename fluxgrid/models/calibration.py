@@ -210,7 +210,7 @@ class Heads(nn.Module):
         fluxes = torch.zeros((), device=weights.device)
         for k, weight in enumerate((rest, *weights.unbind(dim=1))):
             if k == 0 or bool((weight > 0).any()):
-                raw = {tap: values[k] for tap, values in raws.items()}
+                raw = {tap: _dense(values[k]) for tap, values in raws.items()}
                 fluxes = fluxes + weight[:, None, None] * self.network.finish(raw, taps.context)
         return fluxes, taps.state
 
@@ -279,6 +279,11 @@ class Heads(nn.Module):
         with torch.no_grad():
             for name, value in stored.items():
                 self.phi[name].copy_(value)
+
+
+def _dense(raw: Tensor) -> Tensor:
+    """Return readouts (B, R, T, outputs) laid out as those of the global model: else functions may round otherwise."""
+    return raw.permute(2, 1, 0, 3).contiguous().permute(2, 1, 0, 3)
 
 
 def _is_readout(name: str, network: Network) -> bool:

@@ -103,9 +103,10 @@ def test_frozen_parts_do_not_change_a_bit(network, track, train, trained):
 @STEPS
 def test_a_rate_too_high_does_not_leave_the_last_weights(network, track, train, trained):
     """A rate that throws the weights about: whatever the last epoch was, the best one is kept."""
-    history = train(network, track, short(8, learning_rate=0.3, schedule="step"))
+    # of so many epochs the last is not the best by chance
+    history = train(network, track, short(7, learning_rate=0.3, schedule="step"))
     loss = held_out_of_step_1 if train is emulate_ra else held_out_of_step_2
-    assert history.best_epoch < 7
+    assert history.best_epoch < 6
     assert loss(network, track) == pytest.approx(min(history.validation), rel=1e-3)
 
 
