@@ -15,8 +15,10 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
+from fluxgrid.bench.workers import compare_workers
 from fluxgrid.errors import ConfigError
 from fluxgrid.upscaling.execute import Executor
 
@@ -49,12 +51,23 @@ def run_child(job: MapJob, workers: int, threads: int) -> Measured:
     ConfigError
         If the process failed, with its last words.
     """
-    order = json.dumps({"job": asdict(job), "workers": workers, "threads": threads})
-    done = subprocess.run([sys.executable, "-m", __name__, order], capture_output=True, text=True, check=False)
+    return Measured(**run_apart({"job": asdict(job), "workers": workers, "threads": threads}))
+
+
+def run_apart(order: dict[str, Any]) -> Any:
+    """Return what a process of its own answers to an order, as `main` takes it.
+
+    Raises
+    ------
+    ConfigError
+        If the process failed, with its last words.
+    """
+    command = [sys.executable, "-m", __name__, json.dumps(order)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         message = f"A map in a process of its own failed: {done.stderr.strip()[-400:]} Run it by itself to see why."
         raise ConfigError(message)
-    return Measured(**json.loads(done.stdout.strip().splitlines()[-1]))
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def peak_memory() -> float:
@@ -68,12 +81,17 @@ def peak_memory() -> float:
 
 
 def main(order: str) -> None:
-    """Make the map that is asked for and print what it took, JSON."""
+    """Make the map that is asked for, or compare workers over it, and print what it took, JSON."""
     row = json.loads(order)
     job = MapJob(**{**row["job"], "cells": tuple(row["job"]["cells"])})
     with tempfile.TemporaryDirectory() as folder:
-        done = run_map(plan_map(job), Path(folder) / "map", Executor(row["workers"], row["threads"]))
-    sys.stdout.write(json.dumps(asdict(Measured(peak_memory(), done.seconds, done.pixel_days))) + "\n")
+        work = Path(folder) / "map"
+        if "worker_runs" in row:
+            answer: Any = compare_workers(job, work, row["worker_runs"])
+        else:
+            done = run_map(plan_map(job), work, Executor(row["workers"], row["threads"]))
+            answer = asdict(Measured(peak_memory(), done.seconds, done.pixel_days))
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
     difference = float((found - exact).abs().max() / exact.abs().max())
     as_published = _timed(partial(whole, _PUBLISHED_BATCH))
     quick = _timed(lambda: _split(ours, places, threads))
-    return Windows(places * _DAYS_TOGETHER, quick, as_published, forms[best], difference, best)
+    return Windows(len(dynamic) * _DAYS_TOGETHER, quick, as_published, forms[best], difference, best)
 
 
 def _split(predict: Callable[[slice], torch.Tensor], places: int, threads: int) -> None:

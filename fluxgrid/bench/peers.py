@@ -151,7 +151,7 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
     ----------
     peer : Peer
     data : PeerData
-        Whose settings say whether forms are tried, or the first is taken.
+        Whose settings say whether forms are tried, over so many of its days, or the first is taken.
     report : callable
         Told the best form.
 

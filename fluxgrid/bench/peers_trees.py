@@ -36,12 +36,12 @@ class _TreesPeer:
 
     def pixel_days(self, data: PeerData) -> int:
         """Return the pixel-days of one run."""
-        height, width = self.cells(data)
-        return height * width * min(data.settings.tree_days, data.days)
+        height, width = data.settings.tree_cells
+        return height * width * self.days(data)
 
-    def cells(self, data: PeerData) -> tuple[int, int]:
-        """Return the cells that are predicted."""
-        return data.settings.tree_cells
+    def days(self, data: PeerData) -> int:
+        """Return the days that are predicted."""
+        return min(data.settings.tree_days, data.days)
 
     def booster(self, data: PeerData) -> Any:
         """Return the trained booster, made once."""
@@ -60,8 +60,8 @@ class _TreesPeer:
 
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""
-        predict, cells = self.values(self.booster(data), form["threads"]), self.cells(data)
-        days = min(data.settings.tree_days, data.days)
+        predict, cells = self.values(self.booster(data), form["threads"]), data.settings.tree_cells
+        days = self.days(data)
         out = data.work / f"{type(self).__name__}.zarr"
 
         def block(*channels: np.ndarray) -> np.ndarray:
@@ -116,10 +116,9 @@ class LightGBMDask(_TreesPeer):
     packages: ClassVar[tuple[str, ...]] = ("lightgbm",)
     install: ClassVar[str] = "pip install fluxgrid"
 
-    def cells(self, data: PeerData) -> tuple[int, int]:
-        """Return half of the cells: its prediction takes ten times as long as that of the other."""
-        height, width = super().cells(data)
-        return height, width // 2
+    def days(self, data: PeerData) -> int:
+        """Return half of the days: its prediction takes ten times as long as that of the other."""
+        return super().days(data) // 2
 
     def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
         """Return a booster."""

@@ -55,6 +55,7 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
     credible : ndarray of bool, (F,)
         Every value is credible or NaN.
     """
+    _check_width(rows, len(low), len(high))
     whole, credible = np.ones(len(low), np.bool_), np.ones(len(low), np.bool_)
     steps, places = rows.shape
     _screen(rows.addresses, steps, places, low, high, whole, credible)
@@ -81,6 +82,7 @@ def scale_rows(rows: Rows, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     scaled : ndarray, (T, n, F), float32
         What overflows is the largest number there is, as in `numpy.nan_to_num`.
     """
+    _check_width(rows, len(mean), len(std))
     scaled = np.empty((*rows.shape, len(mean)), np.float32)
     _scale(rows.addresses, mean, std, scaled)
     return scaled
@@ -100,8 +102,16 @@ def mean_rows(rows: Rows, starts: np.ndarray, missing: np.ndarray, out: np.ndarr
         NaN where a period has no step left.
     """
     _check(rows, missing.shape, int(starts[-1]))
+    _check_width(rows, min(out.shape[-1], len(rows.addresses)))
     edges = np.append(starts, rows.shape[0]).astype(np.intp)
     _mean(rows.addresses, edges, np.ascontiguousarray(missing), out)
+
+
+def _check_width(rows: Rows, *widths: int) -> None:
+    """Check that so many numbers stand for each variable: kernels would read beyond them."""
+    if any(width != len(rows.addresses) for width in widths):
+        message = f"There are {len(rows.addresses)} variables and numbers for {', '.join(map(str, widths))}."
+        raise ValueError(message)
 
 
 def _check(rows: Rows, shape: tuple[int, ...], last: int) -> None:

@@ -2,24 +2,23 @@
 
 A recurrent network multiplies the same weights at every step. `torch.mm` packs them anew each time and needs Python,
 and so the interpreter's lock, before and after each product. Torch's own library holds MKL, whose products of packed
-weights give the same numbers; kernels that call them run many steps without Python. Where torch is built without MKL
-(`AVAILABLE` is False) callers take `torch.mm`.
+weights give the same numbers (and here the same bits); kernels that call them run many steps without Python. Where
+torch is built without MKL (`AVAILABLE` is False) callers take `torch.mm`.
 """
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import binding
-from numba import types
 
 _ROWS_FIRST, _PLAIN, _PACKED, _SECOND = 101, 111, 151, 162  # of mkl_cblas.h
 _SIZE, _PACK, _COMPUTE = "cblas_sgemm_pack_get_size", "cblas_sgemm_pack", "cblas_sgemm_compute"
-_SYMBOL = "fluxgrid_sgemm_compute"
+SYMBOL = "fluxgrid_sgemm_compute"
+"""Name of ``cblas_sgemm_compute`` for numba's linker."""
 _ALIGNED = 64
 """Bytes that packed weights begin at a multiple of."""
 
@@ -59,24 +58,18 @@ def _find() -> ctypes.CDLL | None:
             continue
         if not _works(library):
             continue
-        binding.add_symbol(_SYMBOL, address)
+        binding.add_symbol(SYMBOL, address)
         return library
     return None
 
 
 _LIBRARY = _find()
 AVAILABLE = _LIBRARY is not None
-"""Whether there are products of packed weights; `sgemm` and `pack` must not be called otherwise."""
-
-_int, _float = types.int32, types.float32
-_array = types.CPointer(_float)
-sgemm: Any = types.ExternalFunction(_SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int))
-"""``cblas_sgemm_compute`` for compiled kernels, with its arguments; the first three are those below."""
-ROWS_FIRST, PLAIN, PACKED = _ROWS_FIRST, _PLAIN, _PACKED
+"""Whether there are products of packed weights; the symbol and `pack` must not be used otherwise."""
 
 
 def pack(weights: np.ndarray, rows: int) -> np.ndarray:
-    """Return weights as `sgemm` takes them.
+    """Return weights as the product of packed weights takes them.
 
     Parameters
     ----------

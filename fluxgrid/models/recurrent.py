@@ -5,7 +5,7 @@ single precision it is faster: torch spends much of its time between the small o
 pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
 
 `LSTM` runs torch's own kernels, over slices of the batch, where a gradient is wanted. Where none is, both run their
-layers as `fluxgrid.models.cell_layers` says.
+layers as `fluxgrid.models.cell_layers` says, an LSTM only where `fluxgrid.models.packed_product` is available.
 """
 
 from __future__ import annotations
@@ -204,8 +204,7 @@ def in_slices(cell: nn.LSTM, x: Tensor, start: tuple[Tensor, Tensor] | None = No
     Notes
     -----
     On a CPU, in single precision and one thread, slices of 128 rows take about 0.8 of the time of one call in training
-    (256 windows of 30 steps, widths of 128 and 256) and in prediction of 2048 windows; 256 windows are predicted in the
-    same time.
+    (256 windows of 30 steps, widths of 128 and 256).
     """
     run = functools.partial(nn.LSTM.forward, cell)
     if x.device.type != "cpu" or len(x) <= _SLICE:
@@ -234,7 +233,7 @@ class LSTM(nn.LSTM):
     Notes
     -----
     Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates). Its kernels
-    are torch's where a gradient is wanted, and compiled ones otherwise.
+    are torch's where a gradient is wanted or torch has no MKL, and compiled ones otherwise.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002

@@ -6,10 +6,13 @@ runs multiply by `fluxgrid.models.packed_product` and must be called only where 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from numba import types
 
-from fluxgrid.models.packed_product import PACKED, PLAIN, ROWS_FIRST, sgemm
+from fluxgrid.models.packed_product import SYMBOL
 
 _LIMIT = np.float32(9.02)
 """Beyond it tanh is 1 in single precision."""
@@ -26,11 +29,17 @@ _ONE, _HALF = np.float32(1.0), np.float32(0.5)
 _FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
 """What of a product's output is kept."""
 
+_int, _float = types.int32, types.float32
+_array = types.CPointer(_float)
+_sgemm: Any = types.ExternalFunction(SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int))
+_ROWS_FIRST, _PLAIN, _PACKED = 101, 111, 151
+"""First arguments of ``cblas_sgemm_compute``, of mkl_cblas.h."""
+
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "ninf", "nsz"})
-inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+_inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 
 
-@inlined
+@_inlined
 def _tanh(x):
     """Return tanh to 4e-7, without a branch, so that loops over it become vector instructions."""
     x = min(max(x, -_LIMIT), _LIMIT)
@@ -40,13 +49,13 @@ def _tanh(x):
     return min(max(x * top / bottom, -_ONE), _ONE)
 
 
-@inlined
+@_inlined
 def _sigmoid(x):
     """Return the logistic function."""
     return _HALF * _tanh(_HALF * x) + _HALF
 
 
-@inlined
+@_inlined
 def _parts(x):
     """Return what tanh is the ratio of: gates that are multiplied need one division in all."""
     x = min(max(x, -_LIMIT), _LIMIT)
@@ -154,7 +163,7 @@ def close_cells(gates, base, cells, after):
 
 
 @compiled
-def close_lstm(table, first, shift, column, product, states, cells):
+def _close_lstm(table, first, shift, column, product, states, cells):
     """Close the gates of one step of an LSTM, states and cells (N, H) in place.
 
     Row n reads its input side, W_i x + b, (4H,), in ``table[first[n] + shift]`` from `column` on, and W_h h in
@@ -178,7 +187,7 @@ def close_lstm(table, first, shift, column, product, states, cells):
 
 
 @compiled
-def close_gru(table, first, shift, product, bias, states):
+def _close_gru(table, first, shift, product, bias, states):
     """Close the gates of one step of a GRU, states (N, H) in place.
 
     Row n reads its input side, W_i x + b_i, (3H,), in ``table[first[n] + shift]``, and W_h h in `product` (N, 3H), to
@@ -196,7 +205,7 @@ def close_gru(table, first, shift, product, bias, states):
 
 
 @compiled
-def scale_rows(table, first, shift, gain, states):
+def _scale_rows(table, first, shift, gain, states):
     """Put ``gain[n] * table[first[n] + shift]``, as many columns as the gain has, into the first columns of row n."""
     width = gain.shape[1]
     for n in range(len(gain)):
@@ -206,7 +215,7 @@ def scale_rows(table, first, shift, gain, states):
 
 
 @compiled
-def _multiply_rows(rows, packed, kept, out, columns):
+def multiply_rows(rows, packed, kept, out, columns):
     """Put ``kept * out + rows @ weights`` into the first columns of `out` (M, .), of rows (M, K) and packed weights.
 
     To be called from compiled kernels, and only where `AVAILABLE`. Rows and `out` are C-contiguous and float32; `kept`
@@ -214,7 +223,7 @@ def _multiply_rows(rows, packed, kept, out, columns):
     """
     m, k = rows.shape
     where = rows.ctypes, k, packed.ctypes, columns, kept, out.ctypes, out.shape[1]
-    sgemm(ROWS_FIRST, PLAIN, PACKED, m, columns, k, *where)
+    _sgemm(_ROWS_FIRST, _PLAIN, _PACKED, m, columns, k, *where)
 
 
 @compiled
@@ -224,7 +233,7 @@ def _read_inputs(inputs, maps, t, gates):
         x = inputs[k][t]
         # a lone column is mostly zero, an event of a few days
         if k == 0 or x.shape[1] > 1 or x.any():
-            _multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, gates.shape[1])
+            multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, gates.shape[1])
 
 
 @compiled
@@ -238,8 +247,8 @@ def run_gru(inputs, maps, both, new, base, bias, before, out, gates, product):
     for t in range(len(out)):
         old = before if t == 0 else out[t - 1]
         _read_inputs(inputs, maps, t, gates)
-        _multiply_rows(old, both, _ADDED, gates, 2 * width)
-        _multiply_rows(old, new, _FRESH, product, width)
+        multiply_rows(old, both, _ADDED, gates, 2 * width)
+        multiply_rows(old, new, _FRESH, product, width)
         close_states(gates, base, product, bias, old, out[t])
 
 
@@ -248,7 +257,7 @@ def run_lstm(inputs, maps, recurrent, base, before, cells, out, gates):
     """Fill the states after each step, `out` (n, B, H), and change the cells (B, H); `gates` (B, 4H) are room."""
     for t in range(len(out)):
         _read_inputs(inputs, maps, t, gates)
-        _multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
+        multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
         close_cells(gates, base, cells, out[t])
 
 
@@ -260,8 +269,8 @@ def run_gru_windows(table, first, begin, stride, steps, recurrent, bias, states,
     product[:] = _FRESH  # an empty state adds nothing
     for t in range(steps):
         if t:
-            _multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
-        close_gru(table, first, begin + t * stride, product, bias, states)
+            multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
+        _close_gru(table, first, begin + t * stride, product, bias, states)
         if t >= steps - kept:
             out[t - steps + kept] = states
 
@@ -274,8 +283,8 @@ def run_lstm_windows(table, first, begin, stride, steps, column, recurrent, cell
     product[:] = _FRESH
     for t in range(steps):
         if t:
-            _multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
-        close_lstm(table, first, begin + t * stride, column, product, states, cells)
+            multiply_rows(states, recurrent, _FRESH, product, product.shape[1])
+        _close_lstm(table, first, begin + t * stride, column, product, states, cells)
         if t >= steps - kept:
             out[t - steps + kept] = states
 
@@ -285,9 +294,9 @@ def run_scaled_windows(table, first, stride, gain, into, recurrent, base, cells,
     """Run an LSTM over windows whose inputs are ``gain[n] * table[first[n] + t * stride]``; all states are kept."""
     cells[:] = _FRESH
     for t in range(len(out)):
-        scale_rows(table, first, t * stride, gain, scaled)
-        _multiply_rows(scaled, into, _FRESH, gates, gates.shape[1])
+        _scale_rows(table, first, t * stride, gain, scaled)
+        multiply_rows(scaled, into, _FRESH, gates, gates.shape[1])
         if t:
-            _multiply_rows(states, recurrent, _ADDED, gates, gates.shape[1])
+            multiply_rows(states, recurrent, _ADDED, gates, gates.shape[1])
         close_cells(gates, base, cells, states)
         out[t] = states

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 
 from fluxgrid.errors import ConfigError, itemise
-from fluxgrid.models import NUMERICS_VERSION
+from fluxgrid.models import NUMERICS_VERSION, packed_product
 from fluxgrid.provenance import versions
 
 ABSENT = "none"
@@ -41,6 +41,8 @@ class Machine:
     numba: str
     lightgbm: str
     xgboost: str
+    products: str
+    """``packed``, or ``plain`` where torch is built without MKL."""
 
     @classmethod
     def here(cls, device: str = "cpu") -> Machine:
@@ -85,6 +87,7 @@ def _here(device: str) -> Machine:
         # the distribution's name says whether it is the one with CUDA; the numbers come from the same version
         xgboost=found.get("xgboost", found.get("xgboost-cpu", ABSENT)),
         torch=torch.__version__,
+        products="packed" if packed_product.AVAILABLE else "plain",
     )
 
 

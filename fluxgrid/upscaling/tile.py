@@ -377,7 +377,8 @@ def _digests_of(source: CubeSource, names: tuple[str, ...], known: Hashable) -> 
 def _stamp(source: CubeSource) -> tuple:
     """Return what is known of the layout of a cube without opening it."""
     cube = metadata_stamp(source.path)
-    return cube and (*cube, *(metadata_stamp(source.mapping) if source.mapping else ()))
+    own = source.mapping if source.mapping and Path(source.mapping).is_file() else None  # or the name of one we ship
+    return cube and (*cube, *(metadata_stamp(own) if own else ()))
 
 
 def empty_arrays(steps: int, flags: np.ndarray, layers: Layers) -> dict[str, np.ndarray]:

@@ -500,7 +500,7 @@ class _Bench:
         lengthy = replace(job, cube=str(long))
         rows += [{"axis": "years", **row} for row in year_rows(lengthy, self.settings.years, self.cores)]
         quarter = replace(job, cells=(largest[0] // 2, largest[1] // 2))
-        workers = worker_rows(quarter, self.folder / "map", self.settings.worker_runs)
+        workers = worker_rows(quarter, self.settings.worker_runs)
         return {"scaling": rows, "workers": workers, "left_out": []}
 
     def _gpu(self, models: list[_Model]) -> list[dict[str, Any]] | str:

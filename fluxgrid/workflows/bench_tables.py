@@ -93,6 +93,8 @@ def _gpu(report: Report) -> str:
 
 def _speed(row: Report) -> tuple[str, str]:
     """Return the rate and its range over the runs."""
+    if "seconds" not in row:
+        return f"{row['pixel_days_per_s'] / 1e3:,.1f}", "in its sweep"
     count, seconds = row["pixel_days"], row["seconds"]
     low, high = (count / seconds[end] / 1e3 for end in ("high", "low"))
     return f"{row['pixel_days_per_s'] / 1e3:,.1f}", f"{low:,.1f} to {high:,.1f}"

@@ -89,12 +89,12 @@ def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_da
     many, one = peer.forms(3)
     runs = [peer.start(peer_data, form) for form in (many, one)]
     assert all(run() > 0 for run in runs)
-    height, width = peer.cells(peer_data)
-    assert peer.pixel_days(peer_data) == height * width * 20
+    days = peer.days(peer_data)
+    assert peer.pixel_days(peer_data) == 16 * 48 * days
     if isinstance(peer, XGBoostDask):  # no form sets threads on the booster of another
         assert '"nthread":"2"' in booster.save_config()
     cube = xr.open_zarr(peer_data.cube, consolidated=False)
-    part = cube.isel(x=slice(0, width))
+    part = cube.isel(time=slice(0, days))
     rows = np.stack([peer_data.scaled(i, part[n].values).ravel() for i, n in enumerate(peer_data.names)], axis=-1)
     gpp = zarr.open_group(peer_data.work / f"{type(peer).__name__}.zarr", mode="r")["gpp"]
     assert gpp.compressors == zarr.open_array(peer_data.cube / peer_data.names[0], mode="r").compressors

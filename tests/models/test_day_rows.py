@@ -230,7 +230,7 @@ def test_where_a_gradient_is_wanted_windows_are_cut_out():
     assert not recurrent.is_quick(record)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "ct_gru", "tam_rl"])
+@pytest.mark.parametrize("kind", CASES)
 def test_without_packed_products_windows_are_cut_out_and_come_to_the_same(kind, monkeypatch):
     network = build(kind)
     record, place = numbers(5, DAYS, F), numbers(5, X, seed=2)

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxgrid.models import packed_product
-from fluxgrid.models.packed_product import PACKED, PLAIN, ROWS_FIRST, pack, sgemm
+from fluxgrid.models.packed_product import pack
+from fluxgrid.models.recurrent_kernels import multiply_rows
 
 pytestmark = pytest.mark.skipif(not packed_product.AVAILABLE, reason="torch is built without MKL here")
 
 
-@numba.njit
-def multiply(rows, packed, kept, out):
-    m, k = rows.shape
-    n = out.shape[1]
-    sgemm(ROWS_FIRST, PLAIN, PACKED, m, n, k, rows.ctypes, k, packed.ctypes, n, kept, out.ctypes, n)
-
-
 def product(rows, weights, kept=0.0, out=None):
     found = np.full((len(rows), weights.shape[1]), np.nan, np.float32) if out is None else out.copy()
-    multiply(rows, pack(weights, len(rows)), np.float32(kept), found)
+    multiply_rows(rows, pack(weights, len(rows)), np.float32(kept), found, found.shape[1])
     return found
 
 

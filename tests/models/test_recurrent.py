@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from fluxgrid.models import recurrent
+from fluxgrid.models import packed_product, recurrent
+from fluxgrid.models.cell_layers import input_side, run_layers
 from fluxgrid.models.recurrent import GRU, LSTM, in_slices
 
 INPUTS, HIDDEN, STEPS = 5, 12, 9
@@ -265,3 +266,27 @@ def test_slices_of_an_lstm_borrow_weights_too():
         zero = {name: torch.zeros_like(value) for name, value in cell.named_parameters()}
         assert not functional_call(cell, zero, (x,))[0].any()
         assert cell(x)[0].any()
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("batch", [5, 300, 1100])
+@pytest.mark.parametrize("kind", [GRU, LSTM])
+def test_what_is_read_as_it_comes_is_what_is_read_of_all_states(kind, batch, layers, packed, monkeypatch):
+    """The room for a few steps is used again and again: a run longer than it, in chunks of any length."""
+    monkeypatch.setattr(packed_product, "AVAILABLE", packed and packed_product.AVAILABLE)
+    torch.manual_seed(0)
+    cell, readout = kind(INPUTS, 6, layers).eval(), nn.Linear(6, 2)
+    rows = numbers(150, batch, INPUTS)
+    into, offset = input_side(cell)
+    start = [numbers(layers, batch, 6, seed=seed) for seed in ((1, 2) if kind is LSTM else (1,))]
+    with torch.inference_mode():
+        states, *after = run_layers(cell, [rows], [into], offset, start)
+        read, *after_read = run_layers(cell, [rows], [into], offset, start, read=readout)
+        torch.testing.assert_close(read, readout(states), rtol=0, atol=1e-6)
+    assert all(torch.equal(one, other) for one, other in zip(after, after_read, strict=True))
+    reference = (nn.LSTM if kind is LSTM else nn.GRU)(INPUTS, 6, layers)
+    reference.load_state_dict(cell.state_dict())
+    with torch.no_grad():
+        expected, _ = reference(rows, tuple(start) if kind is LSTM else start[0])
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)

@@ -18,7 +18,7 @@ StorePath = Path | str | Sequence[Path | str]
 """A zarr store or NetCDF file, a pattern of NetCDF files ("pr_*.nc"), or a list of them."""
 
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata")
-_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zmetadata")
+_METADATA = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", "c/0", "0")  # the last two: values of coordinates
 # All metadata that tie variables together (grid mapping, bounds) become coordinates; durations stay numbers.
 _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
 _PLAIN: dict[str, Any] = {"decode_cf": False}
@@ -106,7 +106,8 @@ def metadata_stamp(path: StorePath) -> tuple[tuple[str, int, int], ...]:
     """
     folder = zarr_folder(path)
     if folder is None:
-        files = [str(path)] if isinstance(path, Path | str) and "://" not in str(path) else []
+        remote = isinstance(path, Path | str) and "://" in str(path)
+        files = [] if remote else [str(file) for file in _files(path)]
     else:
         folders = [str(folder), *(entry.path for entry in os.scandir(folder) if entry.is_dir())]
         files = [f"{where}/{name}" for where in folders for name in _METADATA]
