@@ -36,6 +36,8 @@ world_app = typer.Typer(help="Build, describe and score maps on the reference wo
 app.add_typer(world_app, name="world")
 experiment_app = typer.Typer(help="Compare ways of training on the reference world.", no_args_is_help=True)
 app.add_typer(experiment_app, name="experiment")
+runs_app = typer.Typer(help="List, compare, take back and remove what refreshes published.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
 
 _out = Console(soft_wrap=True)
 _err = Console(stderr=True, soft_wrap=True)
@@ -59,7 +61,10 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     if code == INTERRUPTED:  # typer itself catches Control-C and answers with this code, saying nothing
-        _err.print("fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume.", markup=False)
+        _err.print(
+            "fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume, a refresh by itself.",
+            markup=False,
+        )
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -215,6 +220,91 @@ def _bytes(count: float) -> str:
         if count < limit:
             return f"{count / size:.3g} {unit}"
     return f"{count / 1e12:,.2f} TB"
+
+
+@app.command()
+def refresh(
+    config: Overrides = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="GUARD", help="Publish although this guard speaks; may be repeated.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Name of the version that is published.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Bring an archive of maps up to its inputs: recompute what changed, check, publish by one commit, report."""
+    from fluxgrid.config_map import UpscaleConfig, load_config
+    from fluxgrid.workflows.progress import shown, silent
+    from fluxgrid.workflows.refresh import refresh as run
+    from fluxgrid.workflows.refresh_place import Request
+    from fluxgrid.workflows.refresh_report import report_text
+
+    path, overrides = _split(config)
+    request = Request(tuple(allow or ()), tag)
+    done = run(load_config(UpscaleConfig, path, overrides), request, silent if as_json else shown)
+    if as_json:
+        _print_json({"status": done.status, "out": str(done.out), "report": done.report})
+        return
+    _say(report_text(done.report) if done.report else f"{done.out} is up to date.")
+    for file in done.files:
+        _say(f"  {file}")
+
+
+Archived = Annotated[str, typer.Argument(metavar="CONFIG", help="Run configuration, or the folder of an archive.")]
+
+
+@runs_app.command("list")
+def runs_list(
+    where: Archived, as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False
+) -> None:
+    """List the published versions of an archive, the newest last."""
+    from fluxgrid.workflows.runs import list_runs, runs_text
+
+    rows = list_runs(where)
+    if as_json:
+        _print_json({"versions": rows})
+        return
+    _say(runs_text(rows))
+
+
+@runs_app.command("diff")
+def runs_diff(
+    where: Archived,
+    before: Annotated[str, typer.Argument(help="Number, tag or date.")],
+    after: Annotated[str | None, typer.Argument(help="Number, tag or date [the newest].")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
+) -> None:
+    """Say which tiles and years differ between two versions, and by how much."""
+    from fluxgrid.workflows.runs import diff_runs, diff_text
+
+    row = diff_runs(where, before, after)
+    if as_json:
+        _print_json(row)
+        return
+    _say(diff_text(row))
+
+
+@runs_app.command("rollback")
+def runs_rollback(
+    where: Archived,
+    to: Annotated[str, typer.Argument(help="Number, tag or date.")],
+    tag: Annotated[str | None, typer.Option(help="Name of the new version.")] = None,
+) -> None:
+    """Publish an old state again as the newest version; refreshes then stop until one says --allow rollback."""
+    from fluxgrid.workflows.runs import rollback_runs
+
+    for line in rollback_runs(where, to, tag):
+        _say(line)
+
+
+@runs_app.command("prune")
+def runs_prune(
+    where: Archived, keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions stay.")]
+) -> None:
+    """Remove old versions; those with a tag stay."""
+    from fluxgrid.workflows.runs import prune_runs
+
+    for line in prune_runs(where, keep):
+        _say(line)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ class CubeSource:
 
     path: str
     mapping: str | None = None
+    state: str = ""
+    """Changes when the cube does, where one process opens it again after it has grown."""
 
     @classmethod
     def of(cls, path: str, mapping: str | None = None) -> CubeSource:
@@ -61,7 +64,7 @@ class Plan:
     step: Step
     """Time step."""
     time: pd.DatetimeIndex
-    """Steps of the cube."""
+    """Steps of the cube; those of the last calendar year beyond its end, if any, are without inputs."""
     segments: tuple[Segment, ...]
     """Spin-up and years, as slices of `time`, in order."""
     grid: Grid
@@ -88,6 +91,8 @@ class Plan:
     """Weights of calibrated places in every cell of the map, row by row; None where the global model stands alone."""
     mixed: bool = False
     """Whether machines that differ from this one may predict tiles; the last bits of the map are then open."""
+    provisional: np.ndarray | None = None
+    """Steps of `time` whose inputs are preliminary, bool (T,); None where nobody says so."""
 
     @property
     def machine(self) -> Machine:
@@ -125,7 +130,25 @@ class Plan:
     @property
     def digest(self) -> str:
         """Hash of what the map is: two runs with the same hash make the same map from the same inputs."""
-        spans = [(str(self.time[s.steps][0]), str(self.time[s.steps][-1]), s.scored, s.recycled) for s in self.segments]
+        return digest([self._span(segment) for segment in self.segments], self._frame)
+
+    def unit_digests(self) -> tuple[str, ...]:
+        """Return, for each segment, the hash of all that decides its units but inputs and the state carried in.
+
+        Years that come later do not matter: a record that grows leaves the hashes of its years alone.
+        """
+        frame, first = self._frame, next((s for s in self.segments if s.scored), None)
+        recycled = any(segment.recycled for segment in self.segments)
+        return tuple(digest(frame, self._span(s), recycled and s == first) for s in self.segments)
+
+    def _span(self, segment: Segment) -> tuple[str, str, bool, bool]:
+        """Return what a segment is."""
+        time = self.time[segment.steps]
+        return str(time[0]), str(time[-1]), segment.scored, segment.recycled
+
+    @cached_property
+    def _frame(self) -> str:
+        """Hash of what all segments have in common."""
         wkt = self.grid.crs.to_wkt()
         place = [list(self.grid.shape), list(self.grid.affine)[:6], wkt, list(self.origin)]
         cells = [self.region, digest_arrays({"share": self.region_share, "land": self.land_fraction})]
@@ -134,7 +157,7 @@ class Plan:
         held = [asdict(self.layers), self.calibration]
         weights = {"places": self.blend.places, "weights": self.blend.weights} if self.blend is not None else {}
         machine = {"device": self.device, "mixed": self.mixed, **asdict(self.machine)}
-        return digest(self.model_digest, spans, place, cells, mapping, machine, held, digest_arrays(weights))
+        return digest(self.model_digest, place, cells, mapping, machine, held, digest_arrays(weights))
 
     def store(self, work: Path, segment: Segment) -> Path:
         """Return the map store of a segment."""

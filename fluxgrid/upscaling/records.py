@@ -37,13 +37,16 @@ class Record:
     """Time it took."""
     machine: str
     """Where it was computed."""
+    parts: tuple[str, ...] = ()
+    """Hashes of what the key is made of: plan, inputs, state carried in, provisional steps."""
 
 
 def read_record(path: Path) -> Record | None:
     """Return a record, or None if there is none or it was torn."""
     try:
-        return Record(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        row = json.loads(path.read_text(encoding="utf-8"))
+        return Record(**{**row, "parts": tuple(row.get("parts", ()))})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fluxgrid.data.records import Segment
 from fluxgrid.errors import IncompleteMap, OutputError, itemise
 from fluxgrid.geo.tiles import Tile
 from fluxgrid.output.store import create_store, write_tile
@@ -75,8 +76,16 @@ def _tile_blend(plan: Plan, tile: Tile) -> Blend | None:
     return plan.blend.select(rows)
 
 
-def prepare_stores(plan: Plan, work: Path) -> None:
+def prepare_stores(plan: Plan, work: Path, segments: Iterable[Segment] | None = None) -> None:
     """Make the empty map store of each year; tiles nobody predicts get their reason in `quality_flag`.
+
+    Parameters
+    ----------
+    plan : Plan
+    work : Path
+        Folder of the stores.
+    segments : iterable of Segment, optional
+        Years that are wanted; all by default.
 
     Raises
     ------
@@ -84,7 +93,7 @@ def prepare_stores(plan: Plan, work: Path) -> None:
         If it cannot be written.
     """
     flags = plan.fixed_flags
-    for segment in plan.map_segments:
+    for segment in plan.map_segments if segments is None else segments:
         path = plan.store(work, segment)
         if path.exists():
             continue
@@ -142,11 +151,11 @@ def run_plan(
     release_memory()  # of what built the cube
     reports = run_tiles(tasks, Job.of(plan, work, device), executor, on_done)
     release_memory()  # the files of the map are written next
-    _check_whole(tasks, reports)
+    check_whole(tasks, reports)
     return RunResult(tuple(reports), sum(r.expected for r in reports), sum(r.missing for r in reports))
 
 
-def _check_whole(tasks: list[TileTask], reports: list[TileReport]) -> None:
+def check_whole(tasks: list[TileTask], reports: list[TileReport]) -> None:
     """Raise unless every tile is done."""
     for report in reports:
         if report.fatal:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -43,7 +43,8 @@ _LOCK = threading.Lock()
 class Job:
     """What every tile of a run has in common; small, for it travels to workers."""
 
-    plan_digest: str
+    units: tuple[str, ...]
+    """Of each segment, what `Plan.unit_digests` gives."""
     cube: CubeSource
     checkpoint: str
     model_digest: str
@@ -62,6 +63,8 @@ class Job:
     work: str
     machine: Machine | None = None
     """Where all tiles must be made; None where machines may differ."""
+    provisional: np.ndarray | None = None
+    """Steps of `time` whose inputs are preliminary, bool (T,)."""
 
     @property
     def predictor(self) -> Predictor:
@@ -74,7 +77,7 @@ class Job:
         """Return the job of a plan."""
         work = work.resolve()  # a worker may run in another folder
         return cls(
-            plan.digest,
+            plan.unit_digests(),
             plan.cube,
             str(plan.checkpoint.resolve()),
             plan.model_digest,
@@ -91,6 +94,7 @@ class Job:
             plan.calibration,
             str(work),
             None if plan.mixed else plan.machine,
+            plan.provisional,
         )
 
     def path(self, kind: str, tile: Tile, segment: int, suffix: str) -> Path:
@@ -109,6 +113,8 @@ class TileTask:
     """Bits that do not depend on time, int8 (h, w)."""
     blend: Blend | None = None
     """Weights of calibrated places in the cells, row by row."""
+    published: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Key and hash of the values of its units that stand in an archive, by label; they need not stand in a store."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,7 @@ class _TileRun:
         self.digests: list[str] = []
         self.done = self.kept = self.expected = self.missing = 0
         self.keys: list[str] = []
+        self.parts: list[tuple[str, ...]] = []
         self.machines: list[str] = []
         self.inputs = input_digests(task, job)
 
@@ -209,10 +216,11 @@ class _TileRun:
         """Walk."""
         begun = time.perf_counter()
         for index in range(len(self.job.segments)):
-            key = self._key(index)
+            parts = key_parts(self.job, index, self.inputs[index], self.digests[-1] if self.digests else "")
+            key = unit_key(self.task.tile, self.job, index, parts)
             record = self._finished(index, key)
             if record is None:
-                record = self._compute(index, key)
+                record = self._compute(index, key, parts)
                 self.done += 1
             else:
                 self.state = None
@@ -222,31 +230,17 @@ class _TileRun:
             self.missing += record.missing
             self.machines.append(record.machine)
             self.keys.append(key)
+            self.parts.append(parts)
         seconds = time.perf_counter() - begun
         counts = self.done, self.kept, self.expected, self.missing, seconds
         machines = tuple(sorted(set(self.machines)))
         return TileReport(self.task.tile.name, *counts, inputs=self.inputs, machines=machines)
 
-    def _key(self, index: int) -> str:
-        """Return the hash of all that goes into a unit."""
-        carried = self.digests[-1] if self.digests else ""
-        place = (self.task.tile.name, self.job.labels[index])
-        return digest(self.job.plan_digest, *place, self.inputs[index], carried)
-
     def _finished(self, index: int, key: str) -> Record | None:
         """Return the record of a unit that is done with this key and whose results still stand."""
-        record = read_record(self.job.path("records", self.task.tile, index, ".json"))
-        if record is None or record.key != key:
-            return None
-        if self.job.segments[index].scored:
-            try:
-                if tile_digest(self.job.stores[index], self.task.tile) != record.output:
-                    return None
-            except FluxgridError:
-                return None
-        return record
+        return finished(self.task, self.job, index, key)
 
-    def _compute(self, index: int, key: str) -> Record:
+    def _compute(self, index: int, key: str, parts: tuple[str, ...]) -> Record:
         """Predict, write and record one unit."""
         begun = time.perf_counter()
         segment = self.job.segments[index]
@@ -263,7 +257,7 @@ class _TileRun:
         self.state = states
         handed = save_state(self.job.path("states", self.task.tile, index, ".npz"), states)
         machine = Machine.here(self.job.device).text()
-        record = Record(key, handed, output, expected, missing, time.perf_counter() - begun, machine)
+        record = Record(key, handed, output, expected, missing, time.perf_counter() - begun, machine, parts)
         write_record(self.job.path("records", self.task.tile, index, ".json"), record)
         return record
 
@@ -275,9 +269,18 @@ class _TileRun:
             return [None] * len(self.blocks)
         arrays = load_state(self.job.path("states", self.task.tile, index - 1, ".npz"), self.digests[index - 1])
         if arrays is None:  # torn or deleted: the unit before makes it again, bit for bit
-            self._compute(index - 1, self.keys[index - 1])
+            self._remake(index - 1)
             return self._carried(index)
         return list(split_states(arrays, [len(np.ravel(self.task.wanted[b])) for b in self.blocks]))
+
+    def _remake(self, index: int) -> None:
+        """Make the state again that a finished unit handed on."""
+        if self.job.stores[index] or not self.job.segments[index].scored:
+            self._compute(index, self.keys[index], self.parts[index])
+            return
+        _, states = self._predict(index, self._carried(index))  # its values are published, and there is no store of it
+        self.state = states
+        save_state(self.job.path("states", self.task.tile, index, ".npz"), states)
 
     def _predict(self, index: int, states: list[BlockState | None]) -> tuple[list[Fluxes], list[BlockState]]:
         """Read a unit's inputs once and predict its blocks; years of spin-up give states alone."""
@@ -334,6 +337,9 @@ class _TileRun:
             _put(flags, flags | bits, wanted)
         if self.task.blend is not None:
             arrays |= calibration_arrays(self.task.blend, self.task.wanted)
+        if self.job.provisional is not None:
+            early = self.job.provisional[segment.steps][:, np.newaxis, np.newaxis] & np.isfinite(arrays["nee"])
+            arrays["quality_flag"][early] |= np.int8(Quality.PROVISIONAL.value)
         return arrays
 
     def _first_is_recycled(self, segment: Segment) -> bool:
@@ -345,6 +351,47 @@ class _TileRun:
     def _predictor(self) -> Predictor:
         """The model, loaded once per process."""
         return self.job.predictor
+
+
+def key_parts(job: Job, index: int, inputs: str, carried: str) -> tuple[str, ...]:
+    """Return the hashes that the key of a unit is made of.
+
+    Parameters
+    ----------
+    job : Job
+    index : int
+        Of the segment.
+    inputs, carried : str
+        Hashes of its inputs, and of the state the unit before handed on.
+
+    Returns
+    -------
+    parts : tuple of str
+        Plan, inputs, state, provisional steps (empty where there are none).
+    """
+    steps = job.segments[index].steps
+    early: list[int] = []
+    if job.provisional is not None and job.segments[index].scored:
+        early = np.flatnonzero(job.provisional[steps]).tolist()
+    return (job.units[index], inputs, carried, digest(early) if early else "")
+
+
+def unit_key(tile: Tile, job: Job, index: int, parts: tuple[str, ...]) -> str:
+    """Return the hash of all that goes into a unit."""
+    return digest(tile.name, job.labels[index], *parts)
+
+
+def finished(task: TileTask, job: Job, index: int, key: str) -> Record | None:
+    """Return the record of a unit that is done with a key and whose results still stand, or None."""
+    record = read_record(job.path("records", task.tile, index, ".json"))
+    if record is None or record.key != key:
+        return None
+    if not job.segments[index].scored or task.published.get(job.labels[index]) == (key, record.output):
+        return record
+    try:
+        return record if tile_digest(job.stores[index], task.tile) == record.output else None
+    except FluxgridError:
+        return None
 
 
 def window(job: Job, tile: Tile, index: int, halo: int) -> tuple[slice, slice, slice]:
@@ -459,14 +506,22 @@ def block_slices(wanted: np.ndarray) -> tuple[tuple[slice, slice], ...]:
 
 
 def read_tile(reader: CubeReader, spec: InputSpec, steps: slice, rows: slice, cols: slice) -> dict[str, np.ndarray]:
-    """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32.
+    """Read the inputs of a tile: forcings (T, h, w) and statics (h, w), float32; steps the cube lacks are NaN.
 
     Raises
     ------
     CubeError
         If a chunk cannot be read, naming the variable.
     """
-    return {name: reader.read(name, steps, rows, cols) for name in spec.names}
+    length = len(reader.layout.time) if reader.layout.time is not None else steps.stop
+    held = slice(min(steps.start, length), min(steps.stop, length))
+    arrays = {name: reader.read(name, held, rows, cols) for name in spec.names}
+    beyond = steps.stop - steps.start - (held.stop - held.start)
+    if not beyond:
+        return arrays
+    ends = ((0, beyond), (0, 0), (0, 0))
+    varying = {name: np.pad(arrays[name], ends, constant_values=np.nan) for name in spec.forcings}
+    return arrays | varying
 
 
 def quality_bits(fluxes: Fluxes, recycled: bool) -> np.ndarray:

@@ -113,11 +113,14 @@ def _upscale(
         cube = template if dry_run else build_synthetic(template, region, out, mode, progress)
         source = synthetic_source(out)
     else:
-        _check_own_cube(config, checkpoint.spec)
+        check_own_cube(config, checkpoint.spec)
         source = CubeSource.of(config.cube, config.mapping)
         cube = open_cube(source.path, source.mapping)
     device = pick_device(config.device)
-    plan, warnings, cover = _plan(config, checkpoint, region, cube, source, device, dry_run)
+    days = (config.start, config.end)
+    begin, finish = (pd.Timestamp(day) if day else None for day in days)
+    period = demo_period(*days) if config.cube is None else (begin, finish)
+    plan, warnings, cover = plan_map(config, checkpoint, region, cube, source, device, period, dry_run)
     warnings = (*warnings, *cover)
     executor = Executor(config.workers, config.threads or default_threads(config.workers), config.scheduler)
     if dry_run:
@@ -295,7 +298,7 @@ def _region_missing() -> str:
     raise ConfigError(message)
 
 
-def _check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
+def check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
     """Refuse options and models that do not belong to a user's cube."""
     if config.resolution is not None:
         message = (
@@ -332,18 +335,17 @@ def map_layers(checkpoint: Checkpoint) -> Layers:
     return Layers(spec.map_fluxes, spec.map_annual, errors=_errors(checkpoint))
 
 
-def _plan(
+def plan_map(
     config: UpscaleConfig,
     checkpoint: Checkpoint,
     region: Region,
     cube: xr.Dataset,
     source: CubeSource,
     device: str,
-    dry_run: bool,
+    period: tuple[pd.Timestamp | None, pd.Timestamp | None],
+    dry_run: bool = False,
 ) -> tuple[Plan, tuple[str, ...], tuple[str, ...]]:
     """Shake hands and lay out the work; also return what should be known, and what of the region is left out."""
-    days = (config.start, config.end)
-    period = demo_period(*days) if config.cube is None else tuple(pd.Timestamp(day) if day else None for day in days)
     # the built-in world is cut for tiles, and its template is not cut at all
     tile = None if config.cube is None else config.tile
     agreed = shake_hands(cube, checkpoint.spec, region, period[0], period[1], tile)

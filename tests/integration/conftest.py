@@ -275,11 +275,11 @@ def power_going_late(monkeypatch):
     """Return a context in which every tile but the first fails in its last year, with its spin-up kept."""
     compute = _TileRun._compute
 
-    def fail_late(self, index, key):
+    def fail_late(self, index, key, parts):
         if index == len(self.job.segments) - 1 and self.task.tile.name != "r0000c0000":
             message = "the power went"
             raise OSError(message)
-        return compute(self, index, key)
+        return compute(self, index, key, parts)
 
     @contextmanager
     def going():

@@ -427,13 +427,15 @@ class Archive:
                     freed += disk.remove(aside)
             return Pruned(tuple(version.id for version in gone), freed)
 
-    def verify(self, which: Which = None) -> list[Damage]:
+    def verify(self, which: Which = None, years: Iterable[int] | None = None) -> list[Damage]:
         """Read every file of a version and name those that are not what was published.
 
         Parameters
         ----------
         which : Version, int, str, datetime or None
             As `find` takes it.
+        years : iterable of int, optional
+            Calendar years to read; all by default.
 
         Returns
         -------
@@ -452,8 +454,11 @@ class Archive:
         found = _about_damage(self.path)
         if not _sound(folder / CHANGED):
             found.append(Damage(folder / CHANGED, "changed"))
+        wanted = set(version.years) if years is None else set(years)
         for year, stored in sorted(version.years.items()):
             found += _link_damage(folder, year, stored)
+            if year not in wanted:
+                continue
             found += check_year(self._folder(year, stored), year, stored, self.design.tile_of)
         return found
 

@@ -1,0 +1,172 @@
+"""Many files of a store replaced as good as at once: written aside, then a journal, then moves that can be done again.
+
+Until the journal stands nothing of the store has changed; once it stands, whoever comes next finishes the moves. Each
+file is replaced whole, so a reader sees the old one or the new one; what makes the new ones visible moves last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fluxgrid.errors import OutputError
+from fluxgrid.files import output_error, write_text
+
+_STAGED, _JOURNAL = "staged", "journal.json"
+
+
+class Staging:
+    """Files for a folder, put together beside it.
+
+    Parameters
+    ----------
+    aside : Path
+        Folder on the same disk, of which one process at a time makes use; made if missing.
+    target : Path
+        Folder whose files are to be replaced.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+
+    def __init__(self, aside: Path, target: Path):
+        self.aside, self.target = aside, target
+        self._moves: list[str] = []
+        self._removals: list[str] = []
+        self._gone()
+        try:
+            (aside / _STAGED).mkdir(parents=True)
+        except OSError as error:
+            raise output_error(error, aside) from error
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not (self.aside / _JOURNAL).exists():
+            self._gone()
+
+    def _gone(self) -> None:
+        """Remove what was put together and never published."""
+        _tidy(self.aside)
+
+    @property
+    def files(self) -> int:
+        """How many files are to be replaced or removed."""
+        return len(self._moves) + len(self._removals)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a file together, on disk when this returns; files move in the order they are put."""
+        path = self.aside / _STAGED / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise output_error(error, self.target / name) from error
+        self._moves.append(name)
+
+    def remove(self, name: str) -> None:
+        """Let a file go, with the moves."""
+        self._removals.append(name)
+
+    def publish(self, note: Mapping[str, Any]) -> None:
+        """Write the journal and make the moves.
+
+        Parameters
+        ----------
+        note : mapping
+            Kept in the journal for `finish`; what JSON can hold.
+
+        Raises
+        ------
+        OutputError
+            If the disk is full and the like; before the journal stands nothing has changed, after it `finish` goes on.
+        """
+        content = {"moves": self._moves, "removals": self._removals, "note": dict(note)}
+        write_text(self.aside / _JOURNAL, json.dumps(content))
+        _move(self.aside, self.target, content)
+
+
+def unfinished(aside: Path, target: Path) -> dict[str, Any] | None:
+    """Finish the moves of a journal that was left behind.
+
+    Parameters
+    ----------
+    aside, target : Path
+        As for `Staging`.
+
+    Returns
+    -------
+    note : dict or None
+        As it was given to `Staging.publish`; None where nothing was left. `done` is to follow.
+
+    Raises
+    ------
+    OutputError
+        If files cannot be moved, or the journal is not one.
+    """
+    path = aside / _JOURNAL
+    if not path.exists():
+        _tidy(aside)
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        _move(aside, target, content)
+        return dict(content["note"])
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"{path} is no journal ({type(error).__name__}: {error}). Restore it, or grow the cube anew."
+        raise OutputError(message) from error
+
+
+def done(aside: Path) -> None:
+    """Forget the journal, when all that hangs on it is written."""
+    try:
+        (aside / _JOURNAL).unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, aside) from error
+    _tidy(aside)
+
+
+def _tidy(aside: Path) -> None:
+    """Remove staged files, and what a process left that was killed while it wrote journal or ledger."""
+    shutil.rmtree(aside / _STAGED, ignore_errors=True)
+    for litter in aside.glob(".*.tmp.json"):
+        litter.unlink(missing_ok=True)
+
+
+def _move(aside: Path, target: Path, content: Mapping[str, Any]) -> None:
+    """Put the staged files that are still there in their places, in order."""
+    try:
+        for name in content["removals"]:
+            (target / name).unlink(missing_ok=True)
+        made: set[Path] = set()
+        for name in content["moves"]:
+            staged, place = aside / _STAGED / name, target / name
+            if not staged.exists():  # moved before the process was killed
+                continue
+            if place.parent not in made:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                made.add(place.parent)
+            staged.replace(place)
+        for folder in made:
+            _settle(folder)
+    except OSError as error:
+        raise output_error(error, target) from error
+
+
+def _settle(folder: Path) -> None:
+    """Bring to disk which files a folder holds."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

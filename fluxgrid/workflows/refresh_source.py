@@ -1,0 +1,146 @@
+"""From the source of a refresh to its cube: looking at deliveries, and growing the cube by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fluxgrid.config_map import SourceConfig
+from fluxgrid.data.cube.grow import delivery_status, grow, growth_folder
+from fluxgrid.data.cube.growth import CubePlan, Growth
+from fluxgrid.data.cube.ledger import MISSING, PROVISIONAL
+from fluxgrid.data.mapping import CubeMapping, load_mapping
+from fluxgrid.errors import ConfigError
+from fluxgrid.output.guards import Finding
+from fluxgrid.sources.deliveries import DeliverySource, Look, StatusRule, look
+
+_NAMED = 5
+
+
+def look_at_source(config: SourceConfig, state: Path, copies: Path) -> Look:
+    """Find out what a source now has; as `fluxgrid.sources.deliveries.look`."""
+    status = StatusRule(**config.status.model_dump())
+    mapping = load_mapping(config.mapping) if config.mapping else CubeMapping()
+    options: dict[str, Any] = {"settle": config.settle, "reopen": config.reopen_days, "copies": copies}
+    location = config.location if "://" in config.location else str(Path(config.location).expanduser())
+    return look(DeliverySource(location, mapping, config.pattern, status, config.issued, **options), state)
+
+
+def grow_cube(
+    config: SourceConfig, cube: Path, found: Look, forcings: Iterable[str], start: date | None, spin_up_years: int
+) -> Growth:
+    """Bring the cube up to what was found.
+
+    Parameters
+    ----------
+    config : SourceConfig
+    cube : Path
+    found : Look
+    forcings : iterable of str
+        Variables the model needs that vary in time.
+    start : date or None
+        First day of the map.
+    spin_up_years : int
+        Years of spin-up the model asks for; taken from the base where there is one.
+
+    Returns
+    -------
+    growth : Growth
+
+    Raises
+    ------
+    ConfigError
+        If there is no first day.
+    FluxgridError
+        As `fluxgrid.data.cube.grow.grow`.
+    """
+    if start is None:
+        message = "A cube that grows needs the first day of its map. Write start: YYYY-01-01 into the configuration."
+        raise ConfigError(message)
+    first = pd.Timestamp(start) - pd.DateOffset(years=spin_up_years if config.base else 0)
+    plan = CubePlan(
+        variables=tuple(sorted(forcings)),
+        start=str(first.date()),
+        mapping=load_mapping(config.mapping) if config.mapping else CubeMapping(),
+        base=str(Path(config.base).expanduser()) if config.base else None,
+        base_mapping=load_mapping(config.base_mapping) if config.base_mapping else None,
+    )
+    return grow(cube, found.deliveries, plan)
+
+
+def day_status(cube: Path | None, forcings: Iterable[str]) -> tuple[np.ndarray, int] | None:
+    """Return which days of a grown cube are provisional, bool (T,), and how many there are up to the last with data.
+
+    None for a cube that was not grown from deliveries.
+    """
+    if cube is None or not growth_folder(cube).is_dir():
+        return None
+    status = delivery_status(cube, tuple(sorted(forcings)))
+    known = np.flatnonzero(status != MISSING)
+    return status == PROVISIONAL, int(known[-1]) + 1 if len(known) else 0
+
+
+def drift_findings(growth: Growth) -> list[Finding]:
+    """Return inputs that came with other units, names or values outside their range."""
+    found = []
+    for drift in growth.drift:
+        if drift.before is not None and drift.changed:
+            pairs = {
+                "units": (drift.before.units, drift.after.units),
+                "source": (drift.before.source, drift.after.source),
+            }
+            shown = (
+                [f"{key} {old}" for key, (old, _) in pairs.items()],
+                [f"{key} {new}" for key, (_, new) in pairs.items()],
+            )
+            what = f"{drift.after.name} in {drift.delivery} ({', '.join(drift.changed)})"
+            found.append(Finding("inputs", what, *(", ".join(texts) for texts in shown)))
+        if drift.outside:
+            text = f"{drift.after.name} in {drift.delivery} leaves its valid range"
+            before = (
+                f"{drift.before.low:g} to {drift.before.high:g}"
+                if drift.before and drift.before.low is not None
+                else "unknown"
+            )
+            found.append(Finding("inputs", text, before, f"{drift.after.low:g} to {drift.after.high:g}"))
+    return found
+
+
+def described_by(found: Look, names: Iterable[str]) -> dict[str, str]:
+    """Return how the newest delivery of each variable describes it, as text; others are left out."""
+    texts = {}
+    for delivery in sorted(found.deliveries, key=lambda each: (each.end, each.rank)):
+        for name in names:
+            variable = delivery.variable(name)
+            if variable is not None:
+                texts[name] = f"variable {variable.source}, units {variable.units}"
+    return texts
+
+
+def growth_row(growth: Growth, found: Look) -> dict[str, Any]:
+    """Return what a growth changed, for a report."""
+    spans = {
+        kind: {
+            name: f"{len(days)} days, {days[0]} to {days[-1]}" for name, days in getattr(growth, kind).items() if days
+        }
+        for kind in ("new", "revised", "confirmed", "missing", "provisional")
+    }
+    return {**spans, "files": growth.files, "deliveries": len(found.deliveries)}
+
+
+def source_warnings(growth: Growth, found: Look) -> list[str]:
+    """Return what a person should know of the source."""
+    texts = [f"{each.name} waits: {', '.join(each.reasons)}" for each in found.waiting]
+    texts += [f"{each.name} is damaged (since {each.since}): {', '.join(each.reasons)}" for each in found.damaged]
+    texts += [f"{each.name} is refused: {', '.join(each.reasons)}" for each in found.refused]
+    texts += [f"{each.name} is refused: {', '.join(each.problems)}" for each in growth.refused]
+    texts += [f"{name} is gone from the source; its days stay" for name in found.gone]
+    for name, days in growth.missing.items():
+        more = f" and {len(days) - _NAMED} more" if len(days) > _NAMED else ""
+        texts.append(f"{name} is missing on {', '.join(days[:_NAMED])}{more}")
+    return texts
