@@ -84,6 +84,10 @@ def _block_of(region: Region, checkpoint: Checkpoint, calibration: str) -> Blend
     return map_blend(find_calibration(checkpoint, calibration), grid, (0, 0), None)
 
 
+_WIDEST = 10.0
+"""Degrees; more were meant to be metres."""
+
+
 def read_resolution(text: str) -> tuple[float, bool]:
     """Return the side of a cell, and whether it is in metres.
 
@@ -109,9 +113,12 @@ def read_resolution(text: str) -> tuple[float, bool]:
     match = _LENGTH.fullmatch(text)
     try:
         number, unit = float(match[1]), match[2] if match else ""  # type: ignore[index]
-        if number > 0:
+        if number > 0 and (unit in _METRES or number <= _WIDEST):
             return number * _METRES.get(unit, 1.0), unit in _METRES
     except (TypeError, ValueError):
         pass
-    message = f"--resolution {text!r} is no size of a cell. Give degrees (0.05), or metres (250m, 1km)."
+    message = (
+        f"--resolution {text!r} is no size of a cell. Give degrees (0.05, at most {_WIDEST:g}), or metres with their "
+        "unit (250m, 1km)."
+    )
     raise ConfigError(message)

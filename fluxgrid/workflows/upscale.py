@@ -113,9 +113,9 @@ def _upscale(
         cube = template if dry_run else build_synthetic(template, region, out, mode, progress)
         source = synthetic_source(out)
     else:
-        check_own_cube(config, checkpoint.spec)
         source = CubeSource.of(config.cube, config.mapping)
-        cube = open_cube(source.path, source.mapping)
+        cube = open_cube(source.path, source.mapping)  # first, for a path that is wrong is the nearer mistake
+        check_own_cube(config, checkpoint.spec)
     device = pick_device(config.device)
     days = (config.start, config.end)
     begin, finish = (pd.Timestamp(day) if day else None for day in days)
