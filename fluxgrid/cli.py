@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -51,7 +52,7 @@ def main() -> None:
         code = app(standalone_mode=False)
     except FluxgridError as error:
         _err.print(f"fluxgrid: {error}", markup=False, highlight=False)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except Exception as error:
@@ -59,13 +60,27 @@ def main() -> None:
         if not hasattr(error, "show") or not hasattr(error, "exit_code"):
             raise
         error.show()
-        sys.exit(error.exit_code)
+        code = error.exit_code
     if code == INTERRUPTED:  # typer itself catches Control-C and answers with this code, saying nothing
         _err.print(
             "fluxgrid: interrupted. What is finished is kept; an upscale goes on with --resume, a refresh by itself.",
             markup=False,
         )
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process with a code.
+
+    Python ends daemon threads inside whatever they do; inside the code of a tile's network that aborts the process,
+    with another code. The system ends them quietly: nothing is lost by it, no more than by a kill.
+    """
+    execute = sys.modules.get("fluxgrid.upscaling.execute")  # imported where tiles were run, and nowhere else
+    if execute is not None and execute.tiles_at_work():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 Overrides = Annotated[

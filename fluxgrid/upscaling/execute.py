@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Thread
+from threading import enumerate as enumerate_threads
 
 import dask
 from distributed import Client, Future, LocalCluster, wait
@@ -26,6 +27,7 @@ WATCH_SECONDS, LOST_SECONDS = 5, 60
 """How often a run looks whether it still has workers, and how long it waits for new ones."""
 
 _LOOPBACK = "127.0.0.1:0"
+_TILE_THREAD = "fluxgrid tile"
 _WORKERS, _SCHEDULER = "All workers", "The scheduler"
 
 
@@ -44,6 +46,11 @@ class Executor:
     def lanes(self) -> int:
         """Tiles that run at the same time."""
         return self.workers * self.threads
+
+
+def tiles_at_work() -> bool:
+    """Return whether threads of this process still work on tiles whose run has ended."""
+    return any(thread.name == _TILE_THREAD for thread in enumerate_threads())
 
 
 def default_threads(workers: int) -> int:
@@ -157,7 +164,8 @@ def _in_threads(tasks: Sequence[TileTask], job: Job, threads: int) -> Generator[
                 done.put(TileReport(task.tile.name, error=f"{type(error).__name__}: {error}"))
 
     for _ in range(min(threads, len(tasks))):
-        Thread(target=work, daemon=True).start()  # daemons: an interrupted run does not wait for its tiles
+        # daemons: an interrupted run does not wait for its tiles
+        Thread(target=work, name=_TILE_THREAD, daemon=True).start()
     try:
         for _ in tasks:
             yield done.get()

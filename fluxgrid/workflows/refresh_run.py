@@ -239,11 +239,11 @@ class Running:
         archive = self._archive(plan)
         tiles = make_tiles(plan.grid, archive.design.tile if archive else config.tile)
         plan = replace(plan, time=whole, segments=segments, tiles=tiles, provisional=early)
-        damages = (
-            damages_of(self.place.archive, config.refresh.verify_gb) if archive and config.refresh.verify_gb else []
-        )
-        damaged = damaged_units(archive, damages) if archive else frozenset()
-        published = published_units(archive, damaged) if archive else {}
+        standing = archive if archive and archive.newest() else None  # a killed refresh may leave one that is empty
+        verified = standing and config.refresh.verify_gb
+        damages = damages_of(self.place.archive, config.refresh.verify_gb) if verified else []
+        damaged = damaged_units(standing, damages) if standing else frozenset()
+        published = published_units(standing, damaged) if standing else {}
         covered = str((last + pd.Timedelta(days=1)).date())
         return Planned(
             plan, covered, warnings, cover, archive, published, damaged, tuple(str(damage) for damage in damages)

@@ -154,6 +154,47 @@ def records_of(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (out / ".fluxgrid").glob("*/records/*/*.json")}
 
 
+_AT_WORK = """
+import sys, time
+import torch
+from fluxgrid import cli
+from fluxgrid.errors import ConfigError
+from fluxgrid.models.lstm import LSTM
+from fluxgrid.upscaling import execute
+
+def work(task, job):
+    torch.set_num_threads(1)
+    cell, x = LSTM(32, 64), torch.randn(256, 30, 32)
+    while True:  # in and out of compiled code, as the network of a tile
+        cell(x)
+
+class Task:
+    wanted = torch.ones(1)
+
+def app(**_):
+    execute.run_tile = work
+    tiles = execute._in_threads([Task()] * 2, None, 2)
+    execute.Thread(target=next, args=(tiles,), daemon=True).start()
+    time.sleep(0.5)
+    assert execute.tiles_at_work()
+    raise KeyboardInterrupt if sys.argv[1] == "130" else ConfigError("wrong")
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("code", [130, 2])
+def test_a_process_that_leaves_tiles_behind_ends_with_its_code(code):
+    """Threads that Python ends inside a network's code would abort it now and then."""
+    found = []
+    for _ in range(2):
+        command = [sys.executable, "-c", _AT_WORK, str(code)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        found.append((done.returncode, done.stderr.count("fluxgrid: "), "Traceback" in done.stderr))
+    assert found == [(code, 1, False)] * 2
+
+
 def test_interrupted_run_ends_with_130_and_can_be_resumed(world, baseline, digests_of, litter, tmp_path):
     out = tmp_path / "map"
     process = subprocess.Popen(world.command(out, threads=1), stderr=subprocess.PIPE, text=True)

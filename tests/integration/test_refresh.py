@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -401,8 +402,25 @@ def test_files_that_are_missing_beside_the_archive_come_back(standing):
     assert standing.refresh().status == "up to date"
 
 
-@pytest.mark.slow  # a kill before the first publication leaves no version to look at: not told apart yet
-@pytest.mark.parametrize("kills", [FAST_KILLS, SLOW_KILLS])
+def test_an_archive_in_which_nothing_was_published_yet_is_gone_on_with(region, monkeypatch):
+    """As a kill between making the archive and its first publication leaves it."""
+    region.write(13)
+    with monkeypatch.context() as patch:
+        patch.setattr(Archive, "publish", _out_of_space)
+        with pytest.raises(OSError, match="No space"):
+            region.refresh()
+    assert (region.out / "archive" / "archive.json").exists()
+    assert region.archive.newest() is None
+    region.refresh()
+    _assert_whole(region)
+    assert len(region.archive.versions()) == 1
+
+
+def _out_of_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("kills", [FAST_KILLS, pytest.param(SLOW_KILLS, marks=pytest.mark.slow)])
 def test_killed_at_random_nothing_is_lost_and_nothing_half_published(region, models, tmp_path, litter, kills, capsys):
     """A reader looks after every kill: versions only grow, each is whole, files are those of a published version."""
     moments, done, finished, months = random.Random(kills), 0, 0, 13
