@@ -309,3 +309,18 @@ def configs_folder() -> Path:
             return folder
     message = f"fluxgrid's own configs are missing; looked in {' and '.join(map(str, candidates))}. Install it again."
     raise ConfigError(message)
+
+
+def flush_path(path: Path) -> None:
+    """Return when a file, or the list of names in a folder, is on the disk.
+
+    Parameters
+    ----------
+    path : Path
+        Must exist.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

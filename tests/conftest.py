@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
@@ -49,9 +51,39 @@ def published_code(data_dir: Path) -> Path:
 
 def _needed(folder: Path, reason: str) -> Path:
     """Return a folder of data; its absence skips, or fails where data are required."""
-    if folder.is_dir():
-        return folder
-    if os.environ.get("FLUXGRID_REQUIRE_DATA") == "1":
+    if not folder.is_dir():
+        _lacking(reason, "FLUXGRID_REQUIRE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def client() -> Callable[[str, str], str]:
+    """Return a function that finds a program; its absence skips, or fails where FLUXGRID_REQUIRE_CLIENTS=1."""
+
+    def find(name: str, package: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            _lacking(f"{name} is not installed (Debian: {package})", "FLUXGRID_REQUIRE_CLIENTS")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def system_python(client) -> str:
+    """Return the Python that can import QGIS; its absence skips, or fails where FLUXGRID_REQUIRE_CLIENTS=1."""
+    python = client("/usr/bin/python3", "python3")
+    # without the paths of the environment that runs the tests
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    if subprocess.run([python, "-c", "import qgis.core"], env=clean, capture_output=True, check=False).returncode:
+        reason = f"{python} cannot import qgis (Debian: python3-qgis qgis-providers)"
+        _lacking(reason, "FLUXGRID_REQUIRE_CLIENTS")
+    return python
+
+
+def _lacking(reason: str, required: str) -> NoReturn:
+    """Skip a test for what a machine lacks, or fail it where an environment variable says that it must be there."""
+    if os.environ.get(required) == "1":
         pytest.fail(reason)
     pytest.skip(reason)
 

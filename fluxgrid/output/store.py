@@ -164,13 +164,15 @@ def tile_digest(path: Path | str, tile: Tile) -> str:
 
 
 @contextmanager
-def readable(what: str) -> Iterator[None]:
+def readable(what: str, advice: str = "run again with --resume to remake it") -> Iterator[None]:
     """Turn the many errors of an unreadable chunk into one that says what to do.
 
     Parameters
     ----------
     what : str
         What is being read, for the message.
+    advice : str
+        What to do.
 
     Raises
     ------
@@ -180,7 +182,7 @@ def readable(what: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        message = f"Cannot read {what}: {error}. The file is damaged or missing; run again with --resume to remake it."
+        message = f"Cannot read {what}: {error}. A file is damaged or missing; {advice}."
         raise DamagedMap(message) from error
 
 

@@ -147,15 +147,6 @@ def test_no_file_is_a_clear_error(monthly, tmp_path):
         write_qlr(tmp_path / "iowa.qlr", [tmp_path / "torn.nc"], monthly.info)
 
 
-@pytest.fixture(scope="session")
-def system_python() -> str:
-    """The Python that can import QGIS."""
-    probe = ["/usr/bin/python3", "-c", "import qgis.core"]
-    if not Path(probe[0]).exists() or subprocess.run(probe, env=SYSTEM, capture_output=True, check=False).returncode:
-        pytest.skip("/usr/bin/python3 cannot import qgis (Debian: python3-qgis qgis-providers)")
-    return probe[0]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["raster", "mesh"])
 def test_qgis_loads_rich_maps(system_python, rich_example, tmp_path, kind):

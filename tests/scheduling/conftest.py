@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,21 +28,6 @@ def odd() -> str:
 def fakes_in() -> type[Fakes]:
     """Return what makes fake programs in a folder."""
     return Fakes
-
-
-@pytest.fixture(scope="session")
-def client() -> Callable[[str, str], str]:
-    """Return a function that finds a program; without it a test is skipped, or fails if FLUXGRID_REQUIRE_CLIENTS=1."""
-
-    def find(name: str, package: str) -> str:
-        if (path := shutil.which(name)) is not None:
-            return path
-        reason = f"{name} is not installed (Debian: {package})"
-        if os.environ.get("FLUXGRID_REQUIRE_CLIENTS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-    return find
 
 
 @pytest.fixture(scope="session")

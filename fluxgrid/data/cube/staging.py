@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxgrid.errors import OutputError
-from fluxgrid.files import output_error, write_text
+from fluxgrid.files import flush_path, output_error, write_text
 
 _STAGED, _JOURNAL = "staged", "journal.json"
 
@@ -158,15 +158,6 @@ def _move(aside: Path, target: Path, content: Mapping[str, Any]) -> None:
                 made.add(place.parent)
             staged.replace(place)
         for folder in made:
-            _settle(folder)
+            flush_path(folder)
     except OSError as error:
         raise output_error(error, target) from error
-
-
-def _settle(folder: Path) -> None:
-    """Bring to disk which files a folder holds."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -20,7 +20,7 @@ import xarray as xr
 
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import DamagedMap, OutputError, OutputExists, RunLocked, TileMismatch, UnknownName
-from fluxgrid.files import atomic_folder, output_error
+from fluxgrid.files import atomic_folder, flush_path, output_error
 from fluxgrid.geo.grid import Grid
 from fluxgrid.output.archive import disk
 from fluxgrid.output.archive.build import Before, Draft, StagedYear, build_year, read_before, staged_year
@@ -508,7 +508,7 @@ class Archive:
             if self._newest_id() < number:
                 raise output_error(error, self.path) from error
             raise self._moved() from error
-        disk.flush_one(self.path / VERSIONS)
+        flush_path(self.path / VERSIONS)
         self._seen = number
         return version
 
@@ -517,8 +517,8 @@ class Archive:
         place = self._folder(draft.year, stored)
         place.parent.mkdir(exist_ok=True)
         draft.path.rename(place)
-        disk.flush_one(place.parent)
-        disk.flush_one(place.parent.parent)
+        flush_path(place.parent)
+        flush_path(place.parent.parent)
 
     def _parent(self) -> Version | None:
         """Return the newest version, which must be the one this object knows of."""

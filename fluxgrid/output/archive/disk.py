@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxgrid.errors import DamagedMap, RunLocked
-from fluxgrid.files import output_error
+from fluxgrid.files import flush_path, output_error
 from fluxgrid.output.archive.layout import REPUBLISH, VERSIONS, WORK
 
 try:
@@ -122,16 +122,7 @@ def flush(folder: Path) -> None:
             os.close(handle)
         return
     for path in (*folder.rglob("*"), folder):  # pragma: no cover  (not on Linux)
-        flush_one(path)
-
-
-def flush_one(path: Path) -> None:
-    """Return when a file, or the list of names in a folder, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush_path(path)
 
 
 def remove(folder: Path) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from zarr.storage import LocalStore
 
 from fluxgrid.errors import DamagedMap
 from fluxgrid.output.archive.layout import CHECKSUMS, STORE
+from fluxgrid.output.store import readable
 
 
 class PublishedStore(LocalStore):
@@ -56,28 +57,9 @@ class PublishedStore(LocalStore):
         return frozenset(line.split("  ", 1)[1].removeprefix(f"{STORE}/") for line in lines)
 
 
-@contextmanager
-def archived(what: str) -> Iterator[None]:
-    """Turn the many errors of an unreadable file of an archive into one that says what to do.
-
-    Parameters
-    ----------
-    what : str
-        What is being read, for the message.
-
-    Raises
-    ------
-    DamagedMap
-        If the block raises what zarr, its codecs or the system raise for unreadable data.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        message = (
-            f"Cannot read {what}: {error}. A file is damaged or missing; verify the version, then recompute and "
-            "publish what it names, or read an older version."
-        )
-        raise DamagedMap(message) from error
+def archived(what: str) -> AbstractContextManager[None]:
+    """Return `readable` with what to do about an archive."""
+    return readable(what, "verify the version, then recompute and publish what it names, or read an older version")
 
 
 def open_year(folder: Path) -> xr.Dataset:
