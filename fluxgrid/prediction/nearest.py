@@ -77,6 +77,10 @@ class NearestPoints:
         distances : ndarray, (R,), float64
             The same for a row whatever the others are.
         """
+        width = self._tree.turn.shape[1]
+        if rows.shape[1] != width:  # the kernel would read beyond a row
+            message = f"Rows of {rows.shape[1]} numbers have no distance to points of {width}."
+            raise ValueError(message)
         found = np.empty(len(rows))
         _search(np.ascontiguousarray(rows, np.float64), self._tree, found)
         return found

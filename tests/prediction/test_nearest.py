@@ -65,3 +65,8 @@ def test_rows_that_leave_single_precision(size):
 
 def test_no_rows():
     assert NearestPoints(np.zeros((3, 2))).distances(np.empty((0, 2))).shape == (0,)
+
+
+def test_rows_of_another_width_are_refused():
+    with pytest.raises(ValueError, match="3 numbers have no distance to points of 4"):
+        NearestPoints(np.ones((5, 4))).distances(np.ones((2, 3)))
