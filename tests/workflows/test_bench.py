@@ -45,7 +45,8 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
     assert report["strides"][0]["work_ratio"] > 5
     read = report["ensembles"]["bytes_read"]
     assert read is None or read > 768 * 40 * 20  # a quarter of what two years of twenty inputs are uncompressed
-    assert sum(report["parts"].values()) <= report["seconds"]
+    rounding = 0.05 * (len(report["parts"]) + 1)  # all of them are rounded to a tenth
+    assert sum(report["parts"].values()) <= report["seconds"] + rounding
     assert len(report["criteria"]) == len(CRITERIA)
     tables = list(bench_tables(report))
     assert tables[0].row_count > len(models) + len(report["peers"])
