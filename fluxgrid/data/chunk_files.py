@@ -1,14 +1,17 @@
-"""Windows of zarr arrays on this machine, decoded from their chunk files by the thread that asks.
+"""Windows of zarr arrays on this machine, their chunk files decoded and encoded by the thread that asks.
 
 zarr hands each chunk to an event loop and a pool of threads that all callers share. Where the files are near, that
-costs more than reading and decoding them, and tiles read side by side wait for each other.
+costs more than reading and decoding them, and tiles read and written side by side wait for each other.
 """
 
 from __future__ import annotations
 
 import lzma
+import os
+import uuid
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,6 +27,8 @@ UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, zlib.error,
 
 Decoder = Callable[[Any], Any]
 """From the bytes of a file, or what another made of them, to fewer encodings."""
+Encoder = Callable[[Any], Any]
+"""The way back."""
 
 _NUMBERS = "fiub"
 _BLOSC_HEADER = 16
@@ -44,6 +49,8 @@ class ChunkFiles:
     """From the place of a chunk to its file in the folder."""
     decoders: tuple[Decoder, ...]
     """Applied to the bytes of a file in turn."""
+    encoders: tuple[Encoder, ...] | None = None
+    """Applied to the numbers of a chunk in turn; None where only reading is known."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -77,19 +84,92 @@ class ChunkFiles:
         ]
         for meeting in product(*spans):
             place, inside, there = zip(*meeting, strict=True) if meeting else ((), (), ())
-            chunk = self._chunk(place)
-            values[there] = self.fill if chunk is None else chunk[inside]
+            part = values[there]
+            chunk = self._chunk(place, part if self._fits(part) else None)
+            if chunk is not part:
+                values[there] = self.fill if chunk is None else chunk[inside]
         return values
 
-    def _chunk(self, place: tuple[int, ...]) -> np.ndarray | None:
-        """Return a decoded chunk; None where there is no file."""
+    def _fits(self, part: np.ndarray) -> bool:
+        """Return whether a chunk may be decoded straight into a part of the values."""
+        whole = isinstance(part, np.ndarray) and part.shape == self.chunks and part.flags.c_contiguous
+        return whole and part.dtype == self.stored and self.decoders[-1:] == (_blosc,)
+
+    def write(self, window: Sequence[slice], values: np.ndarray) -> None:
+        """Write a window that is a whole number of chunks, or goes up to the edge of the array.
+
+        Each file is the old one or the new one at any moment. Chunks that hold nothing but the fill value have none, as
+        zarr leaves them.
+
+        Parameters
+        ----------
+        window : sequence of slice
+            For each dimension, with start and stop inside the array and no step.
+        values : ndarray
+            Of the type and shape of the window.
+
+        Raises
+        ------
+        OSError
+            If a file cannot be written.
+        ValueError
+            If values or window do not fit the chunks, or these are encoded as only zarr can.
+        """
+        shape = tuple(part.stop - part.start for part in window)
+        edges = zip(window, self.shape, self.chunks, strict=True)
+        whole = all(w.start % size == 0 and (w.stop % size == 0 or w.stop == n) for w, n, size in edges)
+        if self.encoders is None or not whole or values.shape != shape or values.dtype != self.dtype:
+            message = f"values of {values.dtype} {values.shape} are not whole chunks of {self.folder} at {window}"
+            raise ValueError(message)
+        spans = [
+            [_meet(part, place, size) for place in range(part.start // size, -(-part.stop // size))]
+            for part, size in zip(window, self.chunks, strict=True)
+        ]
+        for meeting in product(*spans):
+            place, inside, there = zip(*meeting, strict=True) if meeting else ((), (), ())
+            part = values[there]
+            if part.shape != self.chunks:  # at the edge
+                chunk = np.full(self.chunks, self.fill, self.stored)
+                chunk[inside] = part
+            else:
+                chunk = np.ascontiguousarray(part, self.stored)
+            self._put(f"{self.folder}/{self.key(place)}", chunk)
+
+    def _put(self, path: str, chunk: np.ndarray) -> None:
+        """Write one chunk, or remove its file if it is empty."""
+        if self._is_empty(chunk):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            return
+        data: Any = chunk
+        for encode in self.encoders or ():
+            data = encode(data)
+        draft = f"{path}.{uuid.uuid4().hex}.partial"
+        try:
+            put_bytes(draft, data)
+            os.replace(draft, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft)
+            raise
+
+    def _is_empty(self, chunk: np.ndarray) -> bool:
+        """Return whether every number has the bits of the fill value."""
+        fill = np.full((), self.fill, self.stored).tobytes()
+        flat = chunk.reshape(-1)
+        return flat[:1].tobytes() == fill and flat[-1:].tobytes() == fill and flat.tobytes() == fill * flat.size
+
+    def _chunk(self, place: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray | None:
+        """Return a decoded chunk, `out` where that is given and fits; None where there is no file."""
         path = f"{self.folder}/{self.key(place)}"
         data: Any = chunk_bytes(path)
         if data is None:
             return None
         try:
-            for decode in self.decoders:
+            for decode in self.decoders if out is None else self.decoders[:-1]:
                 data = decode(data)
+            if out is not None:
+                return _blosc_into(data, out)
             return np.frombuffer(data, self.stored).reshape(self.chunks)
         except UNREADABLE as error:
             message = f"{path} cannot be decoded ({type(error).__name__}: {error})"
@@ -121,6 +201,31 @@ def chunk_bytes(path: str) -> bytes | None:
         return None
 
 
+def put_bytes(path: str, data: Any) -> None:
+    """Write a file, and the folders above it where they are missing.
+
+    Parameters
+    ----------
+    path : str
+    data : bytes-like
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        handle = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle = os.open(path, flags, 0o666)
+    with open(handle, "wb", buffering=0) as file:
+        rest = memoryview(data).cast("B")
+        while rest:  # the system may take less than it is given
+            rest = rest[file.write(rest) :]
+
+
 def chunk_files(array: zarr.Array) -> ChunkFiles | None:
     """Return the chunk files of an array.
 
@@ -139,10 +244,10 @@ def chunk_files(array: zarr.Array) -> ChunkFiles | None:
     encoding = (_encoding_v3 if array.metadata.zarr_format == 3 else _encoding_v2)(array)
     if encoding is None:
         return None
-    stored, decoders = encoding
+    stored, decoders, encoders = encoding
     fill = stored.type(0) if array.fill_value is None else array.fill_value
-    folder = Path(array.store.root) / array.path
-    return ChunkFiles(folder, array.shape, array.chunks, stored, fill, array.metadata.encode_chunk_key, decoders)
+    folder, key = Path(array.store.root) / array.path, array.metadata.encode_chunk_key
+    return ChunkFiles(folder, array.shape, array.chunks, stored, fill, key, decoders, encoders)
 
 
 def _meet(part: slice, place: int, size: int) -> tuple[int, slice, slice]:
@@ -151,8 +256,11 @@ def _meet(part: slice, place: int, size: int) -> tuple[int, slice, slice]:
     return place, slice(start - place * size, stop - place * size), slice(start - part.start, stop - part.start)
 
 
-def _encoding_v3(array: zarr.Array) -> tuple[np.dtype, tuple[Decoder, ...]] | None:
-    """Return type and decoders of an array of format 3; None if others are needed."""
+_Encoding = tuple[np.dtype, tuple[Decoder, ...], tuple[Encoder, ...] | None]
+
+
+def _encoding_v3(array: zarr.Array) -> _Encoding | None:
+    """Return type, decoders and encoders of an array of format 3; None if others are needed."""
     about: dict[str, Any] = array.metadata.to_dict()
     first, *rest = about["codecs"]
     if about["chunk_grid"]["name"] != "regular" or first["name"] != "bytes":
@@ -160,24 +268,44 @@ def _encoding_v3(array: zarr.Array) -> tuple[np.dtype, tuple[Decoder, ...]] | No
     if any(codec["name"] not in _DECODERS for codec in rest):
         return None
     endian = first.get("configuration", {}).get("endian", "little")
-    return array.dtype.newbyteorder(endian), tuple(_DECODERS[codec["name"]] for codec in reversed(rest))
+    known = [codec["name"] for codec in rest] in _WRITTEN
+    encoders = tuple(_ENCODERS[codec["name"]](codec.get("configuration", {})) for codec in rest) if known else None
+    return array.dtype.newbyteorder(endian), tuple(_DECODERS[codec["name"]] for codec in reversed(rest)), encoders
 
 
-def _encoding_v2(array: zarr.Array) -> tuple[np.dtype, tuple[Decoder, ...]] | None:
+def _encoding_v2(array: zarr.Array) -> _Encoding | None:
     """Return type and decoders of an array of format 2; None with filters or the first index running fastest."""
     if array.filters or array.order != "C":
         return None
     codecs: tuple[Any, ...] = array.compressors
-    return array.dtype, tuple(_blosc if isinstance(codec, numcodecs.Blosc) else codec.decode for codec in codecs)
+    decoders = tuple(_blosc if isinstance(codec, numcodecs.Blosc) else codec.decode for codec in codecs)
+    return array.dtype, decoders, None
 
 
 def _blosc(data: Any) -> Any:
-    """Return the content of a blosc container, whose length is checked first: the decoder would read past its end."""
-    whole = int.from_bytes(bytes(data[12:_BLOSC_HEADER]), "little") if len(data) >= _BLOSC_HEADER else _BLOSC_HEADER
+    """Return the content of a blosc container."""
+    _check_blosc(data)
+    return _BLOSC.decode(data)
+
+
+def _blosc_into(data: Any, out: np.ndarray) -> np.ndarray:
+    """Fill an array with the content of a blosc container and return it."""
+    held = _check_blosc(data)
+    if held != out.nbytes:
+        message = f"it holds {held} bytes and not {out.nbytes}"
+        raise ValueError(message)
+    _BLOSC.decode(data, out)
+    return out
+
+
+def _check_blosc(data: Any) -> int:
+    """Check the length of a container, past whose end the decoder would read, and return that of its content."""
+    header = bytes(data[:_BLOSC_HEADER])
+    whole = int.from_bytes(header[12:], "little") if len(header) == _BLOSC_HEADER else _BLOSC_HEADER
     if len(data) < whole:
         message = f"it has {len(data)} bytes of {whole}"
         raise ValueError(message)
-    return _BLOSC.decode(data)
+    return int.from_bytes(header[4:8], "little")
 
 
 _BLOSC = numcodecs.Blosc()  # what was compressed how stands in each container
@@ -187,3 +315,19 @@ _DECODERS: dict[str, Decoder] = {
     "gzip": numcodecs.GZip().decode,
     "crc32c": numcodecs.get_codec({"id": "crc32c", "location": "end"}).decode,
 }
+
+
+def _blosc_encoder(about: dict[str, Any]) -> Encoder:
+    """Return what writes containers of blosc as the metadata of an array say."""
+    shuffles = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+    codec = numcodecs.Blosc(about["cname"], about["clevel"], shuffles[about["shuffle"]], about["blocksize"])
+    return codec.encode  # takes the size of a number from the array it is given
+
+
+_ENCODERS: dict[str, Callable[[dict[str, Any]], Encoder]] = {
+    "blosc": _blosc_encoder,
+    "crc32c": lambda _: numcodecs.get_codec({"id": "crc32c", "location": "end"}).encode,
+}
+"""By name, from the configuration of a codec."""
+_WRITTEN = [], ["blosc"], ["blosc", "crc32c"]
+"""Chains that are written: blosc must see the numbers themselves."""

@@ -100,10 +100,27 @@ def write_tile(path: Path | str, tile: Tile, arrays: Mapping[str, np.ndarray]) -
     if problems:
         raise TileMismatch(itemise(f"Tile {tile.name} does not fit {path}", problems))
     try:
-        for name, variable in store.variables.items():
-            variable[..., tile.rows, tile.cols] = arrays[name]
+        for name, files in store.files.items():
+            steps = [slice(0, size) for size in files.shape[:-2]]
+            files.write((*steps, tile.rows, tile.cols), arrays[name])
     except OSError as error:
         raise output_error(error, path) from error
+
+
+def open_for_tiles(path: Path | str) -> None:
+    """Open a store for the tiles that threads of this process will write; each would open it by itself, all at once.
+
+    Parameters
+    ----------
+    path : path
+        A store made by `create_store`.
+
+    Raises
+    ------
+    DamagedMap
+        If there is no readable store.
+    """
+    _opened(path)
 
 
 def open_store(path: Path | str, dask: bool = True) -> xr.Dataset:
@@ -193,7 +210,7 @@ class _Store:
     variables: Mapping[str, zarr.Array[Any]]
     """Beside coordinates, in order."""
     files: Mapping[str, ChunkFiles]
-    """What reads them back: as they stand on disk, checked by their checksums, past all that zarr may keep."""
+    """What writes them, and reads them back: as they stand on disk, checked by their checksums."""
     y: np.ndarray
     """Of its rows."""
     x: np.ndarray

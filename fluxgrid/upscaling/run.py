@@ -13,7 +13,7 @@ import pandas as pd
 from fluxgrid.data.records import Segment
 from fluxgrid.errors import IncompleteMap, OutputError, itemise
 from fluxgrid.geo.tiles import Tile
-from fluxgrid.output.store import create_store, write_tile
+from fluxgrid.output.store import create_store, open_for_tiles, write_tile
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.execute import Executor, run_tiles
@@ -104,6 +104,7 @@ def prepare_stores(plan: Plan, work: Path, segments: Iterable[Segment] | None = 
         for tile in plan.idle_tiles:
             write_tile(draft, tile, empty_arrays(steps, flags[tile.rows, tile.cols], plan.layers))
         draft.replace(path)
+        open_for_tiles(path)
 
 
 def digest_inputs(plan: Plan, job: Job, threads: int) -> str:
