@@ -97,6 +97,10 @@ class Layer:
         )
         self.gates = start[0].new_empty(1 if self.packed else n, batch, len(recurrent))
         self.product = start[0].new_empty(batch, width)
+        self.restart(start)
+
+    def restart(self, start: Sequence[Tensor]) -> None:
+        """Go back to a state, and cells of an LSTM, (B, H)."""
         self.states = start[0].contiguous()  # kernels are compiled for one layout
         self.cells = start[1].clone(memory_format=torch.contiguous_format) if self.is_lstm else self.states
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxgrid.models.cell_layers import input_side, run_layers
+from fluxgrid.models.cell_layers import Layer, input_side, run_layers, weights_of
 from fluxgrid.models.network import Read
 from fluxgrid.models.window_cells import TableLayer
 
@@ -50,6 +50,12 @@ class DayRows:
         First days of the windows, rising; each is a window of every place.
     window : int
         Days W.
+
+    Attributes
+    ----------
+    apart : bool
+        Whether windows begin days apart, and those of all places on one day are a group: where they share few days, a
+        narrow input is multiplied again in less time than its gates are fetched from a table beyond the caches.
     """
 
     def __init__(self, record: Tensor, starts: Sequence[int], window: int):
@@ -63,7 +69,14 @@ class DayRows:
         self.count = first.size
         close = len(starts) < 2 or starts[1] - starts[0] == 1
         self.group = _FEW if self.count <= _FEW else _GROUP if close else _APART
+        self.apart = not close and self.places == self.group
         self.first = np.pad(first.ravel(), (0, -self.count % self.group), mode="edge")
+
+    def windows(self) -> Iterator[tuple[Tensor, slice]]:
+        """Yield the rows of the windows of all places, (W, B, F), start by start, and which of all windows they are."""
+        for number, start in enumerate(self.starts):
+            rows = self.rows[start * self.places : (start + self.window) * self.places]
+            yield rows.unflatten(0, (self.window, -1)), slice(number * self.places, (number + 1) * self.places)
 
     def __len__(self) -> int:
         """Windows in all, M: those of the first day at every place, then those of the next."""
@@ -148,6 +161,22 @@ def run_windows(cell: nn.RNNBase, days: DayRows, width: int, fill: Fill, last: i
     for table, group in days.groups(width, fill):
         lowest.run(table.numpy(), group.first, days.reach, states.numpy())
         said.add(upper_layers(cell, states)[-last:], group.wanted)
+    return said.all()
+
+
+def run_apart(
+    cell: nn.RNNBase, days: DayRows, into: Tensor, offset: Tensor, last: int, read: Read | None = None
+) -> Tensor:
+    """Return what `run_windows` does of windows that are `apart`, from their rows and the map to the gates (G, F)."""
+    said, recurrent = Said(days, read), weights_of(cell, 0)
+    empty = days.rows.new_zeros(days.places, cell.hidden_size)
+    start = (empty, empty) if isinstance(cell, nn.LSTM) else (empty,)
+    lowest = Layer(type(cell), [into], offset, recurrent[1], recurrent[3], start, 1)
+    states = days.rows.new_empty(days.window, days.places, cell.hidden_size)
+    for rows, wanted in days.windows():
+        lowest.restart(start)
+        lowest.run([rows], states)
+        said.add(upper_layers(cell, states)[-last:], wanted)
     return said.all()
 
 

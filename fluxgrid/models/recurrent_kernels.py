@@ -247,8 +247,11 @@ def run_gru(inputs, maps, both, new, base, bias, before, out, gates, product):
     for t in range(len(out)):
         old = before if t == 0 else out[t - 1]
         _read_inputs(inputs, maps, t, gates)
-        multiply_rows(old, both, _ADDED, gates, 2 * width)
-        multiply_rows(old, new, _FRESH, product, width)
+        if t > 0 or before.any():
+            multiply_rows(old, both, _ADDED, gates, 2 * width)
+            multiply_rows(old, new, _FRESH, product, width)
+        else:
+            product[:] = _FRESH  # an empty state adds nothing
         close_states(gates, base, product, bias, old, out[t])
 
 
@@ -257,7 +260,8 @@ def run_lstm(inputs, maps, recurrent, base, before, cells, out, gates):
     """Fill the states after each step, `out` (n, B, H), and change the cells (B, H); `gates` (B, 4H) are room."""
     for t in range(len(out)):
         _read_inputs(inputs, maps, t, gates)
-        multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
+        if t > 0 or before.any():  # an empty state adds nothing
+            multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
         close_cells(gates, base, cells, out[t])
 
 

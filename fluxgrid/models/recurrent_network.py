@@ -14,7 +14,7 @@ from fluxgrid.data.windows import WindowMode
 from fluxgrid.models import packed_product
 from fluxgrid.models.base import Sizes
 from fluxgrid.models.cell_layers import input_side, run_layers
-from fluxgrid.models.day_rows import DayRows, run_windows
+from fluxgrid.models.day_rows import DayRows, run_apart, run_windows
 from fluxgrid.models.network import Read
 from fluxgrid.models.recurrent import GRU, LSTM
 from fluxgrid.models.windowed import WindowConfig, WindowNetwork, shares_days
@@ -71,6 +71,8 @@ class RecurrentNetwork(WindowNetwork):
         if known is None or not packed_product.AVAILABLE:
             return None
         maps, offset = known
+        if days.apart and len(maps) == 1:
+            return run_apart(self.cell, days, maps[0].detach(), offset.detach(), last, read)
         turned = tuple(weight.t().contiguous() for weight in maps)
 
         def fill(out: Tensor, rows: Tensor, places: Tensor) -> None:

@@ -82,7 +82,7 @@ def cut_out(monkeypatch):
 
 @cases
 @modes
-@pytest.mark.parametrize("places", [1, 3, 130])
+@pytest.mark.parametrize("places", [1, 3, 130, 256])
 def test_shared_days_are_windows_in_double_precision(case, mode, places, cut_out):
     network = build(case, mode)
     record, place = numbers(places, DAYS, F), numbers(places, X, seed=2)
