@@ -13,7 +13,7 @@ import torch
 
 from fluxgrid.bench.accuracy import block_inputs, block_places
 from fluxgrid.bench.machine import torch_threads
-from fluxgrid.bench.peers import PlainGRU
+from fluxgrid.bench.peers import PeerData, Tuned
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
 from fluxgrid.bench.published import PublishedTAMRL, predict_published
 from fluxgrid.bench.timing import Run
@@ -68,11 +68,12 @@ def our_blocks(checkpoint: Checkpoint, days: int, blocks: int, threads: int) -> 
     return _timed(work)
 
 
-def jax_blocks(checkpoint: Checkpoint, net: PlainGRU, days: int, blocks: int, form: dict[str, int]) -> Run:
+def jax_blocks(data: PeerData, tuned: Tuned) -> Run:
     """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
-    parts = [block_inputs(checkpoint, days, seed)[0] for seed in range(blocks)]
+    form = tuned.form
+    parts = [block_inputs(data.checkpoint, data.days, seed)[0] for seed in range(data.blocks)]
     x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
-    predict = jax_function(net, form)
+    predict = jax_function(data.net, form)
     return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))
 
 

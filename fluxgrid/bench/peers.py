@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from fluxgrid.bench.cubes import CODEC, middle
 from fluxgrid.bench.settings import BenchSettings, Cells
 from fluxgrid.bench.timing import Run
-from fluxgrid.models import Checkpoint
+from fluxgrid.models import Checkpoint, load_checkpoint
 from fluxgrid.models.gru import GRUNetwork
 
 Form = dict[str, int]
@@ -72,8 +73,8 @@ class PeerData:
     cube: Path
     names: tuple[str, ...]
     """Channels, in order."""
-    checkpoint: Checkpoint
-    """Our model, whose weights they run."""
+    model: Path
+    """Checkpoint of ours, whose weights they run."""
     work: Path
     """Folder for what they write."""
     steps: slice
@@ -81,7 +82,14 @@ class PeerData:
     settings: BenchSettings
     cores: int
     made: dict[str, Any] = field(default_factory=dict)
-    """What takes long to make and serves several forms: trained trees."""
+    """What takes long to make and serves several forms: the checkpoint, trained trees."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Our model, loaded once."""
+        if "checkpoint" not in self.made:
+            self.made["checkpoint"] = load_checkpoint(self.model)
+        return self.made["checkpoint"]
 
     @property
     def net(self) -> PlainGRU:
@@ -94,6 +102,12 @@ class PeerData:
     def days(self) -> int:
         """Days that are mapped."""
         return self.steps.stop - self.steps.start
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 256 cells of the map."""
+        height, width = self.settings.peer_cells
+        return max(height * width // 256, 1)
 
     def scaled(self, channel: int, values: np.ndarray) -> np.ndarray:
         """Return z-scores of a channel."""
@@ -108,7 +122,7 @@ class PeerData:
 
 
 class Peer(Protocol):
-    """One thing that could be used instead."""
+    """One thing that could be used instead; it travels to a process of its own."""
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
@@ -117,6 +131,15 @@ class Peer(Protocol):
     """How to get them."""
     compares: ClassVar[str]
     """What it is to ours: ``same work``, or in which way it is another."""
+
+    def lacking(self) -> list[str]:
+        """Return the modules it needs that are not installed."""
+        return [name for name in self.packages if find_spec(name) is None]
+
+    def prepare(self, data: PeerData) -> None:  # noqa: ARG002
+        """Do what takes long and serves all forms; by default import what it needs."""
+        for name in self.packages:
+            import_module(name)
 
     def forms(self, cores: int) -> Sequence[Form]:
         """Return the forms worth trying; the first is a sound choice."""
@@ -144,7 +167,7 @@ class Tuned:
     """What to install."""
 
 
-def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: None) -> Tuned:
+def tune(peer: Peer, data: PeerData) -> Tuned:
     """Return a peer in the best of its forms.
 
     Parameters
@@ -152,8 +175,6 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
     peer : Peer
     data : PeerData
         Whose settings say whether forms are tried, over so many of its days, or the first is taken.
-    report : callable
-        Told the best form.
 
     Returns
     -------
@@ -161,8 +182,7 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
         Every form ran once to warm up, and once more for its time unless it already took half as long again as the
         best so far.
     """
-    lost = [name for name in peer.packages if find_spec(name) is None]
-    if lost:
+    if lost := peer.lacking():
         return Tuned(peer, missing=f"not installed ({', '.join(lost)}): {peer.install}")
     if not data.settings.sweep:
         form = peer.forms(data.cores)[0]
@@ -177,7 +197,6 @@ def tune(peer: Peer, data: PeerData, report: Callable[[str], None] = lambda _: N
             seconds = run()
         tried.append((seconds, form))
     best = min(tried, key=lambda each: each[0])[1]
-    report(f"{peer.name}: best of {len(tried)} forms {best}")
     count = peer.pixel_days(part)
     sweep = tuple({**form, "pixel_days_per_s": count / seconds} for seconds, form in tried)
     return Tuned(peer, best, sweep, _warm(peer, data, best))

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import zarr
 
-from fluxgrid.bench.peers import Form, PeerData, PlainGRU, Tiles, in_batches
+from fluxgrid.bench.peers import Form, Peer, PeerData, PlainGRU, Tiles, in_batches
 from fluxgrid.bench.timing import Run
 
 _EXTRA = "pip install 'fluxgrid[bench]'"
 
 
-class OnnxRuntime:
+class OnnxRuntime(Peer):
     """The network as an ONNX graph in ONNX Runtime."""
 
     name: ClassVar[str] = "ONNX Runtime"
@@ -41,7 +41,7 @@ class OnnxRuntime:
         )
 
 
-class JaxScan:
+class JaxScan(Peer):
     """The network as a scan of JAX, compiled, in single precision."""
 
     name: ClassVar[str] = "JAX scan"

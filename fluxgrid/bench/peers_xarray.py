@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import dask.array
 import numpy as np
@@ -14,7 +14,7 @@ import xarray as xr
 
 from fluxgrid.bench.cubes import CODEC
 from fluxgrid.bench.machine import torch_threads
-from fluxgrid.bench.peers import OUTPUTS, SIDE, Form, PeerData, run_plain, scaled
+from fluxgrid.bench.peers import OUTPUTS, SIDE, Form, Peer, PeerData, run_plain, scaled
 from fluxgrid.bench.settings import Cells
 from fluxgrid.bench.timing import Run
 
@@ -54,7 +54,7 @@ def _timed(work: Callable[[], Any], data: PeerData, name: str) -> Run:
     return run
 
 
-class _PerChunk:
+class _PerChunk(Peer, Protocol):
     """What the peers that work chunk by chunk share."""
 
     name: ClassVar[str]
@@ -120,7 +120,7 @@ class ApplyUfunc(_PerChunk):
         return _ufunc(data, data.settings.peer_cells, form, "ufunc", per_pixel=False)
 
 
-class PerPixel:
+class PerPixel(Peer):
     """Plain torch, a pixel at a time, by `xarray.apply_ufunc` with ``vectorize``."""
 
     name: ClassVar[str] = "torch in apply_ufunc, per pixel"

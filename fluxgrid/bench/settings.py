@@ -54,7 +54,7 @@ class BenchSettings:
     """...and the map they are compared on."""
     sweep: bool = True
     """Whether each peer is tuned first..."""
-    sweep_days: int = 146
+    sweep_days: int = 73
     """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
     """Models whose memory is measured, in a process each; by default all that have weights of their own."""

@@ -7,7 +7,6 @@ costs more than reading and decoding them, and tiles read and written side by si
 from __future__ import annotations
 
 import lzma
-import os
 import uuid
 import zlib
 from collections.abc import Callable, Sequence
@@ -133,24 +132,23 @@ class ChunkFiles:
                 chunk[inside] = part
             else:
                 chunk = np.ascontiguousarray(part, self.stored)
-            self._put(f"{self.folder}/{self.key(place)}", chunk)
+            self._put(self.folder / self.key(place), chunk)
 
-    def _put(self, path: str, chunk: np.ndarray) -> None:
+    def _put(self, path: Path, chunk: np.ndarray) -> None:
         """Write one chunk, or remove its file if it is empty."""
         if self._is_empty(chunk):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            path.unlink(missing_ok=True)
             return
         data: Any = chunk
         for encode in self.encoders or ():
             data = encode(data)
-        draft = f"{path}.{uuid.uuid4().hex}.partial"
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            put_bytes(draft, data)
-            os.replace(draft, path)
+            _write(draft, data)
+            draft.replace(path)
         except OSError:
             with suppress(OSError):
-                os.unlink(draft)
+                draft.unlink()
             raise
 
     def _is_empty(self, chunk: np.ndarray) -> bool:
@@ -201,29 +199,13 @@ def chunk_bytes(path: str) -> bytes | None:
         return None
 
 
-def put_bytes(path: str, data: Any) -> None:
-    """Write a file, and the folders above it where they are missing.
-
-    Parameters
-    ----------
-    path : str
-    data : bytes-like
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+def _write(path: Path, data: Any) -> None:
+    """Write a file, and the folders above it where they are missing."""
     try:
-        handle = os.open(path, flags, 0o666)
+        path.write_bytes(data)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle = os.open(path, flags, 0o666)
-    with open(handle, "wb", buffering=0) as file:
-        rest = memoryview(data).cast("B")
-        while rest:  # the system may take less than it is given
-            rest = rest[file.write(rest) :]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def chunk_files(array: zarr.Array) -> ChunkFiles | None:

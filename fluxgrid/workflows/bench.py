@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fluxgrid.bench.accuracy import Accuracy, accuracy_of
+from fluxgrid.bench.apart import Apart
 from fluxgrid.bench.checkpoints import write_checkpoint
 from fluxgrid.bench.child import run_child
 from fluxgrid.bench.compute import Windows, jax_blocks, on_device, our_blocks, tam_windows
@@ -34,7 +35,7 @@ from fluxgrid.bench.entries import (
 from fluxgrid.bench.flops import Work, work_of
 from fluxgrid.bench.machine import copy_rate, cores, describe_machine, gemm_rate, read_rate
 from fluxgrid.bench.maps import Finished, MapJob, plan_map, run_map, timed
-from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
+from fluxgrid.bench.peers import Peer, PeerData, Tuned
 from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
@@ -117,8 +118,11 @@ def bench(
     def say(line: str) -> None:
         report(f"{time.perf_counter() - begun:5.0f} s  {line}")
 
-    with tempfile.TemporaryDirectory(prefix="fluxgrid-bench-") as folder:
-        found = _Bench(settings, Path(folder), say).run()
+    with (
+        tempfile.TemporaryDirectory(prefix="fluxgrid-bench-") as folder,
+        closing(_Bench(settings, Path(folder), say)) as made,
+    ):
+        found = made.run()
     row = plain({"date": now(), "commit": git_commit(), "versions": _versions(), **found})
     row["seconds"] = round(time.perf_counter() - begun, 1)
     row["criteria"] = plain(judge_all(row))
@@ -191,6 +195,8 @@ class _Bench:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     parts: dict[str, float] = field(default_factory=dict)
     """Seconds of each part."""
+    apart: Apart | None = None
+    """Processes of the peers, while there are any."""
 
     @property
     def executor(self) -> Executor:
@@ -222,6 +228,9 @@ class _Bench:
         entries = model_entries(self.settings.hidden, self.settings.trees)
         with self._part("machine"):
             machine = self._machine()
+        data = self._peer_data()
+        self.apart = apart = Apart(PEERS, data)
+        making = apart.prepare()
         with self._part("models, once"):
             models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
         with self._part("heads and ensemble, once"):
@@ -229,12 +238,15 @@ class _Bench:
             single = next(model for model in models if model.entry.name == "GRU-128")
             ensemble, alone = self._ensemble(single)
         with self._part("peers, tuned"):
-            data = self._peer_data()
-            peers = [tune(peer, data, self.say) for peer in PEERS]
-            self._add_peers(peers, data)
+            for made in making:
+                made.result()
+            self._add_ours(data)
+            peers = [self._tuned(apart, peer) for peer in PEERS]
+            self._add_peers(apart, peers, data)
             windows = self._windows(models)
         with self._part("all in turns"):
             self.seconds = in_turns(self.runs, self.settings.rounds, self.say)
+            self.close()
         with self._part("peak once more"):
             machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
         with self._part("memory of single models"):
@@ -259,6 +271,11 @@ class _Bench:
             "gpu": gpu,
             "parts": self.parts,
         }
+
+    def close(self) -> None:
+        """End the processes of the peers."""
+        if self.apart is not None:
+            self.apart.close()
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:
@@ -342,28 +359,35 @@ class _Bench:
         return run_map(plan, work, self.executor), run_map(alone, work, self.executor)
 
     def _peer_data(self) -> PeerData:
-        """Return what peers are given, and add ours on the same work."""
+        """Return what peers are given."""
         entry = peer_entry(self.settings.hidden)
         path = self.folder / "models" / "peer"
         write_checkpoint(path, entry)
         cells = self.settings.peer_cells
-        job = MapJob(str(self.cube(cells)), str(path), cells, *self.period)
-        self.runs[_OURS] = timed(plan_map(job), self.folder / "map", self.executor)
-        self.runs[_OURS]()
         work = self.folder / "peers"
         work.mkdir()
-        return PeerData(self.cube(cells), FORCINGS, load_checkpoint(path), work, self.steps, self.settings, self.cores)
+        return PeerData(self.cube(cells), FORCINGS, path, work, self.steps, self.settings, self.cores)
 
-    def _add_peers(self, peers: list[Tuned], data: PeerData) -> None:
+    def _add_ours(self, data: PeerData) -> None:
+        """Add ours on the work of the peers."""
+        job = MapJob(str(data.cube), str(data.model), self.settings.peer_cells, *self.period)
+        self.runs[_OURS] = timed(plan_map(job), self.folder / "map", self.executor)
+        self.runs[_OURS]()
+
+    def _tuned(self, apart: Apart, peer: Peer) -> Tuned:
+        """Return a peer in its best form, and say it."""
+        tuned = apart.tune(peer)
+        if tuned.sweep:
+            self.say(f"  {peer.name}: best of {len(tuned.sweep)} forms {tuned.form}")
+        return tuned
+
+    def _add_peers(self, apart: Apart, peers: list[Tuned], data: PeerData) -> None:
         """Add all peers there are, and the networks alone."""
         self.runs |= {tuned.peer.name: tuned.run for tuned in _in_turn(peers) if tuned.run is not None}
-        height, width = self.settings.peer_cells
-        blocks = max(height * width // 256, 1)
-        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.days, blocks, self.cores)
+        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.days, data.blocks, self.cores)
         jax = next(tuned for tuned in peers if tuned.peer.name == JaxScan.name)
         if jax.run is not None:
-            self.runs[_JAX_COMPUTE] = jax_blocks(data.checkpoint, data.net, data.days, blocks, jax.form)
-            self.runs[_JAX_COMPUTE]()
+            self.runs[_JAX_COMPUTE] = apart.add(jax.peer, _JAX_COMPUTE, jax_blocks)
 
     def _windows(self, models: list[_Model]) -> Windows:
         """Add TAM-RL on the same windows, ours and as published."""

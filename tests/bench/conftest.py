@@ -7,7 +7,6 @@ from fluxgrid.bench.cubes import write_bench_cube
 from fluxgrid.bench.entries import FORCINGS, peer_entry
 from fluxgrid.bench.peers import PeerData
 from fluxgrid.bench.settings import TINY
-from fluxgrid.models import load_checkpoint
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +15,4 @@ def peer_data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     write_bench_cube(folder / "cube.zarr", FORCINGS, TINY.peer_cells, "2019-01-01", "2019-01-20")
     write_checkpoint(folder / "model", peer_entry(TINY.hidden))
-    checkpoint = load_checkpoint(folder / "model")
-    return PeerData(folder / "cube.zarr", FORCINGS, checkpoint, folder, slice(0, 20), TINY, 2)
+    return PeerData(folder / "cube.zarr", FORCINGS, folder / "model", folder, slice(0, 20), TINY, 2)

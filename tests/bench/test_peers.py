@@ -13,7 +13,7 @@ import zarr
 
 from fluxgrid.bench.cubes import middle
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
-from fluxgrid.bench.peers import run_plain, tune
+from fluxgrid.bench.peers import Peer, run_plain, tune
 from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime, jax_function
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
@@ -108,7 +108,7 @@ def test_every_form_of_the_scan_says_the_same(form, peer_data):
     np.testing.assert_allclose(jax_function(peer_data.net, form)(x), expected, atol=3e-6)
 
 
-class _Absent:
+class _Absent(Peer):
     name: ClassVar[str] = "an engine nobody has"
     packages: ClassVar[tuple[str, ...]] = ("no_such_engine",)
     install: ClassVar[str] = "pip install no-such-engine"

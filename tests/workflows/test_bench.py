@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fluxgrid.bench.criteria import CRITERIA
+from fluxgrid.bench.peers_engines import JaxScan
 from fluxgrid.bench.peers_xarray import MapBlocks, XBatcher
 from fluxgrid.bench.settings import TINY
 from fluxgrid.errors import ConfigError
@@ -17,9 +18,12 @@ class _NoXBatcher(XBatcher):
     packages = ("no_such_generator",)
 
 
+class _NoScan(JaxScan):
+    packages = ("no_such_scan",)
+
+
 def test_the_report_has_its_shape(monkeypatch, tmp_path):
-    monkeypatch.setattr(workflow, "PEERS", (MapBlocks(), _NoXBatcher(), *workflow.PEERS[1:2], workflow.JaxScan()))
-    monkeypatch.setattr(workflow.JaxScan, "packages", ("no_such_scan",))
+    monkeypatch.setattr(workflow, "PEERS", (MapBlocks(), _NoXBatcher(), *workflow.PEERS[1:2], _NoScan()))
     models = ("GRU-128", "TAM-RL exact", "TAM-RL stride")
     settings = replace(TINY, models=models, kinds=("affine",), rounds=1)
     said = []

@@ -1,0 +1,103 @@
+"""Peers in processes of their own: what one leaves behind - threads, memory, settings - slows no other, nor ours."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
+from fluxgrid.bench.timing import Run
+
+More = Callable[[PeerData, Tuned], Run]
+"""Makes another run of a tuned peer; a function of a module, for it travels to the process."""
+
+
+class Apart:
+    """A process for each peer, kept from its preparation to its last run.
+
+    Parameters
+    ----------
+    peers : sequence of Peer
+    data : PeerData
+        What all are given.
+    """
+
+    def __init__(self, peers: Sequence[Peer], data: PeerData):
+        spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
+        self._pools = {
+            peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data)) for peer in peers
+        }
+
+    def prepare(self) -> list[Future[None]]:
+        """Start the processes, which import and train what serves all forms; the futures are done when they are."""
+        return [pool.submit(_prepare) for pool in self._pools.values()]
+
+    def tune(self, peer: Peer) -> Tuned:
+        """Return a peer in the best of its forms, as `fluxgrid.bench.peers.tune` does, with what runs it over there."""
+        tuned = self._pools[peer.name].submit(_tune).result()
+        return replace(tuned, run=None if tuned.missing else self._told(peer, peer.name))
+
+    def add(self, peer: Peer, name: str, more: More) -> Run:
+        """Return another run of a peer that was tuned, under a name."""
+        self._pools[peer.name].submit(_add, name, more).result()
+        return self._told(peer, name)
+
+    def close(self) -> None:
+        """End the processes."""
+        for pool in self._pools.values():
+            pool.shutdown(cancel_futures=True)
+
+    def _told(self, peer: Peer, name: str) -> Run:
+        """Return what has a peer run once; the time is taken over there."""
+        pool = self._pools[peer.name]
+        return lambda: pool.submit(_once, name).result()
+
+
+@dataclass(eq=False)
+class _Held:
+    """What the process of a peer holds."""
+
+    peer: Peer
+    data: PeerData
+    tuned: Tuned | None = None
+    runs: dict[str, Run] = field(default_factory=dict)
+
+
+_HELD: list[_Held] = []
+"""Of this process, if it is one of a peer."""
+
+
+def _begin(peer: Peer, data: PeerData) -> None:
+    """Take the peer."""
+    _HELD.append(_Held(peer, data))
+
+
+def _prepare() -> None:
+    """Prepare the peer, unless it is not installed."""
+    (held,) = _HELD
+    if not held.peer.lacking():
+        held.peer.prepare(held.data)
+
+
+def _tune() -> Tuned:
+    """Tune the peer; what runs it stays here."""
+    (held,) = _HELD
+    held.tuned = tune(held.peer, held.data)
+    if held.tuned.run is not None:
+        held.runs[held.peer.name] = held.tuned.run
+    return replace(held.tuned, run=None)
+
+
+def _add(name: str, more: More) -> None:
+    """Make another run and warm it up."""
+    (held,) = _HELD
+    assert held.tuned is not None  # it was tuned first
+    held.runs[name] = more(held.data, held.tuned)
+    held.runs[name]()
+
+
+def _once(name: str) -> float:
+    """Run once and return the seconds."""
+    return _HELD[0].runs[name]()
