@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import lightgbm
 import numpy as np
 import torch
 from pydantic import Field
@@ -18,6 +17,9 @@ from pydantic import Field
 from fluxgrid.models.base import MODELS, Sizes
 from fluxgrid.models.tree_kernel import Forest, order_leaves
 from fluxgrid.models.trees import Rows, Trees, TreesConfig
+
+if TYPE_CHECKING:
+    import lightgbm  # brings scikit-learn with it: nearly a second, which only its own models wait for
 
 _CLASS_OR_ZERO = 0b0101
 """Bits of LightGBM's decision_type: the split is of a class; a zero counts as missing."""
@@ -47,6 +49,8 @@ class LightGBMTrees(Trees):
         self, data: Rows, check: Rows | None, seed: int, base: lightgbm.Booster | None = None
     ) -> lightgbm.Booster:
         """Return a booster fitted to rows."""
+        import lightgbm
+
         rate, rounds = self.pace(check, base)
         settings = {
             "objective": "regression",
@@ -97,6 +101,8 @@ class LightGBMTrees(Trees):
 
     def read(self, path: Path) -> lightgbm.Booster:
         """Return the booster in a file."""
+        import lightgbm
+
         try:
             return lightgbm.Booster(model_file=path)
         except lightgbm.basic.LightGBMError as error:

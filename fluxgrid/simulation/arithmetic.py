@@ -6,13 +6,14 @@ numbers at once. These have no branches and no tables, so that loops around them
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from fluxgrid.simulation.compiled import kernel
 
 _SHIFT = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to a whole number, found in the lowest bits
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def exp(x):
     """Return the exponential of a number, for use inside kernels.
 
@@ -51,7 +52,7 @@ def exp(x):
     return p * np.int64(power).view(np.float64)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def cosine(x):
     """Return the cosine of an angle, for use inside kernels.
 

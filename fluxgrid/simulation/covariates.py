@@ -12,7 +12,7 @@ from fluxgrid.simulation.land import Places, crop_shares, places_at
 from fluxgrid.simulation.observation import SATELLITE, satellite
 from fluxgrid.simulation.parameters import EXTENT
 from fluxgrid.simulation.process import YearOfWorld, run_years
-from fluxgrid.simulation.weather import weather
+from fluxgrid.simulation.weather import Outlook
 
 WEATHER = (
     "temperature_2m",
@@ -134,9 +134,10 @@ def years_of(places: Places, first_year: int, last_year: int, names: Iterable[st
     if wanted & {*TRUTH, *SATELLITE}:
         yield from run_years(places, first_year, last_year, with_carbon=bool(wanted & set(TRUTH)))
         return
+    outlook = Outlook(places)
     for year in range(first_year, last_year + 1):
         time = pd.date_range(f"{year}-01-01", f"{year}-12-31", name="time")
-        yield YearOfWorld(year, time, weather(places, time), {}, {})
+        yield YearOfWorld(year, time, outlook.weather(time), {}, {})
 
 
 def variables_of_year(places: Places, year: YearOfWorld, names: Iterable[str]) -> dict[str, np.ndarray]:

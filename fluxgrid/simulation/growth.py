@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fluxgrid.simulation import layout as at
 from fluxgrid.simulation.arithmetic import exp
-from fluxgrid.simulation.layout import inlined, kernel
+from fluxgrid.simulation.compiled import inlined, part
 
 _MJ_PER_W_DAY = 0.0864
 _HEAT_RANGE = 8.0  # degC over which heat stops uptake
@@ -16,14 +16,14 @@ _GRAIN_FILL = 0.12  # of the heat to maturity, over which growth turns to grain
 _LEAF_FALL = 0.06  # d-1, share of the leaves that deciduous plants shed in autumn
 
 
-@kernel
-def carbon_year(air, ground, course, soil, kind, common, stock, year, gpp, ra, rh):
+@part
+def carbon_year(air, speeds, course, soil, kind, common, stock, year, gpp, ra, rh):
     """Carry the carbon of a column through a year.
 
     Parameters
     ----------
-    air, ground, course : ndarray, (row, time)
-        Rows of `layout.WEATHER`, `layout.GROUND`, `layout.COURSE`.
+    air, speeds, course : ndarray, (row, time)
+        Rows of `layout.WEATHER`, `layout.SPEEDS`, `layout.COURSE`.
     soil, kind, common : records of `layout.SOIL`, `layout.KIND`, `layout.COMMON`
     stock : ndarray, (COLUMN_STATES,)
         Carbon stocks are updated.
@@ -42,11 +42,11 @@ def carbon_year(air, ground, course, soil, kind, common, stock, year, gpp, ra, r
         gpp[day] = vigour * _photosynthesis(air, day, kind, common, course[at.COVER, day], course[at.STRESS, day])
         alive = min(course[at.LEAF_AREA, day], 1.0) if kind.annual > 0.0 else 1.0
         grain = _to_grain(course[at.PROGRESS, day], kind)
-        ra[day] = _breathe_and_grow(stock, year, kind, gpp[day], ground[at.PLANT_SPEED, day] * alive, grain)
+        ra[day] = _breathe_and_grow(stock, year, kind, gpp[day], speeds[at.PLANT_SPEED, day] * alive, grain)
         if growing:
             autumn = kind.annual == 0.0 and sheds and day > fall
             _shed(stock, year, kind, max(kind.leaf_turnover, _LEAF_FALL) if autumn else kind.leaf_turnover)
-        rh[day] = _decay(stock, year, kind, common, soil, ground[at.SOIL_SPEED, day], course[at.WETNESS, day])
+        rh[day] = _decay(stock, year, kind, common, soil, speeds[at.SOIL_SPEED, day], course[at.WETNESS, day])
         year[at.YEAR_GPP] += gpp[day]
         year[at.YEAR_RA] += ra[day]
         year[at.YEAR_RH] += rh[day]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 # Stocks and memories of a soil column between two years: mm, factor, g C m-2.
@@ -17,16 +16,15 @@ WEATHER = ("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vpd"
 """Rows of a year of weather of a place; the last, reference evapotranspiration, is worked out from the others."""
 MEAN, COLDEST, WARMEST, RAIN, SHORTWAVE, VPD, CLOUD, DEMAND = range(8)
 
-GROUND = ("liquid", "warmth", "plant_speed", "soil_speed")
-"""Rows of what the columns of a place share: rain and melt water, mm; the warmth that decides on planting, degC;
-factors of temperature on respiration of plants and of soil."""
-LIQUID, PLANTING_WARMTH, PLANT_SPEED, SOIL_SPEED = range(4)
+SPEEDS = ("plant_speed", "soil_speed")
+"""Rows of the factors of temperature on respiration of plants and of soil, which the columns of a place share."""
+PLANT_SPEED, SOIL_SPEED = range(2)
 
 COURSE = ("lai", "fpar", "wetness", "stress", "progress", "stage")
 """Rows of the canopy's year of a column, from which its carbon follows: the last two are heat over the heat to
 maturity, and what an annual crop does."""
 LEAF_AREA, COVER, WETNESS, STRESS, PROGRESS, STAGE = range(6)
-DORMANT, GROWING, HARVEST, STUBBLE = range(4)
+DORMANT, GROWING, HARVEST, STUBBLE = (0.0, 1.0, 2.0, 3.0)  # numbers among numbers
 
 DAILY = ("gpp", "ra", "rh", "lai", "fpar", "evaporation", "soil_water", "snow")
 """Rows of what a day yields, weighted over the columns of the place."""
@@ -43,6 +41,24 @@ ANNUAL = (
     METABOLIC_INPUT, STRUCTURAL_INPUT, WOOD_INPUT, METABOLIC_RATE, STRUCTURAL_RATE, ACTIVE_RATE,
 ) = range(len(ANNUAL))
 # fmt: on
+
+LANES = 16
+"""Places that are carried through a year side by side: twice the numbers that a processor takes at once, so that one
+half is worked on while the other waits. A block of them is a flat array (time, row, lane) or (row, lane); the distances
+of rows are known when kernels are compiled, which is what lets loops over lanes be vectorised."""
+
+SKY = 5
+SKY_MEAN, SKY_COLDEST, SKY_WARMEST, SKY_RAIN, SKY_DEMAND = (row * LANES for row in range(SKY))
+"""Rows of the weather of a block."""
+GROUND = 4
+LIQUID, PLANTING_WARMTH, SOIL_WARMTH, SNOW_COVER = (row * LANES for row in range(GROUND))
+"""Rows of what the columns of a place share: rain and melt water, mm; the warmth that decides on planting and that of
+the soil, degC; snow, mm."""
+BLOCK_COURSE = len(COURSE) + 1
+BLOCK_EVAPORATION = len(COURSE)
+"""Rows of the canopy's year of a block: `COURSE`, and evaporation, mm d-1."""
+TOTALS = (LAI, FPAR, EVAPORATION, SOIL_WATER)
+"""Rows of `DAILY` that need no carbon, in the order in which a block holds their means over columns."""
 
 
 def _record(names: str) -> np.dtype:
@@ -66,8 +82,3 @@ COMMON = _record(
     "dry_rate grain_loss lasting_stress stress_days dry_down"
 )
 """Parameters that all vegetation shares."""
-
-kernel = numba.njit(nogil=True, cache=True, error_model="numpy")
-"""Compile a function; no fast mathematics, so that the bits do not depend on the machine."""
-inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-"""Compile a part of a kernel into it."""

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from fluxgrid.simulation.arithmetic import exp
+from fluxgrid.simulation.compiled import kernel, part
 
 
 class Year(NamedTuple):
@@ -78,7 +78,7 @@ class Constants(NamedTuple):
     steadiness: float
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def fill(year, days, fields, top, row, p, first, start, out):
     """Fill the weather of a block of places and days.
 
@@ -130,7 +130,7 @@ def fill(year, days, fields, top, row, p, first, start, out):
         _wind(fields.storms[k], fields.gusts[k], p, wind)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _annual(factors, waves, out):
     """Fill a row with the annual cycle."""
     f_0, f_1, f_2, f_3, f_4 = factors[0], factors[1], factors[2], factors[3], factors[4]
@@ -138,14 +138,14 @@ def _annual(factors, waves, out):
         out[d] = ((f_0 + f_1 * waves[1, d]) + (f_2 * waves[2, d] + f_3 * waves[3, d])) + f_4 * waves[4, d]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _storm_index(days, storms, drought, showers, drought_weight, out):
     """Fill a row with the index of storms, of variance 1."""
     for d in range(len(out)):
         out[d] = (days.fronts[d] * storms[d] + days.showers[d] * showers[d]) + drought_weight * drought[d]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _rain(storm, threshold, p, rain):
     """Turn a row of logarithms of normal rain into daily amounts: the square of the excess over the threshold.
 
@@ -159,7 +159,7 @@ def _rain(storm, threshold, p, rain):
         rain[d] = amount if amount >= p.least_mm else 0.0
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _cloud(storm, haze, cover, p, out):
     """Fill a row with cloud cover, 0-1."""
     for d in range(len(out)):
@@ -167,7 +167,7 @@ def _cloud(storm, haze, cover, p, out):
         out[d] = 0.5 + 0.5 * x / np.sqrt(1.0 + x * x)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _temperature(days, fields, i, p, spread, mean):
     """Add the anomalies to a row of normal temperature."""
     warmth, spells, season = fields.warmth[i], fields.spells[i], fields.season[i]
@@ -178,7 +178,7 @@ def _temperature(days, fields, i, p, spread, mean):
         mean[d] += days.storm[d] * storms[d] + days.drought[d] * drought[d]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _daily_range(mean, cloud, own, humidity, p, swing, low, high):
     """Fill rows with the lowest and highest temperature; ``swing`` is the normal range and is used up."""
     for d in range(len(mean)):
@@ -189,7 +189,7 @@ def _daily_range(mean, cloud, own, humidity, p, swing, low, high):
         high[d] = mean[d] + half
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _vapour(days, drought, humidity, low, cloud, p, depression, vapour):
     """Fill a row with the mean vapour pressure, hPa; ``depression`` is the normal one and is used up."""
     for d in range(len(vapour)):
@@ -198,7 +198,7 @@ def _vapour(days, drought, humidity, low, cloud, p, depression, vapour):
         vapour[d] = _saturation(low[d] - max(depression[d] + p.moist_cloud * (0.5 - cloud[d]), -p.excess))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _deficit(low, high, vapour, gusts, p, deficit, swing):
     """Fill rows with vapour pressure deficit and daily range of vapour pressure, hPa."""
     for d in range(len(vapour)):
@@ -208,7 +208,7 @@ def _deficit(low, high, vapour, gusts, p, deficit, swing):
         swing[d] = vapour[d] * min(max(share, 0.05), 0.9)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _wind(storms, gusts, p, wind):
     """Turn a row of normal wind speed into daily ones."""
     scale = 1.0 / (p.steadiness * p.steadiness + 1.0)
@@ -217,7 +217,7 @@ def _wind(storms, gusts, p, wind):
         wind[d] *= scale * max(gust * gust, 1.0)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _saturation(temperature):
     """Return the saturation vapour pressure over water, hPa; FAO-56 eq. 11."""
     return 6.108 * exp(17.27 * temperature / (temperature + 237.3))

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
-import numba
 import numpy as np
 import pandas as pd
 from pydantic import ConfigDict
 
 from fluxgrid.simulation.arithmetic import cosine, rounded
+from fluxgrid.simulation.compiled import kernel, part
 
 _KM_PER_DEGREE = 111.2
 _KM_PER_DEGREE_EAST = 85.184  # at 40 N
@@ -98,13 +98,33 @@ def single_field(waves: Waves, latitude: np.ndarray, longitude: np.ndarray, days
     -------
     field : ndarray, (n, time), float32
     """
-    x, y = plane(latitude, longitude)
-    amplitude, east, north, _, phase = _wave_table(waves)
-    cosines, sines = _place_tables(x, y, amplitude, east, north, phase)
-    parts = [days[first : first + DAYS_AT_ONCE] for first in range(0, len(days), DAYS_AT_ONCE)]
-    tables = (_time_tables(waves, np.ascontiguousarray(part, dtype=np.float64).tobytes()) for part in parts)
-    fields = [_sum_of_waves(cosines, sines, *table)[: len(x)] for table in tables]
-    return fields[0] if len(fields) == 1 else np.concatenate(fields, axis=1)
+    return WavesAt.of(waves, latitude, longitude).on(days)
+
+
+@dataclass(frozen=True, eq=False)
+class WavesAt:
+    """A random field at its places, of which the days are still open."""
+
+    waves: Waves
+    count: int
+    """Number of places."""
+    cosines: np.ndarray
+    sines: np.ndarray
+    """Factors of place, (n, waves), padded to whole blocks."""
+
+    @classmethod
+    def of(cls, waves: Waves, latitude: np.ndarray, longitude: np.ndarray) -> WavesAt:
+        """Return the field at places given in degrees, (n,)."""
+        x, y = plane(latitude, longitude)
+        amplitude, east, north, _, phase = _wave_table(waves)
+        return cls(waves, len(x), *_place_tables(x, y, amplitude, east, north, phase))
+
+    def on(self, days: np.ndarray) -> np.ndarray:
+        """Return the field on days since 2000-01-01, (n, time), float32."""
+        parts = [days[first : first + DAYS_AT_ONCE] for first in range(0, len(days), DAYS_AT_ONCE)]
+        tables = (_time_tables(self.waves, np.ascontiguousarray(part, dtype=np.float64).tobytes()) for part in parts)
+        fields = [_sum_of_waves(self.cosines, self.sines, *table)[: self.count] for table in tables]
+        return fields[0] if len(fields) == 1 else np.concatenate(fields, axis=1)
 
 
 def plane(latitude: np.ndarray, longitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +232,7 @@ def _wave_table(waves: Waves) -> tuple[np.ndarray, ...]:
     return tuple(rounded(part) for part in (amplitude, east, north, omega, 2.0 * np.pi * phase))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _time_tables(waves: Waves, days: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return cosine and sine of each wave on each day, (waves, time), float32; an odd wave gets an empty partner."""
     omega = _wave_table(waves)[3]
@@ -221,7 +241,7 @@ def _time_tables(waves: Waves, days: bytes) -> tuple[np.ndarray, np.ndarray]:
     return cosines, sines
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _fill_time_tables(omega, days, cosines, sines):
     """Fill the tables of time, (waves, time)."""
     for w in range(len(omega)):
@@ -230,7 +250,7 @@ def _fill_time_tables(omega, days, cosines, sines):
             sines[w, d] = cosine(omega[w] * days[d] - 0.5 * np.pi)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _place_tables(x, y, amplitude, east, north, phase):
     """Return amplitude times cosine and sine at each place, (n, waves), float32, padded to whole blocks."""
     n, count = len(x), len(amplitude)
@@ -244,7 +264,7 @@ def _place_tables(x, y, amplitude, east, north, phase):
     return cosines, sines
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _sum_of_waves(cp, sp, ct, st):
     """Return the field (n, time): 4 places by 2 waves at once keep the processor busy."""
     field = np.zeros((len(cp), ct.shape[1]), dtype=np.float32)
@@ -265,7 +285,7 @@ def _sum_of_waves(cp, sp, ct, st):
     return field
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def mix(z):
     """Return 64 well-mixed bits, for use inside kernels: the finaliser of splitmix64.
 
@@ -283,7 +303,7 @@ def mix(z):
     return z ^ (z >> np.uint64(31))
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _white_noise(seed, rows, columns, days):
     """Return uniform numbers in (0, 1), (n, time)."""
     out = np.empty((len(rows), len(days)))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numba
 import numpy as np
 from scipy.special import ndtri
 
+from fluxgrid.simulation.compiled import kernel, part
 from fluxgrid.simulation.land import Places, crop_shares
 from fluxgrid.simulation.noise import Waves, days_since_epoch, hashed_uniforms, random_field
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
@@ -258,7 +258,7 @@ def _noise(seed: int, places: Places, days: np.ndarray) -> np.ndarray:
     return hashed_uniforms(seed, places.latitude, places.longitude, days)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@part
 def _normal(uniform):
     """Return a number of mean 0 and variance 1, nearly normal: the sum of four even ones, 13 bits each."""
     bits = np.int64(uniform * 4503599627370496.0)
@@ -266,7 +266,7 @@ def _normal(uniform):
     return (total - 16382.0) * (np.sqrt(3.0) / 8192.0)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _fill_leaf_area(fpar, noise, width, error, extinction, most_cover, out):
     """Fill leaf area, (n, time): Beer's law on the mean cover of each composite."""
     for i in range(out.shape[0]):
@@ -276,7 +276,7 @@ def _fill_leaf_area(fpar, noise, width, error, extinction, most_cover, out):
             out[i, first:last] = -np.log(1.0 - min(max(cover, 0.0), most_cover)) / extinction
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _fill_uptake(fpar, shortwave, error, light, slope, light_error, width, out):
     """Fill GPP, (n, time): slope x greenness of the composite x the day's PAR."""
     for i in range(out.shape[0]):
@@ -288,7 +288,7 @@ def _fill_uptake(fpar, shortwave, error, light, slope, light_error, width, out):
                 out[i, day] = green * shortwave[i, day] * max(seen, 0.0)
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@kernel
 def _fill_band(surface, chance, angle, own, views, spectrum, constants, out):
     """Fill reflectances of a band, (n, time): a linear mixture with errors, NaN under cloud."""
     fpar, wetness, snow, cloud = surface

@@ -14,9 +14,9 @@ from fluxgrid.simulation.arithmetic import rounded
 from fluxgrid.simulation.climate import CLIMATE, Harmonics, harmonics, temperature_factors, waves_of_year
 from fluxgrid.simulation.land import Places
 from fluxgrid.simulation.meteorology import Constants, Days, Fields, Year, fill
-from fluxgrid.simulation.noise import DAYS_AT_ONCE, Waves, days_since_epoch, single_field
+from fluxgrid.simulation.noise import DAYS_AT_ONCE, Waves, WavesAt, days_since_epoch
 from fluxgrid.simulation.parameters import load_section, strict_dataclass
-from fluxgrid.simulation.patches import Patches, patchy_field
+from fluxgrid.simulation.patches import Patches, PatchesAt
 
 WEATHER_VARIABLES = (
     *("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vapour_pressure", "vapour_pressure_range"),
@@ -168,18 +168,51 @@ def weather(places: Places, time: pd.DatetimeIndex) -> dict[str, np.ndarray]:
     >>> weather(place, pd.date_range("2010-07-01", periods=3))["tmax"].shape
     (1, 3)
     """
-    days, year = days_since_epoch(time), _year(places)
-    out = np.empty((len(WEATHER_VARIABLES), len(places.latitude), len(days)))
-    parallels, row = np.unique(places.latitude, return_inverse=True)
-    for start in range(0, len(days), DAYS_AT_ONCE):
-        span = slice(start, start + DAYS_AT_ONCE)
-        top = rounded(daily_toa_radiation(time[span].day_of_year.to_numpy(), parallels).T.copy())
-        series = _series(days[span])
-        for first in range(0, len(row), _PLACES_AT_ONCE):
-            block = slice(first, first + _PLACES_AT_ONCE)
-            fields = _fields(places.latitude[block], places.longitude[block], days[span])
-            fill(year, series, fields, top, row, _CONSTANTS, first, start, out)
-    return dict(zip(WEATHER_VARIABLES, out, strict=True))
+    return Outlook(places).weather(time)
+
+
+class Outlook:
+    """Places as their weather sees them: what the place alone decides is worked out once, for any number of days."""
+
+    def __init__(self, places: Places) -> None:
+        self._count = len(places.latitude)
+        self._year = _year(places)
+        self._parallels, self._row = np.unique(places.latitude, return_inverse=True)
+        blocks = [slice(first, first + _PLACES_AT_ONCE) for first in range(0, self._count, _PLACES_AT_ONCE)]
+        self._fields = [_fields_at(places.latitude[block], places.longitude[block]) for block in blocks]
+        self._room = np.empty(0)
+
+    def weather(self, time: pd.DatetimeIndex, keep: bool = True) -> dict[str, np.ndarray]:
+        """Return the weather of days; see `weather`.
+
+        Parameters
+        ----------
+        time : DatetimeIndex, (time,)
+            Days, in any order and with any gaps.
+        keep : bool
+            Without it the arrays are good until the next call: fresh memory costs as much as what is written there.
+
+        Returns
+        -------
+        variables : dict of ndarray, (n, time), float64
+        """
+        days = days_since_epoch(time)
+        shape = len(WEATHER_VARIABLES), self._count, len(days)
+        out = np.empty(shape) if keep else self._used(shape)
+        for start in range(0, len(days), DAYS_AT_ONCE):
+            span = slice(start, start + DAYS_AT_ONCE)
+            top = rounded(daily_toa_radiation(time[span].day_of_year.to_numpy(), self._parallels).T.copy())
+            series = _series(days[span])
+            for block, at in enumerate(self._fields):
+                fields = Fields(*(field.on(days[span]) for field in at))
+                fill(self._year, series, fields, top, self._row, _CONSTANTS, block * _PLACES_AT_ONCE, start, out)
+        return dict(zip(WEATHER_VARIABLES, out, strict=True))
+
+    def _used(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return memory of the calls before."""
+        if self._room.size < np.prod(shape):
+            self._room = np.empty(len(WEATHER_VARIABLES) * self._count * max(shape[-1], 366))
+        return self._room[: np.prod(shape)].reshape(shape)
 
 
 def _year(places: Places) -> Year:
@@ -219,20 +252,11 @@ def _series(days: np.ndarray) -> Days:
     )
 
 
-def _fields(latitude: np.ndarray, longitude: np.ndarray, days: np.ndarray) -> Fields:
-    """Return the random fields."""
-    w, where = WEATHER, (latitude, longitude, days)
-    return Fields(
-        warmth=single_field(w.warmth, *where),
-        spells=patchy_field(w.spells, *where),
-        season=patchy_field(w.season, *where),
-        storms=single_field(w.storms, *where),
-        drought=patchy_field(w.drought, *where),
-        haze=single_field(w.haze, *where),
-        gusts=single_field(w.gusts, *where),
-        humidity=single_field(w.humidity, *where),
-        showers=patchy_field(w.showers, *where),
-    )
+def _fields_at(latitude: np.ndarray, longitude: np.ndarray) -> tuple[WavesAt | PatchesAt, ...]:
+    """Return the random fields at places, in the order of `Fields`."""
+    fields = (getattr(WEATHER, name) for name in Fields._fields)
+    where = latitude, longitude
+    return tuple(WavesAt.of(f, *where) if isinstance(f, Waves) else PatchesAt.of(f, *where) for f in fields)
 
 
 def _constants() -> Constants:

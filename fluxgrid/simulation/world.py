@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import BloscCodec
 
+from fluxgrid.data.chunk_files import chunk_files
 from fluxgrid.data.cube.chunks import TILE_CHUNK
 from fluxgrid.errors import ConfigError, OutputExists, itemise
 from fluxgrid.files import atomic_folder
@@ -32,7 +33,7 @@ CHUNK = TILE_CHUNK
 """Steps and cells of a chunk."""
 
 # A year of a tile with all its variables, and the one before, take about 200 MB a thread, whatever the period.
-_THREADS = min((os.cpu_count() or 1) + 2, 8)  # two more than cores: writing waits
+_THREADS = min(os.cpu_count() or 1, 8)  # more than cores would push each other's years out of the caches
 
 _COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")  # reads two to three times as fast as zstd
 
@@ -220,7 +221,7 @@ def _write_tile(arrays: dict[str, zarr.Array], time: pd.DatetimeIndex, land: np.
     longitude, latitude = tile.grid.lonlat()
     places = places_at(latitude[inside], longitude[inside])
     for name in arrays.keys() & set(STATICS):
-        arrays[name][tile.rows, tile.cols] = _spread(places.statics[name], inside)
+        _write_chunks(arrays[name], 0, tile, places.statics[name][:, None], inside)
     varying = [name for name in arrays if name not in STATICS]
     waiting: dict[str, np.ndarray] = {}
     first = 0
@@ -246,16 +247,19 @@ def _write_whole_chunks(
     end = reached if reached == steps else reached - reached % CHUNK[0]
     for name, values in waiting.items():
         if end > first:
-            arrays[name][first:end, tile.rows, tile.cols] = _spread(values[:, : end - first].T, inside)
+            _write_chunks(arrays[name], first, tile, values[:, : end - first], inside)
         waiting[name] = values[:, end - first :]
     return max(end, first)
 
 
-def _spread(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Return values (..., n) on the cells (..., y, x) they belong to, NaN elsewhere."""
-    block = np.full((*values.shape[:-1], *inside.shape), np.nan, dtype=np.float32)
-    block[..., inside] = values
-    return block
+def _write_chunks(array: zarr.Array, first: int, tile: Tile, values: np.ndarray, inside: np.ndarray) -> None:
+    """Write values (n, time) from a step on into the chunk files of a tile, in this thread."""
+    files = chunk_files(array)
+    assert files is not None  # it is encoded as `world_template` says
+    block = np.full((values.shape[1], *inside.shape), np.nan, dtype=np.float32)
+    block[:, inside] = values.T
+    steps = [slice(first, first + len(block))][: array.ndim - 2]
+    files.write((*steps, tile.rows, tile.cols), block[(...,) if steps else 0])
 
 
 def world_template(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from fluxgrid.data.cube import CubeReader
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.models.calibrated import Calibration
@@ -38,7 +39,13 @@ def uncalibrated_warning(blend: Blend, wanted: np.ndarray) -> tuple[str, ...]:
     )
 
 
-def map_blend(calibration: Calibration, grid: Grid, origin: tuple[int, int], cube: xr.Dataset | None) -> Blend:
+def map_blend(
+    calibration: Calibration,
+    grid: Grid,
+    origin: tuple[int, int],
+    cube: xr.Dataset | None,
+    reader: CubeReader | None = None,
+) -> Blend:
     """Return the weights of calibrated places in every cell of a map.
 
     Parameters
@@ -52,6 +59,8 @@ def map_blend(calibration: Calibration, grid: Grid, origin: tuple[int, int], cub
         Of the map's first cell in the cube.
     cube : Dataset, optional
         Covariates that climate is taken from; without it the ground alone counts, which is enough for an estimate.
+    reader : CubeReader, optional
+        Of the same cube, to read it faster.
 
     Returns
     -------
@@ -73,5 +82,5 @@ def map_blend(calibration: Calibration, grid: Grid, origin: tuple[int, int], cub
         climate = np.full((len(lat), len(places.climate_names)), np.nan)
     else:
         rows, cols = (slice(first, first + count) for first, count in zip(origin, grid.shape, strict=True))
-        climate = climate_normals(cube, places.climate_names, rows, cols)
+        climate = climate_normals(cube, places.climate_names, rows, cols, reader=reader)
     return neighbourhood_blend(lat, lon, climate, places)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -123,11 +125,22 @@ def _write_files(
         for part in plan_files(pd.DatetimeIndex(times), plan.grid.shape, plan.layers):
             exports.append((store, out / f"{plan.region}_{part.period}.nc", part.steps))
     frame = (plan.grid, info, plan.land_fraction, region_land, compression)
-    netcdf = export_all(exports, frame, lanes)
+    with ThreadPoolExecutor(1) as beside:
+
+        def start(make: Callable[..., Path], *about: Any) -> Future[Path]:
+            """Make a file while NetCDF is written, or, where one thread was asked for, before."""
+            made = beside.submit(make, stores, region, plan.grid, plan.land_fraction, *about)
+            if lanes <= 1:
+                made.exception()  # waits
+            return made
+
+        picture = start(draw_quicklook, info, out / "quicklook.png")
+        totals = start(write_totals, out / "totals.csv", plan.step)
+        netcdf = export_all(exports, frame, lanes)
     return Published(
         tuple(netcdf),
-        draw_quicklook(stores, region, plan.grid, plan.land_fraction, info, out / "quicklook.png"),
-        write_totals(stores, region, plan.grid, plan.land_fraction, out / "totals.csv", plan.step),
+        picture.result(),
+        totals.result(),
         write_qlr(out / f"{plan.region}.qlr", netcdf, info),
         write_qlr(out / f"{plan.region}_mesh.qlr", netcdf, info, kind="mesh"),
         out / MANIFEST,

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from fluxgrid.config import UpscaleConfig
-from fluxgrid.data.cube import open_cube, reading_of
+from fluxgrid.data.cube import open_cube, open_reader, reading_of
 from fluxgrid.errors import ConfigError, IncompleteMap, OutputExists
 from fluxgrid.evaluation.borders import border_steps
 from fluxgrid.geo.region import Region, find_region
@@ -316,11 +316,12 @@ def check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
 
 def _calibrated(plan: Plan, calibration: Calibration, cube: xr.Dataset | None) -> Plan:
     """Return the plan with the weights of calibrated places; without a cube roughly, for an estimate."""
+    reader = None if cube is None else open_reader(plan.cube.path, plan.cube.mapping)
     return replace(
         plan,
         layers=replace(plan.layers, calibrated_places=calibration.places.names),
         calibration=calibration.name,
-        blend=map_blend(calibration, plan.grid, plan.origin, cube),
+        blend=map_blend(calibration, plan.grid, plan.origin, cube, reader),
     )
 
 

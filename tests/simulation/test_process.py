@@ -116,6 +116,20 @@ def test_any_part_equals_the_whole_bit_for_bit(places):
         np.testing.assert_array_equal(part[0].annual[name], whole[2].annual[name][some])
 
 
+def test_a_place_has_the_bits_it_has_alone():
+    """More places than go side by side, the last block not full, some of them without some columns."""
+    latitude, longitude = np.linspace(37.0, 47.0, 21), np.linspace(-101.0, -84.0, 21)
+    together = places_at(latitude, longitude)
+    assert (together.shares == 0).any(axis=0).any()
+    (whole,) = run(together, FIRST, FIRST)
+    for i in (0, 15, 16, 20):
+        (alone,) = run(places_at(latitude[i : i + 1], longitude[i : i + 1]), FIRST, FIRST)
+        for name in layout.DAILY:
+            np.testing.assert_array_equal(alone.daily[name][0], whole.daily[name][i])
+        for name in layout.ANNUAL:
+            np.testing.assert_array_equal(alone.annual[name][0], whole.annual[name][i])
+
+
 def test_canopy_and_water_do_not_need_carbon(places):
     full, bare = run(places, FIRST, FIRST + 1), run(places, FIRST, FIRST + 1, with_carbon=False)
     for one, other in zip(full, bare, strict=True):
@@ -126,13 +140,13 @@ def test_canopy_and_water_do_not_need_carbon(places):
 
 def with_weather(monkeypatch, **change):
     """Let the process model see other weather."""
-    weather = process.weather
 
-    def changed(places, time):
-        air = weather(places, time)
-        return air | {name: edit(air[name]) for name, edit in change.items()}
+    class Changed(process.Outlook):
+        def weather(self, time, keep=True):
+            air = super().weather(time, keep)
+            return air | {name: edit(air[name]) for name, edit in change.items()}
 
-    monkeypatch.setattr(process, "weather", changed)
+    monkeypatch.setattr(process, "Outlook", Changed)
 
 
 def test_no_light_no_uptake(places, monkeypatch):

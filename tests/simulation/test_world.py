@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 from fluxgrid.data.cube import check_cube, open_cube
 from fluxgrid.errors import ConfigError, OutputExists
@@ -86,6 +89,19 @@ def test_the_truth_closes_and_stands_beside_the_cube(tmp_path):
     fluxes = true_fluxes(latitude[land], longitude[land], truth.indexes["time"])
     np.testing.assert_array_equal(truth.nee.values[:, land], fluxes["nee"])
     assert world_digest() in truth.attrs["source"]
+
+
+def test_chunk_files_are_those_that_zarr_writes(store, tmp_path):
+    names = ("tmax", "lai", "sand")
+    for name in names:
+        shutil.copytree(store / name, tmp_path / name, ignore=shutil.ignore_patterns("c"))
+        zarr.open_array(tmp_path / name, mode="r+")[...] = zarr.open_array(store / name, mode="r")[...]
+        files = [
+            {path.relative_to(root): path.read_bytes() for path in (root / name).rglob("*") if path.is_file()}
+            for root in (store, tmp_path)
+        ]
+        assert len(files[0]) > 2
+        assert files[0] == files[1]
 
 
 def test_another_region_and_period_agree_bit_for_bit(store, tmp_path):

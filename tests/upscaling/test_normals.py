@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fluxgrid.data.cube import open_cube
+from fluxgrid.data.cube import open_cube, open_reader
 from fluxgrid.data.steps import calendar
 from fluxgrid.errors import CubeError, UnknownName
 from fluxgrid.testing import small_cube, write_cube
@@ -69,6 +69,16 @@ def test_a_store_gives_what_memory_gives(cube, tmp_path):
     np.testing.assert_array_equal(climate_normals(stored, NAMES), climate_normals(cube, NAMES))
 
 
+@pytest.mark.parametrize("window", [(slice(None), slice(None)), (slice(1, 4), slice(2, 7))])
+def test_chunk_files_give_what_dask_gives(cube, tmp_path, window):
+    upside_down = cube.isel(y=slice(None, None, -1))  # as some stores have it
+    path = write_cube(upside_down, tmp_path / "cube.zarr")
+    reader = open_reader(path)
+    assert all(reader.is_near(name) for name in NAMES)
+    found = climate_normals(open_cube(path), NAMES, *window, reader=reader)
+    np.testing.assert_array_equal(found, climate_normals(cube, NAMES, *window))
+
+
 def test_newer_days_change_nothing(cube):
     short = cube.isel(time=slice(0, 43 + 365 + 366 + 10))  # from 20 November to 10 January after two whole years
     assert short.indexes["time"][-1] == pd.Timestamp("2021-01-11")
@@ -115,5 +125,6 @@ def test_a_damaged_chunk_is_named(cube, tmp_path):
     path = write_cube(cube[["vpd"]], tmp_path / "cube.zarr")
     chunk = next(file for file in sorted(path.glob("vpd/c/**/*")) if file.is_file())
     chunk.write_bytes(chunk.read_bytes()[:20])
-    with pytest.raises(CubeError, match="'vpd' of the cube cannot be read"):
-        climate_normals(open_cube(path), ["vpd"])
+    for reader in (None, open_reader(path)):
+        with pytest.raises(CubeError, match="'vpd' of the cube cannot be read"):
+            climate_normals(open_cube(path), ["vpd"], reader=reader)

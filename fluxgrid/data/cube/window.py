@@ -83,6 +83,10 @@ class CubeReader:
         days = self._days[steps] if self._days is not None and "time" in picks else None
         return np.ascontiguousarray(convert_field(values, field, days))
 
+    def is_near(self, name: str) -> bool:
+        """Return whether a variable is decoded from chunk files of this machine, without zarr or dask."""
+        return self._fields[name].source in self.stored
+
     @cached_property
     def _fields(self) -> dict[str, Field]:
         """What each variable of the cube is in the file."""
