@@ -37,6 +37,10 @@ _SHOWN_SHARE = 0.998
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
+_MOST_SAMPLED = 2**20
+"""Values of a variable, of all files, that its range is found from: an archive of many years has many files."""
+
+
 @dataclass(frozen=True)
 class _File:
     """What the layers need to know of one NetCDF file."""
@@ -68,8 +72,8 @@ class _File:
         return [error_name(flux) for flux in self.fluxes if error_name(flux) in self.samples]
 
     @classmethod
-    def read(cls, path: Path, folder: Path) -> _File:
-        """Read axes and a sample of the values."""
+    def read(cls, path: Path, folder: Path, most: int) -> _File:
+        """Read axes and a sample of the values, of each variable so many at most."""
         with readable(f"the map {path}"), netCDF4.Dataset(path, "r") as file:
             y, x = file["nee"].dimensions[1:]
             bounds = pd.Timestamp(0) + pd.to_timedelta(file["time_bnds"][:].ravel(), unit="D")
@@ -82,7 +86,7 @@ class _File:
                 pd.DatetimeIndex(bounds[0::2]),
                 pd.DatetimeIndex(bounds[1::2]),
                 _mesh_groups(file),
-                samples,
+                {name: _thinned(values, most) for name, values in samples.items()},
                 int(picks[np.argmin(np.nan_to_num(_step_means(samples["nee"])))]),
             )
 
@@ -122,7 +126,8 @@ def write_qlr(
     if not netcdf_files:
         message = f"There is no NetCDF file to make {path} of. Export the map first."
         raise OutputError(message)
-    files = [_File.read(Path(name), Path(path).parent) for name in netcdf_files]
+    most = _MOST_SAMPLED // len(netcdf_files)
+    files = [_File.read(Path(name), Path(path).parent, most) for name in netcdf_files]
     scales = {name: _scale(files, name) for name in dict.fromkeys(name for file in files for name in file.samples)}
     document = _Document(info)
     if kind == "raster":
@@ -132,6 +137,12 @@ def write_qlr(
             _add_mesh(document, file, scales)
     write_text(path, document.text())
     return Path(path)
+
+
+def _thinned(values: np.ndarray, most: int) -> np.ndarray:
+    """Return a number of values at most, (n,), spread evenly: what a range needs, however many years there are."""
+    flat = values.ravel()
+    return flat[:: max(1, -(-flat.size // max(most, 1)))].copy()
 
 
 def _scale(files: Sequence[_File], flux: str) -> Scale:

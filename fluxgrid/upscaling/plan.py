@@ -92,7 +92,7 @@ class Plan:
     mixed: bool = False
     """Whether machines that differ from this one may predict tiles; the last bits of the map are then open."""
     provisional: np.ndarray | None = None
-    """Steps of `time` whose inputs are preliminary, bool (T,); None where nobody says so."""
+    """Steps of `time` that will change when what their inputs lack comes, bool (T,); None where nobody says so."""
 
     @property
     def machine(self) -> Machine:

@@ -64,7 +64,7 @@ class Job:
     machine: Machine | None = None
     """Where all tiles must be made; None where machines may differ."""
     provisional: np.ndarray | None = None
-    """Steps of `time` whose inputs are preliminary, bool (T,)."""
+    """Steps of `time` that will change when what their inputs lack comes, bool (T,)."""
 
     @property
     def predictor(self) -> Predictor:

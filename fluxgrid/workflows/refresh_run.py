@@ -17,6 +17,7 @@ import xarray as xr
 from fluxgrid.config_map import UpscaleConfig
 from fluxgrid.data.cube import open_cube, open_reader
 from fluxgrid.data.cube.growth import Growth
+from fluxgrid.data.cube.ledger import KNOWN, MISSING
 from fluxgrid.data.records import plan_segments
 from fluxgrid.data.steps import calendar, step_ends
 from fluxgrid.errors import ConfigError, DamagedMap, PublicationStopped
@@ -67,6 +68,7 @@ from fluxgrid.workflows.refresh_source import (
     drift_findings,
     grow_cube,
     growth_row,
+    provisional_steps,
     source_warnings,
 )
 from fluxgrid.workflows.upscale import check_own_cube, pick_device, plan_map
@@ -195,9 +197,8 @@ class Running:
             build_synthetic(template, self.region, place.out, "resume", self.progress)
             source = synthetic_source(place.out)
         elif config.refresh.source is not None and self.look is not None:
-            if place.cube is None:
-                message = f"The cube {config.cube} cannot grow: give a folder of this machine, or leave cube out."
-                raise ConfigError(message)
+            self._check_growing()
+            assert place.cube is not None  # checked just now
             start_year = config.start
             growth = grow_cube(
                 config.refresh.source, place.cube, self.look, spec.inputs.forcings, start_year, spec.spin_up_years
@@ -211,6 +212,19 @@ class Running:
         state = cube_state(place)
         source = replace(source, state=state)
         return Inputs(open_cube(source.path, source.mapping), source, state, growth, tuple(warnings))
+
+    def _check_growing(self) -> None:
+        """Refuse to grow a cube that cannot, before its first file is read."""
+        config, spec, problems = self.config, self.checkpoint.spec, []
+        if self.place.cube is None:
+            problems.append(f"The cube {config.cube} cannot grow: give a folder of this machine, or leave cube out.")
+        if spec.step != "daily":
+            problems.append(
+                f"A cube grows day by day, and the model {spec.name!r} takes {spec.step} inputs. Leave out "
+                f"refresh.source, extend a {spec.step} cube yourself and name it (cube), or choose a daily model."
+            )
+        if problems:
+            raise ConfigError("\n".join(problems))
 
     def _remember(self, growth: Growth) -> None:
         """Keep what a growth says of its inputs until it is published: the next growth does not say it again."""
@@ -226,16 +240,16 @@ class Running:
         status = day_status(self.place.cube, spec.inputs.forcings)
         world = config.cube is None and config.refresh.source is None
         start = demo_period(config.start, config.end)[0] if world else config.start
-        first, last = _period(config, start, time, spec.step, status[1] if status else len(time))
+        if status is None:  # whoever extends the cube gives its steps for good
+            status = np.full(len(time), KNOWN, np.int8)
+        delivered = np.flatnonzero(status != MISSING)
+        first, last = _period(config, start, time, spec.step, int(delivered[-1]) + 1 if len(delivered) else 0)
         plan, warnings, cover = plan_map(
             config, self.checkpoint, self.region, inputs.cube, inputs.source, self.device, (first, last)
         )
         whole = calendar(time[0], f"{last.year}-12-31", spec.step)
         segments = plan_segments(whole, spec.step, int(whole.searchsorted(first)), spec.spin_up_years)
-        early = None
-        if status is not None and status[0][: len(whole)].any():
-            early = np.zeros(len(whole), bool)
-            early[: len(status[0])] = status[0][: len(whole)]
+        early = provisional_steps(whole, status, spec.whole_year_from)
         archive = self._archive(plan)
         tiles = make_tiles(plan.grid, archive.design.tile if archive else config.tile)
         plan = replace(plan, time=whole, segments=segments, tiles=tiles, provisional=early)
@@ -292,7 +306,12 @@ class Running:
     def _described(self, inputs: Inputs) -> dict[str, str]:
         """Return how the inputs are described by their makers: of a cube that grows, by the newest deliveries."""
         found = _described(inputs.source, self.checkpoint)
-        return found | (described_by(self.look, found) if self.look is not None else {})
+        if self.look is None:
+            return found
+        # what came with the base alone may be described otherwise by whoever delivers it first
+        forcings = self.checkpoint.spec.inputs.forcings
+        still = {name: text for name, text in found.items() if name not in forcings}
+        return still | described_by(self.look, forcings)
 
     def _stage(self, planned: Planned, found: Survey, work: Path, inputs: Inputs) -> tuple[TileReport, ...]:
         """Compute what changed."""

@@ -13,7 +13,7 @@ import pandas as pd
 from fluxgrid.config_map import SourceConfig
 from fluxgrid.data.cube.grow import delivery_status, grow, growth_folder
 from fluxgrid.data.cube.growth import CubePlan, Growth
-from fluxgrid.data.cube.ledger import MISSING, PROVISIONAL
+from fluxgrid.data.cube.ledger import KNOWN, MISSING, PROVISIONAL
 from fluxgrid.data.mapping import CubeMapping, load_mapping
 from fluxgrid.errors import ConfigError
 from fluxgrid.output.guards import Finding
@@ -73,16 +73,48 @@ def grow_cube(
     return grow(cube, found.deliveries, plan)
 
 
-def day_status(cube: Path | None, forcings: Iterable[str]) -> tuple[np.ndarray, int] | None:
-    """Return which days of a grown cube are provisional, bool (T,), and how many there are up to the last with data.
+def day_status(cube: Path | None, forcings: Iterable[str]) -> np.ndarray | None:
+    """Return what is known of each day of a grown cube, (T,), int8: missing, provisional, known.
 
     None for a cube that was not grown from deliveries.
     """
     if cube is None or not growth_folder(cube).is_dir():
         return None
-    status = delivery_status(cube, tuple(sorted(forcings)))
-    known = np.flatnonzero(status != MISSING)
-    return status == PROVISIONAL, int(known[-1]) + 1 if len(known) else 0
+    return delivery_status(cube, tuple(sorted(forcings)))
+
+
+def provisional_steps(time: pd.DatetimeIndex, status: np.ndarray, whole_year_from: int | None) -> np.ndarray | None:
+    """Return the steps whose fluxes will change when what is lacking comes, as far as the step itself or its year say.
+
+    Parameters
+    ----------
+    time : DatetimeIndex, (T,)
+        Whole calendar years.
+    status : ndarray, (n,), int8
+        What is known of each step; of steps beyond it nothing is.
+    whole_year_from : int or None
+        As `fluxgrid.models.ModelSpec` has it: from that day on, fluxes hang on the whole year, and a year of which a
+        step is missing or provisional is not whole.
+
+    Returns
+    -------
+    provisional : ndarray of bool, (T,), or None
+        None where there are none.
+
+    Examples
+    --------
+    >>> time = pd.date_range("2001-01-01", "2001-12-31")
+    >>> status = np.repeat(np.int8([2, 1, 2]), [100, 1, 199])
+    >>> np.flatnonzero(provisional_steps(time, status, None)), np.flatnonzero(provisional_steps(time, status, 363))
+    (array([100]), array([100, 363, 364]))
+    """
+    codes = np.full(len(time), MISSING, np.int8)
+    codes[: len(status)] = status[: len(time)]
+    early = codes == PROVISIONAL
+    if whole_year_from is not None:
+        lacking = np.unique(time.year[codes != KNOWN])
+        early |= np.isin(time.year, lacking) & np.asarray(time.day_of_year > whole_year_from)
+    return early if early.any() else None
 
 
 def drift_findings(growth: Growth) -> list[Finding]:

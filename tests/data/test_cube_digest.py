@@ -85,6 +85,38 @@ def test_flipped_and_rolled_stores_know_their_chunks(tmp_path_factory, row, col)
     np.testing.assert_array_equal(cube.vpd[:, row, col % 8], theirs.vpd.isel(longitude=stored_col, y=stored_row))
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_of_a_chunk_that_reaches_beyond_the_window_only_its_steps_matter(tmp_path, zarr_format):
+    """A year that ends inside a chunk is not computed again because days of the next one come into that chunk."""
+    ds = small_cube(periods=22)
+    ds["vpd"][16:] = np.nan
+    found = {}
+    for name, days in (("before", []), ("the next year", [16, 21]), ("the last day", [15]), ("the first day", [3])):
+        part = ds.copy(deep=True)
+        part["vpd"][days, 1, 2] = 7.0
+        path = tmp_path / f"{name}.zarr"
+        part = part.drop_encoding()
+        part["vpd"].encoding = {"chunks": (9, 3, 4), "grid_mapping": "spatial_ref"}  # of 0 to 8, 9 to 17 and 18 to 21
+        part.to_zarr(path, zarr_format=zarr_format, consolidated=False)
+        cube = open_cube(path)
+        window = {"rows": slice(0, 3), "cols": slice(0, 4)}
+        found[name] = [
+            input_digest(path, cube, ["vpd"], steps=slice(*span), **window) for span in ((3, 16), (0, 16), (4, 15))
+        ]
+    assert found["the next year"] == found["before"]
+    assert [one != other for one, other in zip(found["the last day"], found["before"], strict=True)] == [
+        True,
+        True,
+        False,
+    ]
+    assert [one != other for one, other in zip(found["the first day"], found["before"], strict=True)] == [
+        True,
+        True,
+        False,
+    ]
+    assert len(set(found["before"])) == 3
+
+
 def test_a_cropped_cube_needs_the_same_chunks(tmp_path):
     path = write_cube(small_cube(), tmp_path / "c.zarr")
     cube = open_cube(path)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import xarray as xr
 import zarr
 from blake3 import blake3
 
-from fluxgrid.data.chunk_files import chunk_bytes
+from fluxgrid.data.chunk_files import ChunkFiles, chunk_bytes, chunk_files
 from fluxgrid.data.cube.axes import column_order, longitudes, row_order
 from fluxgrid.data.cube.build import step_of
 from fluxgrid.data.cube.stores import StorePath, zarr_folder
@@ -25,6 +26,8 @@ from fluxgrid.errors import CubeError
 from fluxgrid.registry import unknown_name
 
 _ABSENT = b"absent"
+_MOST_DECODED = 2**22
+"""Bytes of the largest chunk that is decoded to see which of its steps changed: 4 MB."""
 _KEYS_OF_SIZE = ("shape",)
 
 
@@ -34,8 +37,9 @@ def input_digest(
     """Return a digest of the input a piece of work needs.
 
     For a zarr store on this machine the encoded chunk files that meet the window are hashed, with the metadata that
-    tell how to decode them; nothing is decoded. Otherwise the values are read and hashed. What lies outside the window
-    does not matter, nor does the length of the store: appended steps leave the digests of earlier years alone.
+    tell how to decode them; of small chunks that reach beyond its first or last step, the values of its own steps.
+    Otherwise the values are read and hashed. Steps outside the window do not matter then, nor does the length of the
+    store: appended steps leave the digests of earlier years alone.
 
     Parameters
     ----------
@@ -107,10 +111,10 @@ class InputDigests:
         needed = {axis: _Needed(axis, self.cube, part) for axis, part in window.items()}
         for stored in self._stored:
             yield stored.about
-            for key in stored.keys(needed):
-                data = chunk_bytes(f"{stored.folder}/{key}")
+            for place in stored.places(needed):
+                key = stored.array.metadata.encode_chunk_key(place)
                 yield key.encode()
-                yield _ABSENT if data is None else data
+                yield stored.content(key, place, needed)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -134,16 +138,38 @@ class _Stored:
     """Axis of the cube that each dimension is; None for one the cube lacks."""
     coordinates: dict[str, np.ndarray]
     """As stored, of its rows and columns."""
+    files: ChunkFiles | None
+    """What reads its chunks; None where they are large, or zarr itself must read."""
 
-    def keys(self, needed: Mapping[str, _Needed]) -> Iterator[str]:
-        """Yield the keys of the chunk files (shards where there are any) that hold what is needed."""
-        sizes = self.array.shards or self.array.chunks
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sides of what one file holds: a chunk, or a shard where there are any."""
+        return self.array.shards or self.array.chunks
+
+    def places(self, needed: Mapping[str, _Needed]) -> Iterator[tuple[int, ...]]:
+        """Yield the places of the chunk files that hold what is needed."""
         blocks = [
             [0] if axis is None else needed[axis].blocks(size, self.coordinates.get(axis))  # the first of what it lacks
-            for axis, size in zip(self.axes, sizes, strict=True)
+            for axis, size in zip(self.axes, self.sizes, strict=True)
         ]
-        for place in product(*blocks):
-            yield self.array.metadata.encode_chunk_key(place)
+        yield from product(*blocks)
+
+    def content(self, key: str, place: tuple[int, ...], needed: Mapping[str, _Needed]) -> bytes:
+        """Return a chunk file as it is, or the values of the steps that are needed where others share the chunk."""
+        if self.files is not None and "time" in self.axes:
+            along = self.axes.index("time")
+            steps = needed["time"].inside(self.sizes[along], place[along])
+            if steps.stop - steps.start < self.sizes[along]:
+                return self.files.read(
+                    [*self._cells(place[:along], 0), steps, *self._cells(place, along + 1)]
+                ).tobytes()
+        data = chunk_bytes(f"{self.folder}/{key}")
+        return _ABSENT if data is None else data
+
+    def _cells(self, place: tuple[int, ...], first: int) -> list[slice]:
+        """Return the whole chunk along dimensions from the first on."""
+        spans = zip(place[first:], self.sizes[first:], self.array.shape[first:], strict=False)
+        return [slice(block * size, min((block + 1) * size, length)) for block, size, length in spans]
 
 
 class _Needed:
@@ -153,6 +179,12 @@ class _Needed:
         self._part = axis, cube, part
         self._index: np.ndarray | None = None
         self._blocks: dict[int, list[int]] = {}
+
+    def inside(self, size: int, block: int) -> slice:
+        """Return the run of stored indices in one of `blocks`."""
+        assert self._index is not None  # `blocks` was asked before
+        within = self._index[self._index // size == block]
+        return slice(int(within[0]), int(within[-1]) + 1)
 
     def blocks(self, size: int, coordinate: np.ndarray | None) -> list[int]:
         """Return which chunks of a size hold it; the coordinate is as stored."""
@@ -175,7 +207,10 @@ def _stored_arrays(folder: Path, cube: xr.Dataset, names: list[str]) -> list[_St
         array = group[cube[name].attrs["source_variable"]]
         if isinstance(array, zarr.Array):
             along = tuple(axes.get(dim) for dim in dimension_names(array))
-            found.append(_Stored(array, folder / array.path, _about(cube, name) + _metadata(array), along, coordinates))
+            about = _about(cube, name) + _metadata(array)
+            small = prod(array.shards or array.chunks) * array.dtype.itemsize <= _MOST_DECODED
+            files = chunk_files(array) if small else None
+            found.append(_Stored(array, folder / array.path, about, along, coordinates, files))
     return found
 
 
