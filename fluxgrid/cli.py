@@ -244,6 +244,9 @@ def refresh(
         list[str] | None, typer.Option(metavar="GUARD", help="Publish although this guard speaks; may be repeated.")
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Name of the version that is published.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a running dask scheduler, whose workers compute what changed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Bring an archive of maps up to its inputs: recompute what changed, check, publish by one commit, report."""
@@ -254,6 +257,7 @@ def refresh(
     from fluxgrid.workflows.refresh_report import report_text
 
     path, overrides = _split(config)
+    overrides += [] if scheduler is None else [f"scheduler={scheduler}"]
     request = Request(tuple(allow or ()), tag)
     done = run(load_config(UpscaleConfig, path, overrides), request, silent if as_json else shown)
     if as_json:

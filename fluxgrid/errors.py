@@ -96,6 +96,12 @@ class SourceUnavailable(FluxgridError):
     exit_code = 6
 
 
+class ClusterUnavailable(FluxgridError):
+    """A dask cluster cannot be reached, or has no worker yet; trying again later may help."""
+
+    exit_code = 6
+
+
 def itemise(header: str, problems: Iterable[str]) -> str:
     """Return one message that lists every problem under its header.
 

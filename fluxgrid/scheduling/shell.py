@@ -9,7 +9,7 @@ from fluxgrid.scheduling.schedule import Schedule
 
 EXIT_CODES = (
     "0 done or nothing new, 2 the input is wrong, 3 tiles failed, 4 a guard stopped the publication,",
-    "5 another run holds the lock, 6 a source cannot be reached.",
+    "5 another run holds the lock, 6 a source or cluster cannot be reached.",
 )
 """What `fluxgrid refresh` ends with, for the head of every file."""
 

@@ -72,7 +72,8 @@ def list_remote(prefix: str) -> list[Remote]:
     """Return the files below a prefix: of ``index.json``, ``index.txt``, or else of the server's listing.
 
     ``index.json`` is a list of names, or of objects with ``name`` and, as far as known, ``etag`` (or ``digest``),
-    ``size`` and ``modified`` (ISO 8601). ``index.txt`` has one name a line. Names with a folder are left out.
+    ``size`` and ``modified`` (ISO 8601; UTC where it has no offset). ``index.txt`` has one name a line. Names with a
+    folder are left out.
 
     Parameters
     ----------
@@ -112,12 +113,19 @@ def _of_json(text: str, prefix: str) -> Iterator[Remote]:
                 continue
             tag = about.get("etag") or about.get("digest") or ""
             when = str(about.get("modified") or "")
-            ns = int(datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp() * 10**9) if when else 0
+            ns = _since_1970(when) if when else 0
             parts = [str(part) for part in (tag, when, about.get("size") or "") if part]
             yield Remote(str(about["name"]), " ".join(parts), ns)
     except (ValueError, KeyError, TypeError) as error:
         message = f"{prefix}/index.json is no list of files ({type(error).__name__}: {error}). Ask who writes it."
         raise SourceUnavailable(message) from error
+
+
+def _since_1970(when: str) -> int:
+    """Return a time of ISO 8601 in ns since 1970; one without an offset is UTC."""
+    found = datetime.fromisoformat(when)
+    aware = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    return int(aware.timestamp() * 10**9)
 
 
 def _of_names(names: Any) -> Iterator[Remote]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
-from distributed import Client
+from distributed import Client, Worker
 
 from fluxgrid.data.cube import open_cube
-from fluxgrid.errors import ConfigError, FluxgridError, itemise
+from fluxgrid.errors import ClusterUnavailable, ConfigError, FluxgridError, itemise
 from fluxgrid.files import output_error
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.machine import Machine, check_machines
@@ -20,6 +20,9 @@ from fluxgrid.upscaling.plan import CubeSource, Plan
 
 WORKER_SECONDS = 15
 """How long a scheduler may take to have its first worker."""
+
+GPU = "GPU"
+"""What a worker with a GPU is started with: ``dask worker ADDRESS --resources GPU=1``."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,11 @@ class Look:
     machine: Machine
     problems: tuple[str, ...]
     """Files it cannot see as this process does."""
+    gpus: float = 0.0
+    """How many it says it has to give, of its own accord: dask does not look for them."""
 
 
-def look(device: str, cube: CubeSource, facts: str, probe: str, token: str) -> Look:
+def look(device: str, cube: CubeSource, facts: str, probe: str, token: str, dask_worker: Worker | None = None) -> Look:
     """Look at this process from inside a worker.
 
     Parameters
@@ -45,13 +50,16 @@ def look(device: str, cube: CubeSource, facts: str, probe: str, token: str) -> L
         File that the planner wrote into the run folder.
     token : str
         What stands in it.
+    dask_worker : Worker, optional
+        Given by dask.
 
     Returns
     -------
     look : Look
     """
     problems = [*_cube_problems(cube, facts), *_folder_problems(Path(probe), token)]
-    return Look(Machine.here(device), tuple(problems))
+    gpus = dask_worker.state.total_resources.get(GPU, 0.0) if dask_worker is not None else 0.0
+    return Look(Machine.here(device), tuple(problems), gpus)
 
 
 def _cube_problems(cube: CubeSource, facts: str) -> Iterator[str]:
@@ -99,9 +107,11 @@ def check_cluster(client: Client, plan: Plan, cube: xr.Dataset, device: str, out
 
     Raises
     ------
+    ClusterUnavailable
+        If there is no worker.
     ConfigError
-        If there is no worker; if one lacks fluxgrid, does not see cube or run folder, or, unless the plan is `mixed`,
-        differs from this machine. All of them are named.
+        If one lacks fluxgrid, does not see cube or run folder, has no GPU where one predicts, or, unless the plan is
+        `mixed`, differs from this machine. All of them are named.
     OutputError
         If this process cannot write to the run folder.
     """
@@ -117,14 +127,14 @@ def threads_of(client: Client) -> list[int]:
 
     Raises
     ------
-    ConfigError
+    ClusterUnavailable
         If it has no worker.
     """
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError as error:
         message = f"The scheduler has no worker after {WORKER_SECONDS} s. Start some with `dask worker ADDRESS`."
-        raise ConfigError(message) from error
+        raise ClusterUnavailable(message) from error
     return list(client.nthreads().values())
 
 
@@ -155,8 +165,24 @@ def check_answers(answers: dict[str, Look | BaseException], plan: Plan) -> None:
         )
         message = f"{itemise('Workers of the cluster cannot make this map', problems)}\n{advice}"
         raise ConfigError(message)
+    looks = {address: found for address, found in sorted(answers.items()) if isinstance(found, Look)}
     if not plan.mixed:
-        check_machines(plan.machine, {address: found.machine for address, found in answers.items()})  # type: ignore[union-attr]
+        check_machines(plan.machine, {address: found.machine for address, found in looks.items()})
+    if plan.device.startswith("cuda"):
+        _check_gpus(looks)
+
+
+def _check_gpus(looks: dict[str, Look]) -> None:
+    """Refuse workers that would run several tiles on a GPU at a time, or would never get one."""
+    problems = [f"{address}: {GPU}={found.gpus:g}" for address, found in looks.items() if found.gpus != 1]
+    if problems:
+        header = "A GPU predicts one tile at a time, so each worker must have exactly one to give, and these do not"
+        advice = (
+            f"Start one worker for each GPU with `dask worker ADDRESS --resources {GPU}=1` (CUDA_VISIBLE_DEVICES says "
+            "which GPU is its own), or say --device cpu."
+        )
+        message = f"{itemise(header, problems)}\n{advice}"
+        raise ConfigError(message)
 
 
 @contextmanager

@@ -8,16 +8,20 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from threading import enumerate as enumerate_threads
 
 import dask
-from distributed import Client, Future, LocalCluster, wait
+from distributed import Client, Future, LocalCluster
 from distributed.comm import CommClosedError
 
-from fluxgrid.errors import ConfigError, IncompleteMap
+from fluxgrid.errors import ClusterUnavailable, ConfigError, IncompleteMap
+from fluxgrid.upscaling.attempts import Attempts
+from fluxgrid.upscaling.claim import claimed, release
+from fluxgrid.upscaling.cluster import GPU
 from fluxgrid.upscaling.tile import Job, TileReport, TileTask, run_tile
 
 CONNECT_SECONDS = 15
@@ -66,17 +70,25 @@ def connect(executor: Executor) -> Iterator[Client]:
     Raises
     ------
     ConfigError
-        If no scheduler answers at the address.
+        If the address is none.
+    ClusterUnavailable
+        If no scheduler answers there.
     """
     if executor.scheduler:
         try:
             client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
-        except (OSError, ValueError, TimeoutError) as error:
+        except ValueError as error:
             message = (
-                f"No dask scheduler answers at {executor.scheduler!r} ({error}). Start one with `dask scheduler`, "
-                "or leave --scheduler out to run on this machine."
+                f"--scheduler {executor.scheduler!r} is no address of a dask scheduler ({error}). Give the one that "
+                "`dask scheduler` prints, such as tcp://host:8786."
             )
             raise ConfigError(message) from error
+        except (OSError, TimeoutError) as error:
+            message = (
+                f"No dask scheduler answers at {executor.scheduler!r} ({error}). Start one with `dask scheduler`, "
+                "correct the address, or leave --scheduler out to run on this machine."
+            )
+            raise ClusterUnavailable(message) from error
         with client:
             yield client
         return
@@ -138,6 +150,8 @@ def run_tiles(
     # big tiles first, so that the last ones to finish are short
     order = sorted(tasks, key=lambda task: -int(task.wanted.sum()))
     apart = executor.workers > 1 or executor.scheduler
+    if not apart:
+        release(Path(job.work))  # from a run on a cluster that was killed: its workers may still be at it
     with closing(_on_dask(order, job, executor) if apart else _in_threads(order, job, executor.threads)) as found:
         for report in found:
             reports[report.tile] = report
@@ -175,39 +189,40 @@ def _in_threads(tasks: Sequence[TileTask], job: Job, threads: int) -> Generator[
 
 def _on_dask(tasks: Sequence[TileTask], job: Job, executor: Executor) -> Generator[TileReport]:
     """Yield reports of tiles that workers run."""
-    with connect(executor) as client:
-        # a task, and not scattered data: workers that join later or take over from lost ones can have it too
-        shared = client.submit(_same, job, pure=False)
-        futures = {client.submit(run_tile, task, shared, pure=False, retries=3): task for task in tasks}
+    repeat = executor.scheduler is not None and job.machine is not None  # mixed machines would write other bits twice
+    with connect(executor) as client, claimed(Path(job.work)) as run:
+        attempts = Attempts(client, tasks, replace(job, run=run), repeat, _resources(job, executor))
         try:
-            yield from _answers(client, futures, executor)
+            yield from _answers(attempts, executor, len(tasks))
         except GeneratorExit:  # nobody listens any more
-            client.cancel(list(futures))
+            attempts.close()
             raise
 
 
-def _same(job: Job) -> Job:
-    """Return the job, as a task of its own."""
-    return job
+def _resources(job: Job, executor: Executor) -> dict[str, float]:
+    """Return what a worker of a running cluster must have free for a tile: its GPU, of which it has one."""
+    return {GPU: 1} if executor.scheduler and job.device.startswith("cuda") else {}
 
 
-def _answers(client: Client, futures: dict[Future, TileTask], executor: Executor) -> Iterator[TileReport]:
+def _answers(attempts: Attempts, executor: Executor, tiles: int) -> Iterator[TileReport]:
     """Yield reports as they come; dask alone would wait for ever for workers that are gone."""
-    pending, seen = set(futures), time.monotonic()
-    while pending:
+    seen = time.monotonic()
+    while attempts.waiting:
         try:
-            for future in wait(pending, timeout=WATCH_SECONDS, return_when="FIRST_COMPLETED").done:
-                report = _result(future, futures[future])
-                pending.discard(future)
-                seen = time.monotonic()
-                yield report
-        except TimeoutError:  # nothing is finished, or what was finished died with its worker and is made again
-            if client.scheduler_info()["workers"]:
+            if attempts.feed():
                 seen = time.monotonic()
             elif time.monotonic() - seen > LOST_SECONDS:
-                raise _lost(_WORKERS, executor, len(futures) - len(pending), len(futures)) from None
+                raise _lost(_WORKERS, executor, tiles - attempts.waiting, tiles)
+            for future in attempts.finished(WATCH_SECONDS):
+                # not if another attempt at its tile came just before
+                task = attempts.pending.get(future)
+                report = None if task is None else attempts.take(future, _result(future, task))
+                if report is not None:
+                    yield report
+        except TimeoutError:  # nothing is finished, or what was finished died with its worker and is made again
+            continue
         except (CancelledError, CommClosedError):
-            raise _lost(_SCHEDULER, executor, len(futures) - len(pending), len(futures)) from None
+            raise _lost(_SCHEDULER, executor, tiles - attempts.waiting, tiles) from None
 
 
 def _lost(what: str, executor: Executor, done: int, tiles: int) -> IncompleteMap:
@@ -216,7 +231,7 @@ def _lost(what: str, executor: Executor, done: int, tiles: int) -> IncompleteMap
     again = "Start the cluster again" if executor.scheduler else "See what ended them (memory?)"
     message = (
         f"{what}{where}: lost after {done} of {tiles} tiles, so no map was written; what is finished is kept. "
-        f"{again}, then run again with --resume."
+        f"{again}, then run the same command again (`fluxgrid upscale` with --resume)."
     )
     return IncompleteMap(message)
 

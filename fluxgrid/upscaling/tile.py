@@ -28,6 +28,7 @@ from fluxgrid.prediction import BlockState, Fluxes, Predictor
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import split_states
 from fluxgrid.provenance import digest
+from fluxgrid.upscaling.claim import check_claim
 from fluxgrid.upscaling.machine import Machine
 from fluxgrid.upscaling.memory import keep_memory
 from fluxgrid.upscaling.plan import CubeSource, Plan
@@ -65,6 +66,9 @@ class Job:
     """Where all tiles must be made; None where machines may differ."""
     provisional: np.ndarray | None = None
     """Steps of `time` that will change when what their inputs lack comes, bool (T,)."""
+
+    run: str = ""
+    """Which run asks, on a cluster; what is no longer asked for is not written."""
 
     @property
     def predictor(self) -> Predictor:
@@ -248,6 +252,7 @@ class _TileRun:
         if segment.recycled:
             states = [BlockState(s.hidden, {}) for s in states]
         output, expected, missing = "", 0, 0
+        check_claim(self.job.work, self.job.run)
         if segment.scored:
             arrays = self._assemble(fluxes, segment)
             write_tile(self.job.stores[index], self.task.tile, arrays)
@@ -257,6 +262,7 @@ class _TileRun:
         self.state = states
         handed = save_state(self.job.path("states", self.task.tile, index, ".npz"), states)
         machine = Machine.here(self.job.device).text()
+        check_claim(self.job.work, self.job.run)
         record = Record(key, handed, output, expected, missing, time.perf_counter() - begun, machine, parts)
         write_record(self.job.path("records", self.task.tile, index, ".json"), record)
         return record

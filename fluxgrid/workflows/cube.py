@@ -17,6 +17,7 @@ from fluxgrid.data.cube.stores import zarr_folder
 from fluxgrid.errors import ConfigError, CubeError, OutputExists
 from fluxgrid.files import check_writable
 from fluxgrid.models import ModelSpec, load_checkpoint
+from fluxgrid.workflows.about import is_simulated
 from fluxgrid.workflows.progress import ProgressMaker, silent
 
 
@@ -51,12 +52,15 @@ def check(path: str, mapping: str | None = None, model: str | None = None) -> Cu
 def _model_problems(path: str, mapping: str | None, spec: ModelSpec) -> list[str]:
     """Return what keeps a model from a cube beside its variables."""
     problems = []
-    if spec.synthetic:
-        problems.append(f"the model {spec.name!r} was trained on simulated towers: it is not for cubes of your own")
     try:
-        step = step_of(open_cube(path, mapping))
-    except CubeError:
-        return problems  # the report has said why it does not open
+        cube = open_cube(path, mapping)
+    except CubeError:  # the report has said why it does not open
+        cube = None
+    if spec.synthetic and (cube is None or not is_simulated(cube)):
+        problems.append(f"the model {spec.name!r} was trained on simulated towers: it is not for cubes of your own")
+    if cube is None:
+        return problems
+    step = step_of(cube)
     if step != spec.step:
         problems.append(f"time step: the cube is {step}, the model {spec.step}; choose another model or cube")
     return problems

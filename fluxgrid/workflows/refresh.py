@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 
 _HOLDER, _LOOK = "holder.json", "look.json"
 _PLAIN = Request()
+_NOT_OF_THE_MAP: dict[str, Any] = {
+    **dict.fromkeys(("workers", "threads", "scheduler"), True),
+    "refresh": {"on_success", "on_failure", "hook_seconds"},
+}
+"""Keys of a configuration that say who computes and who is told."""
 
 
 def refresh(config: UpscaleConfig, request: Request = _PLAIN, progress: ProgressMaker = silent) -> Refreshed:
@@ -136,7 +141,7 @@ def fingerprint(config: UpscaleConfig, place: Place, look: Look | None) -> dict[
     texts = [config.mapping, config.region, config.refresh.source and config.refresh.source.mapping]
     files = [Path(text).expanduser() for text in texts if text and Path(text).expanduser().is_file()]
     return {
-        "config": config.model_dump(mode="json", exclude={"refresh": {"on_success", "on_failure", "hook_seconds"}}),
+        "config": config.model_dump(mode="json", exclude=_NOT_OF_THE_MAP),
         "code": files_state([package, *files]),
         "model": files_state([model if model.is_dir() else Path(config.model).expanduser()]),
         "cube": cube_state(place),

@@ -207,11 +207,13 @@ class Running:
             warnings = source_warnings(growth, self.look)
             source = CubeSource.of(str(place.cube), config.mapping)
         else:
-            check_own_cube(config, spec)
             source = CubeSource.of(str(config.cube), config.mapping)
         state = cube_state(place)
         source = replace(source, state=state)
-        return Inputs(open_cube(source.path, source.mapping), source, state, growth, tuple(warnings))
+        cube = open_cube(source.path, source.mapping)
+        if config.cube is not None or config.refresh.source is not None:
+            check_own_cube(config, spec, cube)
+        return Inputs(cube, source, state, growth, tuple(warnings))
 
     def _check_growing(self) -> None:
         """Refuse to grow a cube that cannot, before its first file is read."""

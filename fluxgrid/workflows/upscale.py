@@ -115,7 +115,7 @@ def _upscale(
     else:
         source = CubeSource.of(config.cube, config.mapping)
         cube = open_cube(source.path, source.mapping)  # first, for a path that is wrong is the nearer mistake
-        check_own_cube(config, checkpoint.spec)
+        check_own_cube(config, checkpoint.spec, cube)
     device = pick_device(config.device)
     days = (config.start, config.end)
     begin, finish = (pd.Timestamp(day) if day else None for day in days)
@@ -298,15 +298,15 @@ def _region_missing() -> str:
     raise ConfigError(message)
 
 
-def check_own_cube(config: UpscaleConfig, spec: ModelSpec) -> None:
-    """Refuse options and models that do not belong to a user's cube."""
+def check_own_cube(config: UpscaleConfig, spec: ModelSpec, cube: xr.Dataset) -> None:
+    """Refuse options and models that do not belong to a user's cube, given as such or grown from deliveries."""
     if config.resolution is not None:
         message = (
             f"--resolution {config.resolution} is for the synthetic world; a map has the cells of its cube. Leave it "
             "out, or regrid the cube first."
         )
         raise ConfigError(message)
-    if spec.synthetic:
+    if spec.synthetic and not is_simulated(cube):
         message = (
             f"The model {spec.name!r} was trained on simulated towers and is not to be used on a cube of your own. "
             "Give a model trained on real towers (--model; see `fluxgrid train`)."

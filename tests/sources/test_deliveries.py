@@ -11,6 +11,7 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -322,6 +323,15 @@ def test_no_server_at_all(tmp_path):
     with pytest.raises(SourceUnavailable, match="cannot be reached") as caught:
         look(DeliverySource("http://127.0.0.1:9/", copies=tmp_path / "c"), tmp_path / "s.json")
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize(
+    "when", ["2019-01-08T06:00:00", "2019-01-08T06:00:00Z", "2019-01-08T07:30:00+01:30", "2019-01-07T23:00:00-07:00"]
+)
+def test_a_time_of_an_index_keeps_its_offset(when):
+    text = json.dumps([{"name": "w1.nc", "modified": when}])
+    (found,) = remote._of_json(text, "http://somewhere")
+    assert found.modified_ns == pd.Timestamp("2019-01-08T06:00:00").value
 
 
 def test_redirects_to_files_of_this_machine_are_not_followed():

@@ -11,7 +11,7 @@ import torch
 from distributed import Client, LocalCluster
 
 from fluxgrid.data.cube import open_cube
-from fluxgrid.errors import ConfigError, IncompleteMap, OutputError
+from fluxgrid.errors import ClusterUnavailable, ConfigError, OutputError
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling import cluster, execute, tile
 from fluxgrid.upscaling.cluster import Look, check_answers, cube_facts, look
@@ -21,8 +21,8 @@ from fluxgrid.upscaling.plan import CubeSource
 HERE = Machine.here()
 
 
-def plan(mixed: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(machine=HERE, mixed=mixed)
+def plan(mixed: bool = False, device: str = "cpu") -> SimpleNamespace:
+    return SimpleNamespace(machine=HERE, mixed=mixed, device=device)
 
 
 def test_here_names_instructions_and_libraries():
@@ -59,6 +59,19 @@ def test_workers_that_cannot_see_or_run_are_named_even_if_mixed_is_allowed():
         check_answers(answers, plan(mixed=True))
     assert "tcp://a: cannot open the cube /x" in str(caught.value)
     assert "tcp://b: cannot run fluxgrid (ModuleNotFoundError: no fluxgrid)" in str(caught.value)
+
+
+def test_each_worker_has_one_gpu_to_give_where_one_predicts():
+    answers = {f"tcp://{name}": Look(HERE, (), gpus) for name, gpus in (("a", 1), ("b", 0), ("c", 2))}
+    check_answers(answers, plan())
+    check_answers({"tcp://a": answers["tcp://a"]}, plan(device="cuda H200"))
+    with pytest.raises(ConfigError, match="one tile at a time") as caught:
+        check_answers(answers, plan(device="cuda H200"))
+    told = str(caught.value)
+    assert "tcp://b: GPU=0" in told
+    assert "tcp://c: GPU=2" in told
+    assert "tcp://a" not in told
+    assert "dask worker ADDRESS --resources GPU=1" in told
 
 
 def test_a_worker_says_what_it_cannot_see(tmp_path):
@@ -99,22 +112,10 @@ def test_a_stranger_ends_the_run_and_computes_nothing(tmp_path):
 def test_a_cluster_without_workers_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "WORKER_SECONDS", 0.2)
     quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
-    none = pytest.raises(ConfigError, match="The scheduler has no worker after")
-    with LocalCluster(n_workers=0, processes=False, **quiet) as scheduler, Client(scheduler) as client, none:
+    none = pytest.raises(ClusterUnavailable, match="The scheduler has no worker after")
+    with LocalCluster(n_workers=0, processes=False, **quiet) as scheduler, Client(scheduler) as client, none as caught:
         cluster.check_cluster(client, plan(), None, "cpu", tmp_path)
-
-
-def test_a_run_ends_when_its_workers_stay_away(monkeypatch):
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.2)
-    monkeypatch.setattr(execute, "LOST_SECONDS", 0.5)
-    quiet = {"dashboard_address": "127.0.0.1:0", "silence_logs": 50}
-    with LocalCluster(n_workers=0, processes=False, **quiet) as scheduler, Client(scheduler) as client:
-        future = client.submit(abs, -1)
-        with pytest.raises(
-            IncompleteMap, match=r"All workers \(tcp://x\): lost after 0 of 1 tiles.*--resume"
-        ) as caught:
-            list(execute._answers(client, {future: None}, execute.Executor(scheduler="tcp://x")))
-    assert caught.value.exit_code == 3
+    assert caught.value.exit_code == 6
 
 
 def test_workers_keep_memory_and_run_one_thread_of_algebra():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from fluxgrid.simulation import WORLD_SOURCE
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.workflows.cube import check
 
@@ -16,6 +17,13 @@ def test_step_and_origin_of_the_model_are_problems(tmp_path):
     assert any("trained on simulated towers" in problem for problem in problems)
     assert any("the cube is monthly, the model daily" in problem for problem in problems)
     assert any("soc" in problem for problem in problems)  # and what it lacks, at once
+
+
+def test_simulated_towers_go_with_a_simulated_cube(tmp_path):
+    for name, source in (("world.zarr", f"{WORLD_SOURCE} 1"), ("own.zarr", "ERA5-Land")):
+        write_cube(small_cube(periods=14).assign_attrs(source=source), tmp_path / name)
+        problems = check(str(tmp_path / name), model="default").problems
+        assert any("simulated towers" in problem for problem in problems) == (name == "own.zarr")
 
 
 def test_rechunk_from_the_command_line(tmp_path, run):
