@@ -311,5 +311,5 @@ _ENCODERS: dict[str, Callable[[dict[str, Any]], Encoder]] = {
     "crc32c": lambda _: numcodecs.get_codec({"id": "crc32c", "location": "end"}).encode,
 }
 """By name, from the configuration of a codec."""
-_WRITTEN = [], ["blosc"], ["blosc", "crc32c"]
+_WRITTEN: tuple[list[str], ...] = [], ["blosc"], ["blosc", "crc32c"]
 """Chains that are written: blosc must see the numbers themselves."""
