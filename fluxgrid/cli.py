@@ -51,7 +51,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except FluxgridError as error:
-        _err.print(f"fluxgrid: {error}", markup=False, highlight=False)
+        for text in (f"fluxgrid: {error}", *getattr(error, "__notes__", ())):
+            _err.print(text, markup=False, highlight=False)
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -89,10 +89,14 @@ class RefreshConfig(Strict):
     """Most of the archive that each refresh reads to find damage, GB; of a larger one some years, in turn by week."""
     guards: GuardsConfig = GuardsConfig()
     """Bounds."""
+    stale_days: int | None = Field(default=None, ge=1)
+    """Days of age at which the end of what is covered is something to look after; left out, none is too old."""
     on_success: tuple[str, ...] = ()
-    """Program and arguments to run after a publication, without a shell; ``FLUXGRID_REPORT`` names the report."""
+    """Program and arguments to run after a publication, without a shell; ``FLUXGRID_REPORT`` names the report. They are
+    taken as they are written: no ``$NAME`` in them is replaced."""
     on_failure: tuple[str, ...] = ()
-    """The same after a refresh that failed or that a guard stopped."""
+    """The same after a refresh that failed or that a guard stopped, and after one that found nothing new to publish but
+    something new to look after, such as a damaged delivery."""
     hook_seconds: float = Field(default=60.0, gt=0)
     """After which such a program is ended."""
 
@@ -251,7 +255,8 @@ def _read(path: str, through: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """Return nested mappings in which `values` win; options of another architecture or source are not taken over."""
-    if any(name in values and values[name] != base.get(name) for name in ("kind", "source")):
+    named = {name: values.get(name) for name in ("kind", "source")}  # of a refresh, `source` is no name but a mapping
+    if any(isinstance(name, str) and name != base.get(key) for key, name in named.items()):
         return values
     both = {k: merged(base[k], v) for k, v in values.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
     return {**base, **values, **both}
@@ -287,27 +292,38 @@ def set_key(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
+_HOOKS = ("on_success", "on_failure")
+"""Keys of programs, whose arguments are theirs: what ``$FLUXGRID_REPORT`` is they know when they run."""
+
+
 def _expand(value: Any) -> Any:
-    """Replace ``$NAME`` in texts by the environment."""
+    """Replace ``$NAME`` in texts by the environment, but not in what is a program's."""
     if isinstance(value, dict):
-        return {key: _expand(inner) for key, inner in value.items()}
+        return {key: inner if key in _HOOKS else _expand(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_expand(inner) for inner in value]
     return os.path.expandvars(value) if isinstance(value, str) else value
 
 
 def _names(values: Any) -> set[str]:
-    """Return the environment variables that texts in nested mappings and lists name."""
-    return {name for text in _texts(values) for name in _NAMES.findall(text)}
+    """Return the environment variables that texts in nested mappings and lists name, other than a program's."""
+    own = (text for key, text in config_texts(values) if not any(part in _HOOKS for part in key.split(".")))
+    return {name for text in own for name in _NAMES.findall(text)}
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Yield every text in nested mappings and lists."""
+def config_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested mappings and lists with its place.
+
+    Examples
+    --------
+    >>> list(config_texts({"region": "iowa", "refresh": {"on_failure": ["/bin/tell", "me"]}}))
+    [('region', 'iowa'), ('refresh.on_failure.0', '/bin/tell'), ('refresh.on_failure.1', 'me')]
+    """
     if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from config_texts(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, str):
-        yield value
+        yield key, value
 
 
 def config_problems(kind: Any, error: ValidationError) -> list[str]:

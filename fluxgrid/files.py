@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import sys
@@ -22,9 +23,9 @@ _REASONS = {
     errno.ENOSPC: "the disk is full; free some space",
     errno.EDQUOT: "the disk quota is used up; free some space",
     errno.EFBIG: "the file would be larger than this process may write; raise the limit (ulimit -f)",
-    errno.EACCES: "permission is denied; choose a folder you may write to (--out)",
-    errno.EPERM: "permission is denied; choose a folder you may write to (--out)",
-    errno.EROFS: "the file system is read-only; choose another folder (--out)",
+    errno.EACCES: "permission is denied; choose a folder you may write to (out)",
+    errno.EPERM: "permission is denied; choose a folder you may write to (out)",
+    errno.EROFS: "the file system is read-only; choose another folder (out)",
 }
 
 
@@ -249,6 +250,24 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path: Path | str) -> dict[str, Any] | None:
+    """Return the JSON object in a file; None if there is none, or it cannot be read.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    content : dict or None
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 class _UniqueLoader(yaml.SafeLoader):
     """Safe YAML in which a key that is given twice is an error, because one of the two would be lost unseen."""
 
@@ -324,3 +343,26 @@ def flush_path(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_below(folder: Path) -> None:
+    """Return when everything written below a folder is on the disk.
+
+    Linux is asked once for the whole file system: ten thousand small files, each on its own, take minutes.
+
+    Raises
+    ------
+    OSError
+        If the disk failed to take something.
+    """
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "syncfs"):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(folder))
+        finally:
+            os.close(handle)
+        return
+    for path in (*folder.rglob("*"), folder):  # pragma: no cover  (not on Linux)
+        flush_path(path)

@@ -242,6 +242,9 @@ VARIABLES: dict[str, Variable] = {variable.name: variable for variable in _TABLE
 MAP_FLUXES = ("nee", "gpp", "reco")
 """Fluxes every map holds, in this order; NEE = RECO - GPP."""
 
+GRAMS_PER_TG = 1e12
+"""Totals of maps are in teragrams of carbon."""
+
 
 def get_variable(name: str) -> Variable:
     """Return the variable of that name.

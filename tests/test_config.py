@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_runs
+from fluxgrid.config import TrainConfig, UpscaleConfig, load_config, shipped_runs, written_config
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.errors import ConfigError, UnknownName
 
@@ -209,3 +209,22 @@ def test_an_entry_keeps_the_terms_it_does_not_name():
     assert (one.fit.loss.classes, one.fit.loss.site_variance, one.fit.loss.carbon_balance) == (("igbp",), 1.0, 0.5)
     assert one.fit.meta.tasks == 3
     assert two.fit.meta is None
+
+
+def test_a_refresh_that_is_extended_keeps_what_it_does_not_say_otherwise(tmp_path):
+    """Its `source` is a mapping: another place to look at is no other kind of refresh."""
+    (tmp_path / "base.yaml").write_text(
+        "region: iowa\nrefresh: {on_failure: [tell], guards: {totals_move: 0.1}, source: {location: /a, settle: 60}}\n"
+    )
+    (tmp_path / "mine.yaml").write_text("extends: base.yaml\nrefresh: {source: {location: /b}}\n")
+    found = load_config(UpscaleConfig, str(tmp_path / "mine.yaml")).refresh
+    assert (found.on_failure, found.guards.totals_move) == (("tell",), 0.1)
+    assert found.source is not None
+    assert (found.source.location, found.source.settle) == ("/b", 60)
+
+
+def test_what_a_hook_says_is_its_own(tmp_path):
+    hook = ["sh", "-c", 'mail me < "$FLUXGRID_REPORT"']
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"region": "iowa", "refresh": {"on_failure": hook}}))
+    assert list(load_config(UpscaleConfig, str(tmp_path / "run.yaml")).refresh.on_failure) == hook
+    assert written_config(str(tmp_path / "run.yaml"))[1] == frozenset()

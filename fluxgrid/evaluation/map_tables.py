@@ -9,11 +9,10 @@ from fluxgrid.evaluation.borders import border_step
 from fluxgrid.evaluation.map_places import MapPlaces
 from fluxgrid.evaluation.map_score import LEAST_SHARE, SEASONS, MapScore
 from fluxgrid.evaluation.moments import pool
+from fluxgrid.variables import GRAMS_PER_TG
 
 GROUPINGS = ("all", "season", "cover", "state")
 """What scores are given by."""
-
-_GRAMS_PER_TG = 1e12
 
 
 def score_table(score: MapScore) -> pd.DataFrame:
@@ -70,8 +69,8 @@ def totals_table(score: MapScore, places: MapPlaces) -> pd.DataFrame:
     for flux in score.fluxes:
         ours, truth, covered = (units.land @ each.T for each in (*score.mass[flux], score.covered[flux]))
         columns = {
-            "map_TgC": ours / _GRAMS_PER_TG,
-            "truth_TgC": truth / _GRAMS_PER_TG,
+            "map_TgC": ours / GRAMS_PER_TG,
+            "truth_TgC": truth / GRAMS_PER_TG,
             "share_covered": covered / whole,
         }
         numbers = {name: values.ravel() for name, values in columns.items()}

@@ -9,13 +9,16 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fluxgrid.errors import OutputError
-from fluxgrid.files import atomic_folder, output_error, write_text
-from fluxgrid.output.archive import Version
+from fluxgrid.files import atomic_folder, output_error, read_json, write_text
+
+if TYPE_CHECKING:
+    from fluxgrid.output.archive import Version
 
 ABOUT = "export.json"
+QUICKLOOK = "quicklook.png"
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,24 @@ class Exports:
     folder: Path
     latest: Path
 
-    def of(self, version: Version) -> Path:
-        """Return the folder of a version."""
-        return self.folder / version.name
+    def of(self, name: str) -> Path:
+        """Return the folder of a version, by the name of the version (000012)."""
+        return self.folder / name
 
-    def whole(self, version: Version) -> bool:
-        """Return whether a version is exported with every file in its size, and ``latest`` leads to it."""
-        about = _read(self.of(version))
-        files: Mapping[str, int] = about.get("files", {})
-        there = bool(files) and all(_size(self.of(version) / name) == size for name, size in files.items())
-        return there and self.latest.is_symlink() and self.latest.resolve() == self.of(version).resolve()
+    def stand(self, name: str) -> bool:
+        """Return whether a version is exported with every file in its size."""
+        files: Mapping[str, int] = _read(self.of(name)).get("files", {})
+        return bool(files) and all(_size(self.of(name) / file) == size for file, size in files.items())
+
+    def whole(self, name: str) -> bool:
+        """Return whether the files of a version stand, and ``latest`` leads to them."""
+        return self.stand(name) and self.latest.is_symlink() and self.latest.resolve() == self.of(name).resolve()
 
     def files_of(self, year: int, folder: str) -> list[Path]:
         """Return the exported files of a state of a year, from whatever version has them all; else nothing."""
         for path in sorted(self.folder.glob(f"*/{ABOUT}"), reverse=True):
+            if path.parent.name < folder.partition("-")[0]:  # before that state of the year was published
+                break
             row = _read(path.parent)
             known = row.get("years", {}).get(str(year), {})
             files = [path.parent / name for name in known.get("files", ())]
@@ -46,7 +53,7 @@ class Exports:
                 return files
         return []
 
-    def point(self, version: Version) -> None:
+    def point(self, name: str) -> None:
         """Let ``latest`` lead to a version, at once.
 
         Raises
@@ -54,9 +61,9 @@ class Exports:
         OutputError
             If it cannot be written, or something else stands there.
         """
-        target = Path(os.path.relpath(self.of(version), self.latest.parent))
+        target = Path(os.path.relpath(self.of(name), self.latest.parent))
         if self.latest.exists() and not self.latest.is_symlink():
-            message = f"{self.latest} is no link. Move it away; the files are in {self.of(version)}."
+            message = f"{self.latest} is no link. Move it away; the files are in {self.of(name)}."
             raise OutputError(message)
         temporary = self.latest.with_name(f".{self.latest.name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
@@ -67,15 +74,15 @@ class Exports:
 
     def relink(self, version: Version, old: Version) -> bool:
         """Export a version that is the state of an older one, from its files; False if they are not there."""
-        about = _read(self.of(old))
-        if not about or any(_size(self.of(old) / name) != size for name, size in about["files"].items()):
+        if not self.stand(old.name):
             return False
-        if not self.of(version).exists():
-            with atomic_folder(self.of(version)) as temporary:
+        about, there = _read(self.of(old.name)), self.of(version.name)
+        if not there.exists():
+            with atomic_folder(there) as temporary:
                 for name in about["files"]:
-                    link_file(self.of(old) / name, temporary / name)
+                    link_file(self.of(old.name) / name, temporary / name)
                 write_text(temporary / ABOUT, json.dumps({**about, "version": version.id}, indent=1))
-        self.point(version)
+        self.point(version.name)
         return True
 
     def clear_litter(self) -> None:
@@ -84,9 +91,10 @@ class Exports:
             shutil.rmtree(path, ignore_errors=True)
 
     def prune(self, kept: set[str]) -> None:
-        """Remove the folders of versions that are gone."""
+        """Remove the folders of versions that are gone, but not the one that readers are led to."""
+        shown = self.latest.resolve()
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
-            if path.name not in kept and path.name.isdigit():
+            if path.name not in kept and path.name.isdecimal() and path.resolve() != shown:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -108,7 +116,4 @@ def _size(path: Path) -> int:
 
 def _read(folder: Path) -> dict[str, Any]:
     """Return what an export says of itself; nothing if there is none."""
-    try:
-        return json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(folder / ABOUT) or {}

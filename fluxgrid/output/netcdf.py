@@ -246,7 +246,7 @@ def _netcdf_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        message = f"Cannot write {path}: {error}. Most often the disk is full: free some space, then use --resume."
+        message = f"Cannot write {path}: {error}. Most often the disk is full: free some space and run again."
         raise OutputError(message) from error
 
 

@@ -16,9 +16,8 @@ from fluxgrid.geo.tiles import Tile
 from fluxgrid.output.flags import NO_VALUE
 from fluxgrid.output.store import open_store
 from fluxgrid.output.totals import Units
-from fluxgrid.variables import MAP_FLUXES, VARIABLES
+from fluxgrid.variables import GRAMS_PER_TG, MAP_FLUXES, VARIABLES
 
-_GRAMS_PER_TG = 1e12
 _CLOSURE = 1e-3
 """Largest difference of NEE and RECO - GPP, g m-2 d-1 for each g m-2 d-1 of the larger one, and at least 1."""
 
@@ -163,11 +162,11 @@ def _add(
     for flux in MAP_FLUXES:
         for target, values in zip((sums.before, sums.after), pair, strict=True):
             if values is not None:
-                target[flux] += land @ _mass(values[flux], days) / _GRAMS_PER_TG
+                target[flux] += land @ _mass(values[flux], days) / GRAMS_PER_TG
         if pair[0] is not None and pair[1] is not None:
             both = np.isfinite(pair[0][flux]) & np.isfinite(pair[1][flux])
             masses = [_mass(np.where(both, values[flux], np.nan), days) for values in pair if values is not None]
-            sums.common[flux] += [float((land[0] @ mass)[0]) / _GRAMS_PER_TG for mass in masses]
+            sums.common[flux] += [float((land[0] @ mass)[0]) / GRAMS_PER_TG for mass in masses]
 
 
 def _mass(values: np.ndarray, days: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
 from fluxgrid.output.layers import PER_CROP, layers_of
 from fluxgrid.output.stream import MapSource, blocks, open_map, read_block
-from fluxgrid.variables import MAP_FLUXES, VARIABLES
+from fluxgrid.variables import GRAMS_PER_TG, MAP_FLUXES, VARIABLES
 
 if TYPE_CHECKING:
     from fluxgrid.geo.grid import Grid
@@ -37,7 +37,6 @@ COLUMNS = (
 )
 """Columns of ``totals.csv``."""
 
-_GRAMS_PER_TG = 1e12
 _ELSEWHERE_SHARE = 1e-3  # less of the region's land than this outside every state is a sliver of the outlines
 
 
@@ -96,6 +95,12 @@ def land_units(
     region_share = sparse.csr_matrix(_dense(matrices[0].sum(axis=0)))
     stack = sparse.vstack([region_share, *matrices], format="csr")
     return Units(pd.concat(tables, ignore_index=True), (stack @ sparse.diags(cell_area)).tocsc())
+
+
+def region_land_share(region: Region, grid: Grid, land_fraction: np.ndarray) -> np.ndarray:
+    """Return the share of each cell that is land of the region, 0 to 1, (y, x); as `land_units` has it."""
+    land = land_units(region, grid, land_fraction, levels=("state",)).land[0].toarray()
+    return np.clip(land.reshape(grid.shape) / grid.cell_area(), 0, 1)
 
 
 def write_totals(
@@ -270,7 +275,7 @@ def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
         {
             "period": table["period"],
             "flux": table["flux"],
-            "total_TgC": (table["grams"] / _GRAMS_PER_TG).where(covered.notna()),
+            "total_TgC": (table["grams"] / GRAMS_PER_TG).where(covered.notna()),
             "sum_g_m2": table["grams"] / covered * table["days"],
             "land_area_km2": area / 1e6,
             "share_covered": np.divide(table["covered"], possible, out=np.zeros(len(table)), where=possible > 0),

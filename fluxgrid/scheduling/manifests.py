@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
+
+_DOUBTFUL = re.compile(r"[-+.]?\d[-+.:\w]*|[yn]|[=~]|<<", re.IGNORECASE)
+"""Texts that one YAML or another takes for something else: 1e3, 0o17, y; what this one does it quotes by itself."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -12,7 +16,8 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """Return the node of a text."""
-        return self.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+        style = "|" if "\n" in text else "'" if _DOUBTFUL.fullmatch(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import pandas as pd
 from blake3 import blake3
 
+from fluxgrid import clock
 from fluxgrid.data.cube.build import as_mapping
 from fluxgrid.data.cube.delivery import Delivery, OpenDelivery, Status, describe, grid_text, open_delivery
 from fluxgrid.data.mapping import CubeMapping
@@ -82,7 +82,7 @@ class DeliverySource:
     """Seconds for which a file must not have changed: a shorter time ago it may be still being copied."""
     reopen: int = 90
     """Days before the newest one for which a server is asked file by file whether they changed, where its index does
-    not say; `look` with ``everything`` asks about all."""
+    not say."""
     copies: Path | None = None
     """Folder for copies of files behind a URL."""
 
@@ -156,7 +156,7 @@ class _Entry:
         return cls(**{**content, **texts, "delivery": delivery})
 
 
-def look(source: DeliverySource, state: Path | str, everything: bool = False) -> Look:
+def look(source: DeliverySource, state: Path | str) -> Look:
     """Find out what a source now has.
 
     Parameters
@@ -165,8 +165,6 @@ def look(source: DeliverySource, state: Path | str, everything: bool = False) ->
     state : path
         JSON file in which looks remember what they found; made if missing, written only if anything changed. Lost or
         damaged it costs time and nothing else, but that ``since`` and ``seen`` begin anew.
-    everything : bool
-        Whether a server is asked about files older than ``source.reopen`` too.
 
     Returns
     -------
@@ -192,7 +190,7 @@ def look(source: DeliverySource, state: Path | str, everything: bool = False) ->
             f"it; if they are meant to be gone, remove {state}."
         )
         raise SourceUnavailable(message)
-    since = None if everything else _horizon(source, known)
+    since = _horizon(source, known)
     entries = {file.name: _entry(source, file, known.get(file.name), since) for file in listed}
     if entries != known:
         content = {"version": _STATE_VERSION, "rules": rules}
@@ -296,7 +294,7 @@ def _entry(source: DeliverySource, file: _Listed, known: _Entry | None, since: s
         file = replace(file, stamp=asked.stamp, modified_ns=asked.modified_ns)
     if known is not None and _same(known, file):
         return known
-    if 0 <= time.time() - file.modified_ns / 1e9 < source.settle:
+    if 0 <= clock.utc().timestamp() - file.modified_ns / 1e9 < source.settle:
         return _waits(known, f"it changed less than {source.settle:g} s ago")
     if source.remote:
         problem = fetch_remote(source.location, file.name, file.path, file.modified_ns)
@@ -334,7 +332,7 @@ def _read(source: DeliverySource, file: _Listed, known: _Entry | None) -> _Entry
         return _waits(known, f"it cannot be read ({error.strerror})")
     stamp = file.stamp if source.remote else f"{before.st_size} {before.st_mtime_ns}"
     # what was changed within the last tick of a clock may be changed again without a trace
-    racy = not source.remote and 0 <= time.time_ns() - before.st_mtime_ns < _RACY_NS
+    racy = not source.remote and 0 <= int(clock.utc().timestamp() * 1e9) - before.st_mtime_ns < _RACY_NS
     base = _Entry(stamp, found.hexdigest(), racy=racy)
     if known is not None and known.digest == base.digest and known.delivery is not None:
         same = replace(known.delivery, path=str(file.path), size=before.st_size, modified_ns=before.st_mtime_ns)
@@ -415,7 +413,7 @@ def _first_line(error: Exception) -> str:
 
 def _now() -> str:
     """Return the time in UTC, to the second, ISO 8601."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return clock.utc().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _look(entries: Mapping[str, _Entry], gone: tuple[str, ...]) -> Look:

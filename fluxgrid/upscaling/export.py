@@ -7,24 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from fluxgrid.data.steps import calendar
 from fluxgrid.files import atomic_folder, write_text
 from fluxgrid.geo.region import Region
 from fluxgrid.output.archive import Archive, Version
 from fluxgrid.output.archive.layout import STORE
 from fluxgrid.output.export import export_all
-from fluxgrid.output.exports import ABOUT, Exports, link_file
+from fluxgrid.output.exports import ABOUT, QUICKLOOK, Exports, link_file
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, plan_files
 from fluxgrid.output.qgis import write_qlr
 from fluxgrid.output.quicklook import draw_quicklook
-from fluxgrid.output.totals import land_units, write_totals
-from fluxgrid.upscaling.folder import remove
+from fluxgrid.output.totals import region_land_share, write_totals
 from fluxgrid.upscaling.plan import Plan
-
-QUICKLOOK = "quicklook.png"
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +55,7 @@ def export_version(archive: Archive, version: Version, exports: Exports, frame: 
         If a file cannot be written or a map cannot be read; the version is published all the same.
     """
     written: list[str] = []
-    remove(exports.of(version))  # half of an earlier export, or damaged
-    with atomic_folder(exports.of(version)) as temporary:
+    with atomic_folder(exports.of(version.name), replace=True) as temporary:  # of a damaged one readers keep the rest
         years = {}
         for year, folder in archive.folders(version).items():
             known = exports.files_of(year, folder.name)
@@ -76,15 +70,14 @@ def export_version(archive: Archive, version: Version, exports: Exports, frame: 
         files = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
         row = {"version": version.id, "published": version.time, "years": years, "files": files}
         write_text(temporary / ABOUT, json.dumps(row, indent=1))
-    exports.point(version)
+    exports.point(version.name)
     return tuple(written)
 
 
 def _write_year(year: int, store: Path, out: Path, frame: ExportFrame) -> list[str]:
     """Write the NetCDF files and totals of a year."""
     plan = frame.plan
-    land = land_units(frame.region, plan.grid, plan.land_fraction, levels=("state",)).land[0].toarray()
-    region_land = np.clip(land.reshape(plan.grid.shape) / plan.grid.cell_area(), 0, 1)
+    region_land = region_land_share(frame.region, plan.grid, plan.land_fraction)
     whole = calendar(f"{year}-01-01", f"{year}-12-31", plan.step)
     parts = plan_files(whole, plan.grid.shape, plan.layers)
     exports = [(store, out / f"{plan.region}_{part.period}.nc", part.steps) for part in parts]

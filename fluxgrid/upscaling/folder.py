@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxgrid.errors import OutputExists
-from fluxgrid.files import write_text
+from fluxgrid.files import read_json, write_text
 
 MANIFEST = "manifest.json"
 _WORK = ".fluxgrid"
@@ -49,12 +49,12 @@ class RunFolder:
     @property
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the map that stands here, or None."""
-        return _read(self.path / MANIFEST)
+        return read_json(self.path / MANIFEST)
 
     @property
     def status(self) -> Status:
         """What stands in the folder."""
-        manifest, begun = self.manifest, _read(self.work / _PLAN)
+        manifest, begun = self.manifest, read_json(self.work / _PLAN)
         if manifest is not None and manifest.get("plan") == self.digest:
             return "finished"
         standing = None if manifest is None else manifest.get("plan")
@@ -66,7 +66,7 @@ class RunFolder:
     @property
     def replacing(self) -> bool:
         """Whether --overwrite was said to bring the map that stands here up to date, so that --resume may go on."""
-        return (_read(self.work / _PLAN) or {}).get("replaces") == self.digest
+        return (read_json(self.work / _PLAN) or {}).get("replaces") == self.digest
 
     def claim(self, mode: Mode, description: dict[str, Any]) -> None:
         """Take the folder for this plan, or refuse.
@@ -112,7 +112,7 @@ class RunFolder:
 
     def _others(self) -> list[dict[str, Any]]:
         """Return what is known of other runs that were begun here."""
-        plans = (_read(path) for path in sorted((self.path / _WORK).glob(f"*/{_PLAN}")))
+        plans = (read_json(path) for path in sorted((self.path / _WORK).glob(f"*/{_PLAN}")))
         return [plan for plan in plans if plan is not None and plan.get("plan") != self.digest]
 
     def _what(self) -> str:
@@ -130,15 +130,6 @@ class RunFolder:
         return bool(files) and all(
             (self.path / name).is_file() and (self.path / name).stat().st_size == size for name, size in files.items()
         )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file, or None if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _title(row: dict[str, Any]) -> str:

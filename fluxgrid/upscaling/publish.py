@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from fluxgrid.errors import OutputError
@@ -20,7 +19,7 @@ from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, plan_files
 from fluxgrid.output.qgis import write_qlr
 from fluxgrid.output.quicklook import draw_quicklook
-from fluxgrid.output.totals import land_units, write_totals
+from fluxgrid.output.totals import region_land_share, write_totals
 from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
 
@@ -117,8 +116,7 @@ def _write_files(
 ) -> Published:
     """Write every file of a map but the manifest into a folder."""
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
-    land = land_units(region, plan.grid, plan.land_fraction, levels=("state",)).land[0].toarray()
-    region_land = np.clip(land.reshape(plan.grid.shape) / plan.grid.cell_area(), 0, 1)
+    region_land = region_land_share(region, plan.grid, plan.land_fraction)
     exports = []
     for segment, store in zip(plan.map_segments, stores, strict=True):
         times = plan.time[segment.steps]

@@ -160,14 +160,15 @@ def check_whole(tasks: list[TileTask], reports: list[TileReport]) -> None:
     """Raise unless every tile is done."""
     for report in reports:
         if report.fatal:
-            message = f"{report.error} Then run again with --resume."
+            message = f"{report.error} Then run the same command again (`fluxgrid upscale` with --resume)."
             raise OutputError(message)
     failed = [f"tile {report.tile}: {report.error}" for report in reports if report.error]
     silent = {task.tile.name for task in tasks} - {report.tile for report in reports}
     failed += [f"tile {name}: no answer" for name in sorted(silent)]
     if failed:
         header = f"{len(failed)} of {len(tasks)} tiles failed, so no map was written; the others are kept"
-        message = f"{itemise(header, _shorten(failed))}\nMend the cause and run again with --resume."
+        advice = "Mend the cause and run the same command again (`fluxgrid upscale` with --resume)."
+        message = f"{itemise(header, _shorten(failed))}\n{advice}"
         raise IncompleteMap(message)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +43,8 @@ def damages_of(path: Path, most_gb: float, week: int | None = None) -> list[Dama
 
 def size_of(folder: Path) -> int:
     """Return the bytes of the files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    with os.scandir(folder) as found:
+        return sum(size_of(Path(one.path)) if one.is_dir() else one.stat().st_size for one in found)
 
 
 def years_in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:
@@ -79,6 +82,13 @@ def years_in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:
 def repairable(damage: Damage) -> bool:
     """Return whether publishing units again mends a damage: not of what describes versions, and not strange files."""
     return damage.year is not None and damage.problem != "not published" and damage.path.parts[-3] != VERSIONS
+
+
+def lasting(damages: Iterable[Damage]) -> list[str]:
+    """Say which damages a refresh cannot mend, and what to do."""
+    found = [damage for damage in damages if not repairable(damage)]
+    advice = {"not published": "remove it"}
+    return [f"{one}; {advice.get(one.problem, 'restore it from a copy')}, a refresh cannot" for one in found]
 
 
 def damaged_units(archive: Archive, damages: list[Damage]) -> frozenset[tuple[str, int]]:

@@ -6,14 +6,15 @@ import base64
 import html
 import json
 import re
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fluxgrid import clock
 from fluxgrid.config_map import UpscaleConfig
 from fluxgrid.errors import FluxgridError
 from fluxgrid.files import write_text
+from fluxgrid.output.exports import QUICKLOOK
 from fluxgrid.provenance import now
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from fluxgrid.output.guards import Finding
     from fluxgrid.output.revision import Revision
     from fluxgrid.upscaling.tile import TileReport
-
-_PICTURE = "quicklook.png"
 
 
 def success_row(
@@ -57,8 +56,13 @@ def success_row(
         "changed": {str(year): sorted(tiles) for year, tiles in staged.items()},
         "totals": [row for one in revisions for row in _total_rows(one)],
         "missing": {str(r.year): [r.missing_before.share, r.missing_after.share] for r in revisions},
-        "guards": [{"guard": f.guard, "text": f.text, "before": f.before, "after": f.after} for f in findings],
+        "guards": guard_rows(findings),
     }
+
+
+def guard_rows(findings: Iterable[Finding]) -> list[dict[str, str]]:
+    """Return what guards found, for JSON."""
+    return [{"guard": f.guard, "text": f.text, "before": f.before, "after": f.after} for f in findings]
 
 
 def _total_rows(one: Revision) -> list[dict[str, Any]]:
@@ -76,18 +80,15 @@ def _total_rows(one: Revision) -> list[dict[str, Any]]:
     ]
 
 
-def failure_row(
-    config: UpscaleConfig, error: FluxgridError, seconds: float, state: Mapping[str, Any]
-) -> dict[str, Any]:
+def failure_row(config: UpscaleConfig, error: Exception, seconds: float, known: Mapping[str, Any]) -> dict[str, Any]:
     """Return the report of a refresh that failed, with what was known by then."""
-    known = state.get("last") or {}
-    status = "stopped by a guard" if error.exit_code == 4 else "failed"
+    code = getattr(error, "exit_code", 1)
     return {
-        **(known if error.exit_code == 4 else {}),
+        **known,
         "region": str(config.region or ""),
-        "status": status,
-        "exit_code": error.exit_code,
-        "error": str(error),
+        "status": "stopped by a guard" if code == 4 else "failed",
+        "exit_code": code,
+        "error": str(error) if isinstance(error, FluxgridError) else f"{type(error).__name__}: {error}",
         "started": now(),
         "seconds": {"all": round(seconds, 2)},
     }
@@ -143,13 +144,18 @@ def write_reports(folder: Path, row: Mapping[str, Any], export: Path | None = No
         If they cannot be written.
     """
     status = re.sub(r"[^a-z]+", "-", str(row["status"]))
-    stem = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{status}"
+    stem = f"{clock.utc():%Y%m%dT%H%M%S}-{status}"
     names = (f"{stem}-{count}" if count else stem for count in range(1000))
     stem = next(name for name in names if not (folder / f"{name}.json").exists())
     files = folder / f"{stem}.json", folder / f"{stem}.html"
-    write_text(files[0], json.dumps(row, indent=1))
-    write_text(files[1], _page(row, export))
+    put_reports(files, row, export)
     return files
+
+
+def put_reports(files: tuple[Path, ...], row: Mapping[str, Any], export: Path | None = None) -> None:
+    """Write a report into files that `write_reports` named."""
+    for file, text in zip(files, (json.dumps(row, indent=1), _page(row, export)), strict=True):
+        write_text(file, text)
 
 
 def _page(row: Mapping[str, Any], export: Path | None) -> str:
@@ -172,7 +178,7 @@ def _page(row: Mapping[str, Any], export: Path | None) -> str:
     if guards := row.get("guards"):
         cells = ([g["guard"], g["text"], g["before"], g["after"]] for g in guards)
         parts.append("<h2>Guards</h2>" + _table(("guard", "what", "before", "after"), cells))
-    picture = export / _PICTURE if export else None
+    picture = export / QUICKLOOK if export else None
     if picture is not None and picture.is_file():
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(f"<img alt='Map of the newest year' src='data:image/png;base64,{data}'>")

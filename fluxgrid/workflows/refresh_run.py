@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from fluxgrid.data.cube.growth import Growth
 from fluxgrid.data.cube.ledger import KNOWN, MISSING
 from fluxgrid.data.records import plan_segments
 from fluxgrid.data.steps import calendar, step_ends
-from fluxgrid.errors import ConfigError, DamagedMap, PublicationStopped
+from fluxgrid.errors import ConfigError, DamagedMap, PublicationStopped, itemise
 from fluxgrid.geo.region import find_region
 from fluxgrid.geo.tiles import make_tiles
 from fluxgrid.models import Checkpoint, load_checkpoint
@@ -49,7 +50,7 @@ from fluxgrid.upscaling.plan import CHUNK, CubeSource, Plan
 from fluxgrid.upscaling.tile import TileReport
 from fluxgrid.workflows.about import map_info
 from fluxgrid.workflows.progress import ProgressMaker
-from fluxgrid.workflows.refresh_check import damaged_units, damages_of, published_units
+from fluxgrid.workflows.refresh_check import damaged_units, damages_of, lasting, published_units, repairable
 from fluxgrid.workflows.refresh_place import (
     EXPORTS,
     LATEST,
@@ -61,15 +62,16 @@ from fluxgrid.workflows.refresh_place import (
     read_state,
     write_state,
 )
-from fluxgrid.workflows.refresh_report import success_row, write_reports
+from fluxgrid.workflows.refresh_report import guard_rows, success_row, write_reports
 from fluxgrid.workflows.refresh_source import (
     day_status,
     described_by,
     drift_findings,
     grow_cube,
     growth_row,
+    growth_warnings,
+    look_warnings,
     provisional_steps,
-    source_warnings,
 )
 from fluxgrid.workflows.upscale import check_own_cube, pick_device, plan_map
 from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_source, synthetic_template
@@ -77,7 +79,7 @@ from fluxgrid.workflows.world import build_synthetic, demo_period, synthetic_sou
 if TYPE_CHECKING:
     from fluxgrid.sources.deliveries import Look
 
-_PENDING, _GROWTH, _DESCRIBED = "pending", "growth", ("long_name", "standard_name", "cell_methods")
+_PENDING, _DESCRIBED = "pending", ("long_name", "standard_name", "cell_methods")
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,10 @@ class Done:
 
     refreshed: Refreshed
     cube_state: str
+    warnings: tuple[str, ...]
+    """What a person should know of source and archive."""
+    growth_warnings: tuple[str, ...]
+    """Those that only a growth knows: they hold until the source has something else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +102,7 @@ class Inputs:
     source: CubeSource
     state: str
     growth: Growth | None
-    warnings: tuple[str, ...]
+    growth_warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +119,9 @@ class Planned:
     published: Mapping[UnitName, tuple[str, str]]
     damaged: frozenset[UnitName]
     damages: tuple[str, ...]
+    """What is computed again for it."""
+    lasting: tuple[str, ...]
+    """What cannot be."""
 
     @property
     def newest(self) -> Version | None:
@@ -124,15 +133,25 @@ class Running:
     """One refresh under way; the region is locked."""
 
     def __init__(
-        self, config: UpscaleConfig, request: Request, place: Place, look: Look | None, progress: ProgressMaker
+        self,
+        config: UpscaleConfig,
+        request: Request,
+        place: Place,
+        look: Look | None,
+        progress: ProgressMaker,
+        known: dict[str, Any],
     ):
+        """Begin; into `known` comes what the report may say, should the refresh fail."""
         self.config, self.request, self.place, self.look, self.progress = config, request, place, look, progress
+        self.known = known
         self.seconds: dict[str, float] = {}
         self.started = now()
 
     def go(self) -> Done:
         """Bring the archive up to its inputs."""
-        clear_litter(self.place.out)
+        for folder in (self.place.out, self.place.out / REPORTS):
+            if folder.is_dir():
+                clear_litter(folder)
         self._exports.clear_litter()
         self.region = find_region(str(self.config.region or ""))
         self.checkpoint = load_checkpoint(self.config.model, self.config.window_mode, self.config.precision)
@@ -146,8 +165,9 @@ class Running:
             found = survey(planned.plan, work, self.device, planned.published, planned.damaged, threads)
         early = self._early_findings(inputs, planned)
         staged = {} if found.changed else staged_units(planned.plan, found, planned.published)
-        if not found.changed and not staged:
-            return Done(self._unchanged(planned), inputs.state)
+        if not found.changed and not staged and self.request.tag is None:
+            return self._unchanged(planned, inputs)
+        self.known |= self._about(planned, inputs) | {"why": found.reasons(), "guards": guard_rows(early)}
         check_findings(early, self.request.allow)
         with self._timed("compute"):
             reports = self._stage(planned, found, work, inputs)
@@ -155,25 +175,44 @@ class Running:
         with self._timed("check"):
             revisions = self._revise(planned, staged, work)
             findings = [*early, *self._findings(planned, revisions, staged)]
-        state = {"inputs": growth_row(inputs.growth, self.look) if inputs.growth and self.look else {}}
-        row = success_row(self.config, found.reasons(), reports, staged, revisions, findings)
-        row |= state | {"damages": list(planned.damages), "warnings": [*inputs.warnings, *planned.warnings]}
-        write_state(self.place, last=row)
+        self.known |= success_row(self.config, found.reasons(), reports, staged, revisions, findings)
         check_findings(findings, self.request.allow)
         before = planned.newest.id if planned.newest else 0
         with self._timed("publish"):
             version = self._publish(planned, staged, work, inputs)
+            write_state(self.place, **{_PENDING: []})  # whatever becomes of the files beside it
         if version.id == before:  # computed again, and it is what is published
             self._tidy(work)
-            return Done(self._unchanged(planned), inputs.state)
+            return self._unchanged(planned, inputs)
         with self._timed("files"):
             written = self._export(planned, version)
         self._tidy(work)
-        row |= {"status": "published", "version": version.id, "tag": version.tag, "covered": version.covered}
-        row |= {"published": version.time, "started": self.started, "files": list(written), "seconds": self.seconds}
-        files = write_reports(self.place.out / REPORTS, row, self._exports.of(version))
-        write_state(self.place, **{_PENDING: [], "last": {}})
-        return Done(Refreshed(self.place.out, "published", row, files), inputs.state)
+        row = {"tag": version.tag, "covered": version.covered, "published": version.time}
+        return self._done(self._reported("published", version, written, row), planned, inputs)
+
+    def _about(self, planned: Planned, inputs: Inputs) -> dict[str, Any]:
+        """Return what a report says of inputs and archive."""
+        grown = growth_row(inputs.growth, self.look) if inputs.growth and self.look else {}
+        warnings = [*self._warnings(planned, inputs), *planned.warnings]
+        region = str(self.config.region or "")
+        return {"region": region, "inputs": grown, "damages": list(planned.damages), "warnings": warnings}
+
+    def _reported(
+        self, status: str, version: Version, written: tuple[str, ...], more: dict[str, Any] | None = None
+    ) -> Refreshed:
+        """Write the report of a refresh that did something."""
+        row = {**self.known, "status": status, "version": version.id, **(more or {})}
+        row |= {"started": self.started, "files": list(written), "seconds": self.seconds}
+        picture = self._exports.of(version.name) if status == "published" else None
+        return Refreshed(self.place.out, status, row, write_reports(self.place.out / REPORTS, row, picture))
+
+    def _warnings(self, planned: Planned, inputs: Inputs) -> tuple[str, ...]:
+        """Return what a person should know of source and archive."""
+        return (*(look_warnings(self.look) if self.look else ()), *inputs.growth_warnings, *planned.lasting)
+
+    def _done(self, refreshed: Refreshed, planned: Planned, inputs: Inputs) -> Done:
+        """Return what came of it."""
+        return Done(refreshed, inputs.state, self._warnings(planned, inputs), inputs.growth_warnings)
 
     @contextmanager
     def _timed(self, name: str):
@@ -190,7 +229,7 @@ class Running:
     def _inputs(self) -> Inputs:
         """Bring the cube up to its source, and open it."""
         config, place, spec = self.config, self.place, self.checkpoint.spec
-        growth, warnings = None, []
+        growth = None
         if config.cube is None and config.refresh.source is None:
             start, end = demo_period(config.start, config.end)
             template = synthetic_template(spec, self.region, config.resolution, start, end)
@@ -199,21 +238,17 @@ class Running:
         elif config.refresh.source is not None and self.look is not None:
             self._check_growing()
             assert place.cube is not None  # checked just now
-            start_year = config.start
-            growth = grow_cube(
-                config.refresh.source, place.cube, self.look, spec.inputs.forcings, start_year, spec.spin_up_years
-            )
-            self._remember(growth)
-            warnings = source_warnings(growth, self.look)
+            needs = (spec.inputs.forcings, config.start, spec.spin_up_years)
+            growth = grow_cube(config.refresh.source, place.cube, self.look, *needs, self._remember)
             source = CubeSource.of(str(place.cube), config.mapping)
         else:
             source = CubeSource.of(str(config.cube), config.mapping)
         state = cube_state(place)
-        source = replace(source, state=state)
+        source = replace(source, state=state or uuid.uuid4().hex)  # what is not known to be as it was is opened anew
         cube = open_cube(source.path, source.mapping)
         if config.cube is not None or config.refresh.source is not None:
             check_own_cube(config, spec, cube)
-        return Inputs(cube, source, state, growth, tuple(warnings))
+        return Inputs(cube, source, state, growth, tuple(growth_warnings(growth)) if growth else ())
 
     def _check_growing(self) -> None:
         """Refuse to grow a cube that cannot, before its first file is read."""
@@ -261,34 +296,40 @@ class Running:
         damaged = damaged_units(standing, damages) if standing else frozenset()
         published = published_units(standing, damaged) if standing else {}
         covered = str((last + pd.Timedelta(days=1)).date())
-        return Planned(
-            plan, covered, warnings, cover, archive, published, damaged, tuple(str(damage) for damage in damages)
-        )
+        mended = tuple(str(damage) for damage in damages if repairable(damage))
+        return Planned(plan, covered, warnings, cover, archive, published, damaged, mended, tuple(lasting(damages)))
 
     def _archive(self, plan: Plan) -> Archive | None:
         """Open the archive, if there is one, and see that it is of this map."""
         if not self.place.newest() and not (self.place.archive / "archive.json").exists():
             return None
         archive = Archive.open(self.place.archive)
-        if archive.design.grid != plan.grid or archive.design.step != plan.step:
-            message = (
-                f"{self.place.archive} is of another map: its grid has {archive.design.grid.shape} cells in "
-                f"{archive.design.step} steps, this one {plan.grid.shape} in {plan.step} steps. Name another folder "
-                "(out, or refresh.archive)."
-            )
-            raise ConfigError(message)
+        design, problems = archive.design, []
+        if design.grid != plan.grid:
+            problems.append(f"its grid has {design.grid.shape} cells or lies elsewhere, this one {plan.grid.shape}")
+        if design.step != plan.step:
+            problems.append(f"its steps are {design.step}, these {plan.step}")
+        theirs, ours = design.layers.dtypes.keys(), plan.layers.dtypes.keys()
+        problems += [f"it holds {name}, this map does not" for name in sorted(theirs - ours)]
+        problems += [f"it does not hold {name}" for name in sorted(ours - theirs)]
+        if problems:
+            header = f"{self.place.archive} is of another map; name another folder (out, or refresh.archive)"
+            raise ConfigError(itemise(header, problems))
         return archive
 
-    def _unchanged(self, planned: Planned) -> Refreshed:
+    def _unchanged(self, planned: Planned, inputs: Inputs) -> Done:
         """Say that nothing is new; make files again that are missing beside the archive."""
         version = planned.newest
-        if version is None or self._exports.whole(version):
-            return Refreshed(self.place.out, "up to date")
+        if version is None or self._exports.whole(version.name):
+            return self._done(Refreshed(self.place.out, "up to date"), planned, inputs)
+        written: tuple[str, ...] = ()
         with self._timed("files"):
-            written = self._export(planned, version)
-        row = {"status": "repaired", "version": version.id, "started": self.started, "seconds": self.seconds}
-        row |= {"files": list(written), "warnings": list(planned.warnings)}
-        return Refreshed(self.place.out, "repaired", row, write_reports(self.place.out / REPORTS, row))
+            if self._exports.stand(version.name):
+                self._exports.point(version.name)
+            else:
+                written = self._export(planned, version)
+        self.known |= self._about(planned, inputs)
+        return self._done(self._reported("repaired", version, written), planned, inputs)
 
     def _early_findings(self, inputs: Inputs, planned: Planned) -> list[Finding]:
         """Return what guards say before anything is computed."""
@@ -408,8 +449,8 @@ class Running:
         for other in self.place.work.glob("refresh-*"):
             if other != work:
                 remove(other)
-        archive = Archive.open(self.place.archive)
-        self._exports.prune({version.name for version in archive.versions()})
+        numbers = Archive.open(self.place.archive).numbers()
+        self._exports.prune({f"{number:06d}" for number in numbers})
 
 
 def _before(planned: Planned, year: int) -> xr.Dataset | None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import date
+from collections.abc import Callable, Iterable
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fluxgrid import clock
 from fluxgrid.config_map import SourceConfig
-from fluxgrid.data.cube.grow import delivery_status, grow, growth_folder
+from fluxgrid.data.cube.grow import delivery_status, grow, is_grown
 from fluxgrid.data.cube.growth import CubePlan, Growth
 from fluxgrid.data.cube.ledger import KNOWN, MISSING, PROVISIONAL
 from fluxgrid.data.mapping import CubeMapping, load_mapping
 from fluxgrid.errors import ConfigError
 from fluxgrid.output.guards import Finding
-from fluxgrid.sources.deliveries import DeliverySource, Look, StatusRule, look
+from fluxgrid.sources.deliveries import DeliverySource, Look, StatusRule, Unusable, look
 
 _NAMED = 5
 
@@ -27,12 +28,24 @@ def look_at_source(config: SourceConfig, state: Path, copies: Path) -> Look:
     status = StatusRule(**config.status.model_dump())
     mapping = load_mapping(config.mapping) if config.mapping else CubeMapping()
     options: dict[str, Any] = {"settle": config.settle, "reopen": config.reopen_days, "copies": copies}
-    location = config.location if "://" in config.location else str(Path(config.location).expanduser())
-    return look(DeliverySource(location, mapping, config.pattern, status, config.issued, **options), state)
+    return look(
+        DeliverySource(_here(config.location), mapping, config.pattern, status, config.issued, **options), state
+    )
+
+
+def _here(place: str) -> str:
+    """Return a path of this machine with the home folder written out, and a URL as it is."""
+    return place if "://" in place else str(Path(place).expanduser())
 
 
 def grow_cube(
-    config: SourceConfig, cube: Path, found: Look, forcings: Iterable[str], start: date | None, spin_up_years: int
+    config: SourceConfig,
+    cube: Path,
+    found: Look,
+    forcings: Iterable[str],
+    start: date | None,
+    spin_up_years: int,
+    remember: Callable[[Growth], None] = lambda _: None,
 ) -> Growth:
     """Bring the cube up to what was found.
 
@@ -46,7 +59,9 @@ def grow_cube(
     start : date or None
         First day of the map.
     spin_up_years : int
-        Years of spin-up the model asks for; taken from the base where there is one.
+        Years of spin-up the model asks for: those that the base has all forcings of come before the map.
+    remember : callable
+        As `fluxgrid.data.cube.grow.grow`.
 
     Returns
     -------
@@ -62,15 +77,15 @@ def grow_cube(
     if start is None:
         message = "A cube that grows needs the first day of its map. Write start: YYYY-01-01 into the configuration."
         raise ConfigError(message)
-    first = pd.Timestamp(start) - pd.DateOffset(years=spin_up_years if config.base else 0)
     plan = CubePlan(
         variables=tuple(sorted(forcings)),
-        start=str(first.date()),
+        start=str(start),
         mapping=load_mapping(config.mapping) if config.mapping else CubeMapping(),
-        base=str(Path(config.base).expanduser()) if config.base else None,
+        base=_here(config.base) if config.base else None,
         base_mapping=load_mapping(config.base_mapping) if config.base_mapping else None,
+        spin_up_years=spin_up_years,
     )
-    return grow(cube, found.deliveries, plan)
+    return grow(cube, found.deliveries, plan, remember)
 
 
 def day_status(cube: Path | None, forcings: Iterable[str]) -> np.ndarray | None:
@@ -78,7 +93,7 @@ def day_status(cube: Path | None, forcings: Iterable[str]) -> np.ndarray | None:
 
     None for a cube that was not grown from deliveries.
     """
-    if cube is None or not growth_folder(cube).is_dir():
+    if cube is None or not is_grown(cube):
         return None
     return delivery_status(cube, tuple(sorted(forcings)))
 
@@ -118,20 +133,16 @@ def provisional_steps(time: pd.DatetimeIndex, status: np.ndarray, whole_year_fro
 
 
 def drift_findings(growth: Growth) -> list[Finding]:
-    """Return inputs that came with other units, names or values outside their range."""
+    """Return inputs that are described otherwise than before, or whose values leave their range."""
     found = []
     for drift in growth.drift:
-        if drift.before is not None and drift.changed:
-            pairs = {
-                "units": (drift.before.units, drift.after.units),
-                "source": (drift.before.source, drift.after.source),
-            }
-            shown = (
-                [f"{key} {old}" for key, (old, _) in pairs.items()],
-                [f"{key} {new}" for key, (_, new) in pairs.items()],
+        if drift.changes:
+            before, after = (
+                ", ".join(f"{key} {pair[place] or 'not given'}" for key, pair in drift.changes.items())
+                for place in (0, 1)
             )
-            what = f"{drift.after.name} in {drift.delivery} ({', '.join(drift.changed)})"
-            found.append(Finding("inputs", what, *(", ".join(texts) for texts in shown)))
+            text = f"{drift.after.name} in {drift.delivery} is described otherwise"
+            found.append(Finding("inputs", text, before, after))
         if drift.outside:
             text = f"{drift.after.name} in {drift.delivery} leaves its valid range"
             before = (
@@ -165,13 +176,28 @@ def growth_row(growth: Growth, found: Look) -> dict[str, Any]:
     return {**spans, "files": growth.files, "deliveries": len(found.deliveries)}
 
 
-def source_warnings(growth: Growth, found: Look) -> list[str]:
-    """Return what a person should know of the source."""
-    texts = [f"{each.name} waits: {', '.join(each.reasons)}" for each in found.waiting]
+def look_warnings(found: Look) -> list[str]:
+    """Return what a person should know of the files of a source."""
+    texts = [_waits(each) for each in found.waiting]
     texts += [f"{each.name} is damaged (since {each.since}): {', '.join(each.reasons)}" for each in found.damaged]
     texts += [f"{each.name} is refused: {', '.join(each.reasons)}" for each in found.refused]
-    texts += [f"{each.name} is refused: {', '.join(each.problems)}" for each in growth.refused]
-    texts += [f"{name} is gone from the source; its days stay" for name in found.gone]
+    return texts + [f"{name} is gone from the source; its days stay" for name in found.gone]
+
+
+def passing_warnings(found: Look) -> list[str]:
+    """Return those of `look_warnings` that are no news yet: files that wait for less than a day."""
+    yesterday = (clock.utc() - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [_waits(each) for each in found.waiting if each.since > yesterday]
+
+
+def _waits(each: Unusable) -> str:
+    """Say what a file waits for."""
+    return f"{each.name} waits: {', '.join(each.reasons)}"
+
+
+def growth_warnings(growth: Growth) -> list[str]:
+    """Return what a person should know of a growth; it is so until the source has something else."""
+    texts = [f"{each.name} is refused: {', '.join(each.problems)}" for each in growth.refused]
     for name, days in growth.missing.items():
         more = f" and {len(days) - _NAMED} more" if len(days) > _NAMED else ""
         texts.append(f"{name} is missing on {', '.join(days[:_NAMED])}{more}")

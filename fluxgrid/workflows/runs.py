@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.steps import days_per_step
@@ -14,10 +16,8 @@ from fluxgrid.errors import OutputError
 from fluxgrid.output.archive import Archive, Version
 from fluxgrid.output.exports import Exports
 from fluxgrid.upscaling.lock import locked
-from fluxgrid.variables import MAP_FLUXES
-from fluxgrid.workflows.refresh_place import EXPORTS, LATEST, Place
-
-_GRAMS_PER_TG = 1e12
+from fluxgrid.variables import GRAMS_PER_TG, MAP_FLUXES
+from fluxgrid.workflows.refresh_place import ARCHIVE, EXPORTS, LATEST, WORK, Place
 
 
 def list_runs(where: str) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def runs_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def diff_runs(where: str, before: str, after: str | None) -> dict[str, Any]:
-    """Return how two versions differ: units, and the change of the carbon of each year.
+    """Return how two versions differ: units, and the change of the region's carbon in each year.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def diff_runs(where: str, before: str, after: str | None) -> dict[str, Any]:
     Returns
     -------
     row : dict
+        ``change_TgC`` is empty where no NetCDF file stands beside the archive: they hold the land of the region.
 
     Raises
     ------
@@ -74,10 +75,12 @@ def diff_runs(where: str, before: str, after: str | None) -> dict[str, Any]:
     DamagedMap
         If one cannot be read.
     """
-    archive = Archive.open(_place(where).archive)
+    place = _place(where)
+    archive = Archive.open(place.archive)
     old, new = archive.find(_which(before)), archive.find(_which(after))
     found = archive.diff(old, new)
-    totals = {flux: _change(archive, old, new, flux) for flux in MAP_FLUXES}
+    land = _land(place, archive)
+    totals = {} if land is None else {flux: _change(archive, land, (old, new), flux) for flux in MAP_FLUXES}
     return {
         "before": _row(old),
         "after": _row(new),
@@ -98,7 +101,9 @@ def diff_text(row: Mapping[str, Any]) -> str:
         counts = ", ".join(f"{sum(unit[1] == year for unit in row[kind])} tiles of {year}" for year in years)
         lines += [f"{text}: {counts}"] if counts else []
     for flux, years in row["change_TgC"].items():
-        lines += [f"{flux.upper()} {year}: {change:+.4g} Tg C over all cells" for year, change in years.items()]
+        lines += [f"{flux.upper()} {year}: {change:+.4g} Tg C" for year, change in years.items()]
+    if len(lines) > 1 and not row["change_TgC"]:
+        lines.append("by how much carbon is not known: no NetCDF file with the land of the region stands beside it")
     return "\n".join(lines if len(lines) > 1 else [*lines, "no difference"])
 
 
@@ -125,14 +130,14 @@ def rollback_runs(where: str, to: str, tag: str | None) -> list[str]:
     RunLocked
         If a refresh runs.
     """
-    place = _place(where)
-    with locked(place.out):
+    place = _whole_place(where)
+    with locked(place.out, place.holder):
         archive = Archive.open(place.archive)
         old = archive.find(_which(to))
         version = archive.rollback(old, tag)
         lines = [f"Version {version.id} is the state of version {old.id}."]
         exports = Exports(place.out / EXPORTS, place.out / LATEST)
-        if exports.folder.is_dir() and not exports.whole(version):
+        if exports.folder.is_dir() and not exports.whole(version.name):
             linked = exports.relink(version, old)
             lines.append("Its files stand too." if linked else "Its NetCDF files are not there: a refresh makes them.")
     lines.append("Refreshes stop from now on until one is run with --allow rollback.")
@@ -158,12 +163,12 @@ def prune_runs(where: str, keep: int) -> list[str]:
     RunLocked
         If a refresh runs.
     """
-    place = _place(where)
-    with locked(place.out):
+    place = _whole_place(where)
+    with locked(place.out, place.holder):
         archive = Archive.open(place.archive)
         pruned = archive.prune(keep)
         exports = Exports(place.out / EXPORTS, place.out / LATEST)
-        exports.prune({version.name for version in archive.versions()})
+        exports.prune({f"{number:06d}" for number in archive.numbers()})
     gone = ", ".join(map(str, pruned.versions)) or "none"
     return [f"Removed versions: {gone}; {pruned.freed / 1e6:.1f} MB freed in the archive."]
 
@@ -180,9 +185,19 @@ def _place(where: str) -> Place:
     return Place(archive.parent, archive, None)
 
 
+def _whole_place(where: str) -> Place:
+    """Return the places of what is to change: not of an archive alone, whose lock and files are elsewhere."""
+    place = _place(where)
+    beside = place.archive.name == ARCHIVE and any((place.out / name).is_dir() for name in (WORK, EXPORTS))
+    if Path(where).expanduser().is_dir() and not beside:
+        message = f"Lock and files that belong to {place.archive} are not beside it. Give the run configuration."
+        raise OutputError(message)
+    return place
+
+
 def _which(text: str | None) -> str | int | None:
     """Return a version as `Archive.find` takes it; digits are a number unless they are a date like 20261129."""
-    return int(text) if text is not None and text.isdigit() and len(text) < len("20261129") else text
+    return int(text) if text is not None and text.isdecimal() and len(text) < len("20261129") else text
 
 
 def _row(version: Version) -> dict[str, Any]:
@@ -200,12 +215,22 @@ def _row(version: Version) -> dict[str, Any]:
     }
 
 
-def _change(archive: Archive, old: Version, new: Version, flux: str) -> dict[int, float]:
-    """Return the change of a flux by year, Tg of carbon per year over all cells that have a value."""
-    area, found = archive.design.grid.cell_area(), dict[int, float]()
-    for (tile, year), before, after in archive.compare(old, new, flux):
+def _land(place: Place, archive: Archive) -> np.ndarray | None:
+    """Return the land of the region in each cell, m2 (y, x), as it stands in files beside the archive."""
+    for path in sorted((place.out / EXPORTS).glob("*/*.nc"), reverse=True):
+        with suppress(OSError, ValueError, KeyError), xr.open_dataset(path, engine="netcdf4") as file:
+            share = file["region_land_area_fraction"].values
+            if share.shape == archive.design.grid.shape:
+                return share * archive.design.grid.cell_area()
+    return None
+
+
+def _change(archive: Archive, land: np.ndarray, versions: tuple[Version, Version], flux: str) -> dict[int, float]:
+    """Return the change of a flux of the region by year, Tg of carbon per year; `land` is m2 (y, x)."""
+    found = dict[int, float]()
+    for (tile, year), before, after in archive.compare(*versions, flux):
         part, days = archive.design.tiles[tile], days_per_step(archive.design.times(year), archive.design.step)
-        cells = area[part.rows, part.cols] / _GRAMS_PER_TG
+        cells = land[part.rows, part.cols] / GRAMS_PER_TG
         sums = [
             0.0 if v is None else float(np.sum(np.tensordot(days, np.nan_to_num(v), 1) * cells))
             for v in (before, after)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from fluxgrid.config import UpscaleConfig, load_config, shipped_runs, written_config
+from fluxgrid.config_map import config_texts
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.files import check_replaceable, write_text
 from fluxgrid.scheduling import DELAY_S, KINDS, File, Kind, Schedule, When, read_when, schedule_name
@@ -25,7 +26,6 @@ _SLACK_S = 3600
 """Between the latest end of a run and the next: a day of summer time is an hour shorter."""
 _SECRET = re.compile(r"TOKEN|SECRET|PASS|CREDENTIAL|KEY|AUTH", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATHS = ("region", "cube", "mapping", "model", "out")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def schedule(config: str, request: Request) -> Scheduled:
         )
     )
     if not here:
-        notes = (*notes, *_foreign({**values, **environment}, (*_PATHS, *environment)))
+        notes = (*notes, *_foreign((*config_texts(values), *environment.items())))
     if request.out is not None:
         _write(place, files, request.overwrite)
     return Scheduled(files, place if request.out is not None else None, notes)
@@ -213,11 +213,18 @@ def _environment(listed: tuple[str, ...], needed: Iterable[str], here: bool) -> 
     return {name: os.environ[name] for name in sorted(names)}, tuple(sorted(notes))
 
 
-def _foreign(values: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
-    """Return a note for each value that looks like a path of this machine, for a run that happens on another."""
-    texts = {key: values[key] for key in keys if isinstance(values.get(key), str)}
+def _foreign(texts: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return a note for each text that looks like a path of this machine, for a run that happens on another."""
     return tuple(
         f"{key}: {text} is a path of this machine; the run happens on another, where it must exist too"
-        for key, text in texts.items()
-        if Path(text).is_absolute() or Path(text).exists()
+        for key, text in texts
+        if text and _is_path(Path(text))
     )
+
+
+def _is_path(path: Path) -> bool:
+    """Return whether a text is a path of this machine; words of a program may be longer than any."""
+    try:
+        return path.is_absolute() or path.exists()
+    except OSError:
+        return False

@@ -153,7 +153,7 @@ def test_truncated_chunk_names_its_tile_and_can_be_mended(world, baseline, diges
     assert code == 3
     assert "1 of 5 tiles failed, so no map was written; the others are kept" in errors
     assert "tile r0032c0000: " in errors
-    assert "Mend the cause and run again with --resume." in errors
+    assert "Mend the cause and run the same command again (`fluxgrid upscale` with --resume)." in errors
     assert "'shortwave' of the cube cannot be read there" in errors
     assert litter(out) == []
     assert [path.name for path in out.iterdir()] == [".fluxgrid"]
@@ -195,7 +195,7 @@ def test_folder_without_permission(world, tmp_path):
         command, capture_output=True, text=True, preexec_fn=obey_permissions, timeout=120, check=False
     )
     assert answer.returncode == 2
-    assert "permission is denied; choose a folder you may write to (--out)" in answer.stderr
+    assert "permission is denied; choose a folder you may write to (out)" in answer.stderr
     assert not list((tmp_path / "theirs").iterdir())
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ import yaml
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import (
+    ConfigError,
     IncompleteMap,
     OutputError,
     OutputExists,
@@ -31,8 +30,10 @@ from fluxgrid.errors import (
     SourceUnavailable,
     UnknownName,
 )
-from fluxgrid.output.archive import Archive
+from fluxgrid.geo.grid import Grid
+from fluxgrid.output.archive import Archive, Difference
 from fluxgrid.output.flags import Quality
+from fluxgrid.output.layers import Layers
 from fluxgrid.testing import small_cube
 from fluxgrid.upscaling import export
 from fluxgrid.upscaling.lock import locked
@@ -44,10 +45,6 @@ YEARS = 2019, 2020, 2021
 MONTHS = 2 * 12 + 5
 """Of the cube: the last year has five months."""
 FIRST, CORNER = "r0000c0000", "r0032c0032"
-
-FAST_KILLS, SLOW_KILLS = 3, 100
-WORK_SECONDS = 2.0
-"""About how long a small refresh works, on an idle machine."""
 
 
 def write_years(cube: xr.Dataset, path: Path, side: int = 32) -> None:
@@ -287,6 +284,16 @@ def test_values_that_come_out_the_same_are_published_with_their_new_keys(standin
     assert len(found.keys) == 12
 
 
+def test_a_cube_elsewhere_is_looked_into_each_time(standing, monkeypatch):
+    """As of a store behind a URL nothing is known of its files."""
+    for module in ("refresh", "refresh_run"):
+        monkeypatch.setattr(f"fluxgrid.workflows.{module}.cube_state", lambda _: "")
+    standing.write(MONTHS + 1)
+    assert [standing.refresh().status for _ in range(2)] == ["published", "up to date"]
+    standing.write(MONTHS + 2)
+    assert standing.refresh().status == "published"
+
+
 # --- guards ----------------------------------------------------------------------------------------------------------
 
 
@@ -358,6 +365,20 @@ def test_an_unknown_guard_is_refused(standing):
         standing.refresh("everything")
 
 
+def test_a_report_names_the_guards_of_its_own_refresh(standing):
+    strict = {"refresh": {"guards": {"totals_move": 0.02}}}
+    standing.write(change=_sun)
+    with pytest.raises(PublicationStopped, match="totals"):
+        standing.refresh(**strict)
+    standing.write(MONTHS - 1)
+    with pytest.raises(PublicationStopped) as stopped:
+        standing.refresh(**strict)
+    report = json.loads(sorted((standing.out / "reports").glob("*guard*.json"))[-1].read_text())
+    assert [guard["guard"] for guard in report["guards"]] == ["shrink"]
+    assert "totals" not in report
+    assert Path(stopped.value.__notes__[0].removeprefix("Report: ")).is_file()
+
+
 # --- damage and faults -----------------------------------------------------------------------------------------------
 
 
@@ -402,6 +423,45 @@ def test_files_that_are_missing_beside_the_archive_come_back(standing):
     assert standing.refresh().status == "up to date"
 
 
+def test_a_lost_file_beside_the_archive_is_noticed_and_readers_keep_the_others(standing, monkeypatch):
+    next((standing.out / "exports" / "000001").glob("*2020.nc")).unlink()
+    write, seen = export._write_year, []
+
+    def watched(*args):
+        seen.append((standing.out / "latest" / "export.json").exists())
+        return write(*args)
+
+    monkeypatch.setattr(export, "_write_year", watched)
+    done = standing.refresh()
+    assert (done.status, seen) == ("repaired", [True])
+    assert done.report["region"] == "-95.5,40.1,-91.5,43.5"
+    assert len(list((standing.out / "latest").glob("*.nc"))) == 3
+
+
+def test_a_link_that_is_lost_costs_a_link(standing, monkeypatch):
+    monkeypatch.setattr("fluxgrid.workflows.refresh_run.export_version", None)
+    (standing.out / "latest").unlink()
+    assert standing.refresh().status == "repaired"
+    assert (standing.out / "latest" / "export.json").exists()
+
+
+def test_damage_that_a_refresh_cannot_mend_is_told_and_stops_nothing(standing):
+    standing.write(MONTHS + 1)
+    standing.refresh()
+    for path in (standing.out / "archive" / "README.txt", standing.out / "archive/versions/000001/version.json"):
+        path.write_bytes(path.read_bytes().replace(b"e", b"E", 1))
+    done = standing.refresh()
+    assert done.status == "up to date"
+    assert ["README.txt is changed; restore it from a copy" in text for text in done.report["warnings"]] == [True]
+    assert done.files
+    again = standing.refresh()
+    assert (again.report["warnings"], again.files) == (done.report["warnings"], ())
+    standing.write(MONTHS + 2)
+    done = standing.refresh()  # nothing of it is read from the old version
+    assert (done.status, done.report["damages"]) == ("published", [])
+    assert any("README.txt" in text for text in done.report["warnings"])
+
+
 def test_an_archive_in_which_nothing_was_published_yet_is_gone_on_with(region, monkeypatch):
     """As a kill between making the archive and its first publication leaves it."""
     region.write(13)
@@ -420,45 +480,11 @@ def _out_of_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("kills", [FAST_KILLS, pytest.param(SLOW_KILLS, marks=pytest.mark.slow)])
-def test_killed_at_random_nothing_is_lost_and_nothing_half_published(region, models, tmp_path, litter, kills, capsys):
-    """A reader looks after every kill: versions only grow, each is whole, files are those of a published version."""
-    moments, done, finished, months = random.Random(kills), 0, 0, 13
-    region.write(months)
-    while done < kills:
-        process = subprocess.Popen(region.command(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while process.poll() is None and not (region.out / ".fluxgrid" / "holder.json").exists():
-            time.sleep(0.01)  # until it has begun to work
-        try:
-            _, errors = process.communicate(timeout=moments.uniform(0, WORK_SECONDS))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            done += 1
-            _assert_whole(region)
-            (region.out / ".fluxgrid" / "holder.json").unlink(missing_ok=True)
-            continue
-        assert process.returncode == 0, errors.decode()
-        finished += 1
-        months = months + 1 if months < 36 else 13
-        if months == 13:  # begin anew
-            shutil.rmtree(region.out)
-        region.write(months)
-    region.refresh()
-    other = Region(tmp_path / "other", models)
-    other.folder.mkdir()
-    other.write(months)
-    other.refresh()
-    assert_same(maps_of(region), maps_of(other))
-    _assert_whole(region)
-    assert litter(region.out) == []
-    with capsys.disabled():
-        print(f"\n{done} refreshes killed, {finished} ended by themselves; 0 versions lost, 0 half published")
-
-
 def _assert_whole(region: Region) -> None:
     """Assert that what readers see is whole."""
-    if not (region.out / "archive" / "archive.json").exists():
+    if not (region.out / "archive" / "archive.json").exists():  # then there is nothing to see at all
+        assert not (region.out / "latest").is_symlink()
+        assert not list(region.out.glob("exports/*/*"))
         return
     for version in region.archive.versions():
         assert region.archive.verify(version) == []
@@ -475,20 +501,21 @@ def test_two_at_once_publish_once(region):
     codes = sorted(process.returncode for process in processes)
     assert codes in ([0, 5], [0, 0]), errors
     if codes == [0, 5]:
-        assert any("Another refresh works in" in text for text in errors)
+        assert any("Another run works in" in text for text in errors)
     assert len(region.archive.versions()) == 1
 
 
 def test_the_second_says_who_is_first_and_a_dead_one_holds_nothing(standing):
     code = (
-        "import sys, time; from pathlib import Path; from fluxgrid.workflows import refresh as r\n"
-        "place = r.Place(Path(sys.argv[1]), Path(sys.argv[1]) / 'archive', None)\n"
-        "with r._held(place):\n    r._write_holder(place); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from fluxgrid.upscaling.lock import locked\n"
+        "with locked(Path(sys.argv[1]), Path(sys.argv[2])) as lock:\n"
+        "    lock.tell(); print('held', flush=True); time.sleep(60)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(standing.out)], stdout=subprocess.PIPE, text=True)
+    words = [sys.executable, "-c", code, str(standing.out), str(standing.out / ".fluxgrid" / "holder.json")]
+    holder = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(RunLocked, match=rf"\(process {holder.pid} on .*nothing was changed"):
+    with pytest.raises(RunLocked, match=rf"Another run works in .*\(process {holder.pid} on .*last alive \d+ s ago"):
         standing.refresh()
     holder.kill()
     holder.communicate()
@@ -531,6 +558,16 @@ def test_tiles_that_fail_publish_nothing(standing, monkeypatch):
     assert len(standing.archive.versions()) == 1
 
 
+def test_an_archive_of_other_variables_and_cells_is_refused_before_anything_is_computed(region, monkeypatch):
+    monkeypatch.setattr("fluxgrid.workflows.refresh_run.survey", None)
+    other = Grid.from_bounds((-95, -92, 41, 43), 0.5)
+    Archive.create(region.out / "archive", other, Layers(errors=("nee",)), "daily")
+    with pytest.raises(ConfigError, match="is of another map; name another folder") as refused:
+        region.refresh()
+    for text in ("cells or lies elsewhere", "steps are daily, these monthly", "it holds nee_se, this map does not"):
+        assert text in str(refused.value)
+
+
 # --- hooks and exit codes --------------------------------------------------------------------------------------------
 
 
@@ -543,6 +580,31 @@ def test_hooks_get_the_report_and_change_nothing(region):
     with pytest.raises(PublicationStopped):
         region.refresh(refresh=hooks)
     assert json.loads((region.folder / "told").read_text())["status"] == "stopped by a guard"
+
+
+def test_a_defect_is_reported_and_told_too(standing, monkeypatch):
+    def broken(*_):
+        message = "a bug"
+        raise ZeroDivisionError(message)
+
+    monkeypatch.setattr("fluxgrid.workflows.refresh.look_at", broken)
+    with pytest.raises(ZeroDivisionError) as caught:
+        standing.refresh(refresh={"on_failure": ["false"]})
+    report = json.loads(sorted((standing.out / "reports").glob("*failed.json"))[-1].read_text())
+    assert (report["error"], report["exit_code"]) == ("ZeroDivisionError: a bug", 1)
+    assert report["warnings"] == ["The hook false ended with code 1"]
+    assert caught.value.__notes__[1] == report["warnings"][0]
+
+
+def test_an_end_that_is_too_old_is_told_once(standing):
+    stale = {"stale_days": 30}
+    done = standing.refresh(refresh=stale)
+    assert (done.status, done.report["warnings"]) == (
+        "up to date",
+        ["there is nothing of 2021-06-01 and later, more than 30 days ago: see whether the source still gives"],
+    )
+    assert (bool(done.files), standing.refresh(refresh=stale).files) == (True, ())
+    assert standing.refresh(refresh={"stale_days": 10**5}).report == {}
 
 
 def test_exit_codes(standing, run, tmp_path):
@@ -588,6 +650,64 @@ def test_runs_list_diff_rollback_prune(standing, run):
     assert sorted(path.name for path in (standing.out / "exports").iterdir()) == ["000002", "000004"]
     assert run("runs", "diff", config, "7")[0] == 2
     assert run("runs", "list", str(standing.folder))[0] == 2
+
+
+def test_the_change_of_carbon_is_that_of_the_report(standing, run):
+    """Of land in the region, not of whole cells: cells at the border count by their share."""
+    standing.write(MONTHS + 1)
+    report = standing.refresh().report
+    region = report["totals"][:3]  # the region comes before its states
+    moved = {row["flux"]: row["after_TgC"] - row["before_TgC"] for row in region}
+    row = json.loads(run("runs", "diff", str(standing.file()), "1", "--json")[1])
+    for flux, years in row["change_TgC"].items():
+        assert years["2021"] == pytest.approx(moved[flux], abs=3e-6)
+    shutil.rmtree(standing.out / "exports")
+    assert "by how much carbon is not known" in run("runs", "diff", str(standing.file()), "1")[1]
+
+
+def test_pruning_leaves_what_readers_are_led_to(standing, run, monkeypatch):
+    standing.write(MONTHS + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("fluxgrid.workflows.refresh_run.export_version", _out_of_space)
+        with pytest.raises(OSError, match="No space"):
+            standing.refresh()
+    strays = [standing.out / "archive" / "years" / name for name in ("2019/stray", "notes/x", "stray")]
+    for stray in strays:
+        stray.parent.mkdir(exist_ok=True)
+        stray.touch()
+    assert run("runs", "prune", str(standing.out), "--keep", "1")[1].startswith("Removed versions: 1;")
+    assert (standing.out / "latest" / "export.json").exists()
+    assert all(stray.exists() for stray in strays)
+    assert standing.refresh().status == "repaired"
+    assert (standing.out / "latest").resolve().name == "000002"
+
+
+def test_what_changes_an_archive_alone_needs_the_configuration(standing, run, tmp_path):
+    before = standing.out / "archive"
+    for name in ("elsewhere/archive", "maps"):
+        where = tmp_path / name
+        where.parent.mkdir(exist_ok=True)
+        before = before.rename(where)
+        assert run("runs", "list", str(where))[0] == 0
+        code, _, errors = run("runs", "prune", str(where), "--keep", "1")
+        assert (code, "Give the run configuration" in errors) == (2, True)
+    elsewhere = {"refresh": {"archive": str(where)}}
+    assert run("runs", "prune", str(standing.file(**elsewhere)), "--keep", "1")[0] == 0
+
+
+def test_tags(standing, run, monkeypatch):
+    """What stands gets one by a new version of the same state; one that cannot be given is refused at the door."""
+    assert standing.refresh(tag="final").report["tag"] == "final"
+    assert [version.tag for version in standing.archive.versions()] == [None, "final"]
+    assert standing.archive.diff(1, "final") == Difference((), (), (), ())
+    assert standing.refresh().status == "up to date"
+    monkeypatch.setattr("fluxgrid.workflows.refresh.look_at", None)
+    for tag, says in (("7", "could be the number"), ("2025-01", "or a date"), ("final", "has the tag"), ("a b", "Use")):
+        with pytest.raises(UnknownName, match=says):
+            standing.refresh(tag=tag)
+    assert run("runs", "rollback", str(standing.file()), "1", "--tag", "first")[0] == 0
+    assert standing.archive.newest().tag == "first"
+    assert run("runs", "diff", str(standing.file()), "\u00b2")[0] == 2  # a digit that is no number
 
 
 def test_a_rollback_is_kept_while_nothing_is_new_to_it(standing, run):

@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 from fluxgrid.config_map import UpscaleConfig, load_config
-from fluxgrid.errors import ConfigError, CubeError, PublicationStopped
+from fluxgrid.errors import ConfigError, CubeError, OutputError, PublicationStopped
 from fluxgrid.geo.grid import Grid
 from fluxgrid.output.archive import Archive
 from fluxgrid.output.flags import Quality
@@ -26,6 +26,7 @@ from fluxgrid.simulation import build_world
 from fluxgrid.simulation.deliveries import Event, Scenario, play
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling import export
+from fluxgrid.workflows import refresh_run
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Refreshed, Request
 
@@ -230,6 +231,48 @@ def test_a_unit_that_changes_stops_the_publication_until_it_is_allowed(make, ref
         with pytest.raises(PublicationStopped, match=r"inputs: temperature_2m .*units (degC|K)"):
             region.refresh()
     assert region.refresh("inputs").status == "published"
+
+
+def test_damaged_deliveries_are_told_once_while_nothing_else_is_new(make, reference_world, tmp_path):
+    cube, region = first_days(reference_world), make("one", "lightgbm")
+    region.incoming.mkdir()
+    drop(cube.isel(time=slice(0, 12)), region.incoming / "a.nc", "final")
+    settings = {"source": {"location": str(region.incoming), "base": str(region.base), "settle": 0}}
+    settings |= {"on_failure": ["sh", "-c", f'echo "$FLUXGRID_REPORT" >> {tmp_path}/told'], "guards": PATIENT}
+    region.refresh(refresh=settings)
+    (region.incoming / "b.nc").write_bytes(b"garbage")
+    seen = [region.refresh(refresh=settings) for _ in range(3)]
+    assert [done.status for done in seen] == ["up to date"] * 3
+    assert ["b.nc waits" in done.report["warnings"][0] for done in seen] == [True, False, False]
+    assert ["b.nc is damaged" in done.report["warnings"][0] for done in seen] == [False, True, True]
+    assert [bool(done.files) for done in seen] == [False, True, False]  # what waits for a moment is no news
+    assert (tmp_path / "told").read_text().split() == [str(seen[1].files[0])]
+    (region.incoming / "b.nc").unlink()
+    assert "b.nc" not in str(region.refresh(refresh=settings).report.get("warnings", [])[1:])
+    assert region.refresh(refresh=settings).report == {}
+
+
+def test_a_guard_that_was_allowed_does_not_speak_again_because_files_failed(make, reference_world, monkeypatch):
+    cube, region = first_days(reference_world), make("one", "lightgbm")
+    region.incoming.mkdir()
+    other = cube.copy()
+    other["temperature_2m"].attrs |= {"cell_methods": "time: mean"}
+    drop(cube.isel(time=slice(0, 12)), region.incoming / "a.nc", "final")
+    drop(other.isel(time=slice(12, 20)), region.incoming / "b.nc", "final")
+
+    def full(*_):
+        raise OutputError("the disk is full")
+
+    with pytest.raises(PublicationStopped, match="cell_methods time: mean after"):
+        region.refresh()
+    with monkeypatch.context() as patched:
+        patched.setattr(refresh_run, "export_version", full)
+        with pytest.raises(OutputError):
+            region.refresh("inputs")
+    later = other.isel(time=slice(12, 20))
+    later["shortwave"] = (later["shortwave"] + 0.1).assign_attrs(later["shortwave"].attrs)
+    drop(later, region.incoming / "b.nc", "final")
+    assert region.refresh().status == "published"
 
 
 def test_a_monthly_model_is_refused_before_a_cube_grows(make, reference_world, tools):

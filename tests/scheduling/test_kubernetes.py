@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fluxgrid.errors import ConfigError
 from fluxgrid.scheduling import KINDS, read_when
+from fluxgrid.scheduling.manifests import yaml_text
 
 OLDEST = "1.29"
 """As the file says; the schemas of 1.27 and 1.28 ask for a key of failure policies that is optional."""
@@ -93,3 +94,13 @@ def test_any_value_comes_through(make, value):
 def test_a_placeholder_is_no_image(make, image):
     with pytest.raises(ConfigError, match="is no name of an image"):
         documents(make("kubernetes", options={"image": image}))
+
+
+@pytest.mark.parametrize("text", ["1e3", "y", "N", "0o17", "0b1", "1_0", "=", ".5", "12:30:45", "+1", "~"])
+def test_texts_that_some_yaml_takes_for_another_thing_are_quoted(text):
+    assert yaml_text({"value": text}) == f"value: '{text}'\n"
+
+
+@pytest.mark.parametrize("text", ["midwest", "python -m", "/data/a", "America/Chicago", "nowhere"])
+def test_other_texts_are_not(text):
+    assert yaml_text({"value": text}) == f"value: {text}\n"

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import http.server
 import json
 import os
 import shutil
+import socket
+import struct
 import threading
 import time
+import urllib.request
+from itertools import product
 
+import netCDF4
 import numpy as np
 import pandas as pd
+import pyproj
 import pytest
 import xarray as xr
 
+from fluxgrid.data.cube import delivery
+from fluxgrid.data.cube.window import CubeReader
 from fluxgrid.data.mapping import parse_mapping
-from fluxgrid.errors import ConfigError, SourceUnavailable
+from fluxgrid.errors import ConfigError, OutputError, SourceUnavailable
 from fluxgrid.sources import deliveries, remote
 from fluxgrid.sources.deliveries import DeliverySource, StatusRule, look
 from fluxgrid.testing import small_cube
@@ -52,8 +61,8 @@ def folder(tmp_path):
 def see(tmp_path, folder):
     """Return a function that looks at the folder, with options of the source."""
 
-    def call(everything=False, **options):
-        return look(DeliverySource(str(folder), **options), tmp_path / "state.json", everything)
+    def call(**options):
+        return look(DeliverySource(str(folder), **options), tmp_path / "state.json")
 
     return call
 
@@ -181,6 +190,44 @@ def test_all_that_is_wrong_with_a_file_is_told_at_once(folder, see):
     assert "'status' (who knows) says none of provisional, preliminary, final" in told
 
 
+def test_no_attribute_of_a_file_stops_a_look(folder, see):
+    attributes = ("scale_factor", "coordinates", "grid_mapping", "units", "bounds", "dtype", "calendar")
+    plain, odd = drop(folder), list(product(("vpd", "time", ""), attributes, (7, "x y: z")))
+    for number, (place, attribute, value) in enumerate(odd):
+        path = folder / f"odd{number}.nc"
+        shutil.copy(plain, path)
+        with netCDF4.Dataset(path, "a") as file:
+            (file[place] if place else file).setncattr(attribute, value)
+    found = see(settle=0)
+    assert "w1.nc" in names(found.deliveries)
+    assert len(found.deliveries) + len(found.waiting) + len(found.refused) == 1 + len(odd)
+
+
+def test_a_grid_larger_than_any_is_refused_before_it_is_read(folder, see):
+    with netCDF4.Dataset(folder / "w2.nc", "w") as file:
+        file.status = "final"
+        for name, size, units in (("time", 1, "days since 2019-01-01"), ("y", 300_000, "m"), ("x", 300_000, "m")):
+            file.createDimension(name, size)
+            axis = file.createVariable(name, "f8", (name,), zlib=True)
+            axis.setncatts({"units": units, "axis": {"time": "T", "y": "Y", "x": "X"}[name]})
+            axis[:] = np.arange(size, dtype=float)
+        array = file.createVariable("vpd", "f4", ("time", "y", "x"), zlib=True, chunksizes=(1, 1000, 1000))
+        array.setncatts({"units": "hPa", "grid_mapping": "crs"})
+        file.createVariable("crs", "i4").setncatts(pyproj.CRS("EPSG:5070").to_cf())
+    (refused,) = see(settle=0).refused
+    assert "has 300000 x 300000 cells" in refused.reasons[0]
+
+
+def test_what_is_read_at_a_time_is_bounded(folder, see, monkeypatch):
+    whole = see().deliveries[0].variables
+    (folder.parent / "state.json").unlink()
+    most, plain = [], CubeReader.read
+    monkeypatch.setattr(CubeReader, "read", lambda *args: most.append(plain(*args)) or most[-1])
+    monkeypatch.setattr(delivery, "_MOST_VALUES", 14)  # less than a day: two rows of seven cells
+    assert see().deliveries[0].variables == whole
+    assert max(values.size for values in most) == 14
+
+
 def test_status_in_the_name_or_as_said_otherwise(folder, see):
     drop(folder, "rain_NRT_w2.nc", status="")
     rule = StatusRule(in_name=True, provisional=("_nrt_",), final=("_v1_",), otherwise="final")
@@ -235,7 +282,7 @@ def test_locations_that_are_none(tmp_path):
 
 
 class _Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder with a listing, and counts what is asked."""
+    """Serves a folder with a listing, counts what is asked, and behaves as it is told to."""
 
     def log_message(self, *_):
         pass
@@ -244,6 +291,18 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         self.asked.append(f"GET {self.path}")
         if self.broken:
             self.send_error(503)
+        elif self.path in self.leads:
+            self.send_response(302)
+            self.send_header("Location", self.leads[self.path])
+            self.end_headers()
+        elif self.path in self.resets:
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"CDF")
+            # a reset, as of a router that goes down: not an end
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
         else:
             super().do_GET()
 
@@ -251,21 +310,25 @@ class _Server(http.server.SimpleHTTPRequestHandler):
         self.asked.append(f"HEAD {self.path}")
         super().do_HEAD()
 
+    def send_header(self, keyword, value):
+        super().send_header(keyword, self.headers_told.get(keyword, value))
+
 
 @pytest.fixture
 def server(folder):
-    handler = type("Handler", (_Server,), {"asked": [], "broken": False})
+    told = {"asked": [], "broken": False, "leads": {}, "resets": (), "headers_told": {}}
+    handler = type("Handler", (_Server,), told)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=folder)) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
+        threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}", handler
         served.shutdown()
 
 
 @pytest.fixture
 def see_url(tmp_path, server):
-    def call(everything=False, **options):
+    def call(**options):
         source = DeliverySource(server[0], copies=tmp_path / "copies", **options)
-        return look(source, tmp_path / "state.json", everything)
+        return look(source, tmp_path / "state.json")
 
     return call
 
@@ -289,7 +352,7 @@ def test_files_before_the_window_are_asked_about_on_demand_only(folder, server, 
     server[1].asked.clear()
     assert see_url(reopen=10) == first
     assert "HEAD /w1.nc" not in server[1].asked
-    assert see_url(everything=True, reopen=10).deliveries[0].digest != first.deliveries[0].digest
+    assert see_url(reopen=10**4).deliveries[0].digest != first.deliveries[0].digest
 
 
 def test_an_index_that_tells_digests_reopens_any_file_without_asking(folder, server, see_url):
@@ -323,6 +386,100 @@ def test_no_server_at_all(tmp_path):
     with pytest.raises(SourceUnavailable, match="cannot be reached") as caught:
         look(DeliverySource("http://127.0.0.1:9/", copies=tmp_path / "c"), tmp_path / "s.json")
     assert caught.value.exit_code == 6
+
+
+def test_a_connection_that_breaks_leaves_a_file_waiting_and_the_others_come(folder, server, see_url, tmp_path):
+    drop(folder, "w2.nc", slice(7, 14))
+    server[1].resets = ("/w1.nc",)
+    found = see_url()
+    assert names(found.deliveries) == ["w2.nc"]
+    assert [part.name for part in found.waiting] == ["w1.nc"]
+    assert found.waiting[0].reasons[0].startswith("it was not sent whole")
+    assert sorted(path.name for path in (tmp_path / "copies").iterdir()) == ["w2.nc"]
+    server[1].resets = ()
+    assert names(see_url().deliveries) == ["w1.nc", "w2.nc"]
+
+
+def test_a_connection_that_breaks_in_the_index_is_a_source_that_cannot_be_reached(server, see_url):
+    server[1].resets = ("/index.json",)
+    with pytest.raises(SourceUnavailable, match=r"index\.json cannot be reached"):
+        see_url()
+
+
+def test_a_copy_that_cannot_be_written_is_not_the_fault_of_the_source(server, see_url, tmp_path):
+    (tmp_path / "copies").write_text("a file")
+    with pytest.raises(OutputError, match="Cannot write"):
+        see_url()
+
+
+@pytest.mark.parametrize("header", ["Last-Modified", "Content-Length"])
+def test_headers_that_cannot_be_read_count_as_absent(server, see_url, header):
+    server[1].headers_told = {header: "soon"}
+    assert names(see_url().deliveries) == ["w1.nc"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 10**5, "null", "[3]", "[{}]", '[{"name": "w1.nc", "modified": 3}]', '[{"name": "w1.nc", "modified": "x"}]'],
+)
+def test_an_index_that_is_none_is_told(folder, see_url, text):
+    (folder / "index.json").write_text(text)
+    with pytest.raises(SourceUnavailable, match="is no list of files"):
+        see_url()
+
+
+def test_a_listing_that_is_none_is_told(folder, see_url):
+    (folder / "index.html").write_text("<![x[ ")
+    with pytest.raises(SourceUnavailable, match="no listing that can be read"):
+        see_url()
+
+
+def test_names_that_no_disk_takes_are_left_out(folder, see_url):
+    (folder / "index.json").write_text(json.dumps(["w1.nc", "a\0b.nc", "\ud800.nc", "w" * 300 + ".nc"]))
+    found = see_url()
+    assert (names(found.deliveries), found.waiting) == (["w1.nc"], ())
+
+
+def test_what_has_no_end_is_cut_off(folder, server, see_url, monkeypatch):
+    size = (folder / "w1.nc").stat().st_size
+    monkeypatch.setattr(remote, "_MOST_FILE", size - 1)
+    assert "is larger than" in see_url().waiting[0].reasons[0]
+    monkeypatch.setattr(remote, "_MOST_FILE", size)
+    assert names(see_url().deliveries) == ["w1.nc"]
+    monkeypatch.setattr(remote, "_MOST_INDEX", 9)
+    with pytest.raises(SourceUnavailable, match="is larger than 9 bytes"):
+        see_url()
+
+
+def test_what_takes_too_long_is_cut_off(see_url, monkeypatch):
+    monkeypatch.setattr(remote, "_WHOLE_SECONDS", 0.0)
+    with pytest.raises(SourceUnavailable, match="took more than 0 s"):
+        see_url()
+
+
+def test_redirects_are_followed_to_servers_only(folder, server, see_url):
+    server[1].leads = {"/index.txt": "/list"}
+    (folder / "list").write_text("w1.nc")
+    assert names(see_url().deliveries) == ["w1.nc"]
+    for place in ("file:///etc/passwd", "ftp://127.0.0.1/list"):
+        server[1].leads = {"/index.txt": place}
+        with pytest.raises(SourceUnavailable, match="cannot be reached"):
+            see_url()
+
+
+def test_redirects_do_not_leave_an_encrypted_connection(server, tmp_path, monkeypatch):
+    class Plain(urllib.request.HTTPSHandler):
+        """What urllib takes for https; our server speaks http."""
+
+        def https_open(self, request):
+            return self.do_open(http.client.HTTPConnection, request)
+
+    url, handler = server
+    monkeypatch.setattr(remote, "_OPENER", urllib.request.build_opener(remote._SameScheme, Plain))
+    handler.leads = {"/index.json": f"{url}/list"}
+    safe = DeliverySource(url.replace("http:", "https:"), copies=tmp_path / "copies")
+    with pytest.raises(SourceUnavailable, match="leads from https to http:"):
+        look(safe, tmp_path / "state.json")
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,13 @@ def test_texts_are_printed_as_they_are(run, monkeypatch):
     monkeypatch.setenv("FLUXGRID_NOTE", "[bold]:smile: ü")
     _, out, _ = run("schedule", "midwest", "--kind", "kubernetes", *IMAGE["kubernetes"])
     assert "[bold]:smile: ü" in out
+
+
+def test_every_path_of_this_machine_is_noted_wherever_it_stands(run, tmp_path):
+    hook = "[/usr/local/bin/tell, -c, '" + "x" * 300 + "']"
+    source = "{location: /data/incoming, base: s3://bucket/land.zarr, pattern: '*.nc'}"
+    (tmp_path / "own.yaml").write_text(f"region: iowa\nrefresh: {{source: {source}, on_failure: {hook}}}\n")
+    _, _, err = run("schedule", "own.yaml", "--kind", "kubernetes", *IMAGE["kubernetes"])
+    for part in ("refresh.source.location: /data/incoming", "refresh.on_failure.0: /usr/local/bin/tell"):
+        assert f"{part} is a path of this machine" in err
+    assert "s3://" not in err

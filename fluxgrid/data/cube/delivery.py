@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,9 +27,15 @@ from fluxgrid.geo.grid import Grid
 Status = Literal["provisional", "final"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
+MALFORMED = (*UNREADABLE, TypeError, AttributeError, IndexError, OverflowError, MemoryError)
+"""What a file of others can raise in whoever reads it: attributes of any type and sizes of any number."""
+
 _MOST_VALUES = 2**24
 """Values read at a time: 64 MB."""
-_DESCRIBING = ("long_name", "standard_name", "cell_methods", "_FillValue", "scale_factor", "add_offset")
+_MOST_CELLS = 2**30
+"""Cells of a grid: the land and sea of the Earth at 1 km. A small file can declare any number of them."""
+# not how the numbers are packed: many products pack each file by itself, and values are compared as decoded
+_DESCRIBING = ("long_name", "standard_name", "cell_methods")
 _TIMELESS = ("static", "class")
 
 
@@ -47,9 +54,9 @@ class Delivered:
     missing: float
     """Share of the values that are NaN, 0 to 1."""
     low: float | None
-    """Least finite value, in our unit; None where there is none."""
+    """Least value, in our unit, infinite ones too; None where there is none."""
     high: float | None
-    """Greatest finite value, in our unit."""
+    """Greatest value, in our unit, infinite ones too."""
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Delivered:
@@ -157,11 +164,14 @@ def open_delivery(path: Path | str, mapping: CubeMapping) -> OpenDelivery:
     try:
         # a week or a single day does not tell its step by itself
         layout = survey(raw, mapping.model_copy(update={"step": "daily", "variables": have or mapping.variables}))
-    except UNREADABLE as error:
+    except MALFORMED as error:
         raw.close()
         message = f"{path} cannot be read ({type(error).__name__}: {error})"
         raise CubeError(message) from error
     problems = list(layout.problems)
+    if layout.grid is not None and layout.grid.shape[0] * layout.grid.shape[1] > _MOST_CELLS:
+        ny, nx = layout.grid.shape
+        problems.append(f"its grid has {ny} x {nx} cells; {_MOST_CELLS} are the most. Deliver the region alone")
     fields = tuple(field for field in layout.fields if field.usable and field.variable.role not in _TIMELESS)
     if not fields and not problems:
         problems.append("no variable of it varies in time; give land and soil as the base of the cube")
@@ -203,27 +213,26 @@ def _described(opened: OpenDelivery, field: Field) -> Delivered:
     missing = count = 0
     low, high = np.inf, -np.inf
     for values in _parts(opened, field):
-        finite = values[np.isfinite(values)]
-        missing, count = missing + int(np.isnan(values).sum()), count + values.size
-        if len(finite):
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    ends = (low, high) if low <= high else (None, None)
+        known = values[~np.isnan(values)]
+        missing, count = missing + values.size - known.size, count + values.size
+        if known.size:
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
+    ends = (low, high) if missing < count else (None, None)
     return Delivered(field.variable.name, field.source, field.units, about, missing / max(count, 1), *ends)
 
 
 def _parts(opened: OpenDelivery, field: Field) -> Iterator[np.ndarray]:
-    """Yield the values of a variable, (T, y, x), as many days as may be held."""
+    """Yield the values of a variable, (T, y, x), as many days, or rows of one, as may be held."""
     layout = opened.layout
     assert layout.grid is not None  # told as a problem otherwise
     assert layout.time is not None
     (ny, nx), days = layout.grid.shape, len(layout.time)
-    step = max(1, _MOST_VALUES // (ny * nx))
-    for first in range(0, days, step):
+    step, height = max(1, _MOST_VALUES // (ny * nx)), min(max(1, _MOST_VALUES // nx), ny)
+    for first, top in product(range(0, days, step), range(0, ny, height)):
+        span, rows = slice(first, min(first + step, days)), slice(top, min(top + height, ny))
         try:
-            yield opened.reader.read(
-                field.variable.name, slice(first, min(first + step, days)), slice(0, ny), slice(0, nx)
-            )
-        except UNREADABLE as error:
+            yield opened.reader.read(field.variable.name, span, rows, slice(0, nx))
+        except MALFORMED as error:
             message = f"{field.source!r} cannot be read ({type(error).__name__}: {error})"
             raise CubeError(message) from error
 

@@ -3,13 +3,14 @@
 Chunk files of days that did not change stay as they are, and with them the digests of their years. All files of a
 growth are written aside first and moved into the cube at the end, the one that makes new days visible last, so that a
 reader never meets half a chunk or an axis without its values, and a growth that was killed is finished by the next.
-Beside ``cube.zarr`` stands ``cube.growth``: the ledger of who gave which day and, while a growth runs, its files.
+Beside ``cube.zarr`` stands ``cube.zarr.growth``: the ledger of who gave which day and, while a growth runs, its files.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from fluxgrid.data.cube.staging import Staging, done, unfinished
 from fluxgrid.data.cube.stores import zarr_folder
 from fluxgrid.data.cube.window import CubeReader, open_reader
 from fluxgrid.errors import CubeError, SourceUnavailable, itemise
-from fluxgrid.files import write_text
+from fluxgrid.files import output_error, write_text
+from fluxgrid.locks import held
 
 _LEDGER = "ledger.json"
 _MOST_VALUES = 2**26
@@ -45,9 +47,24 @@ def growth_folder(cube: Path | str) -> Path:
     Examples
     --------
     >>> growth_folder("data/midwest.zarr").name
-    'midwest.growth'
+    'midwest.zarr.growth'
     """
-    return Path(cube).with_suffix(".growth")
+    return Path(cube).with_name(f"{Path(cube).name}.growth")  # of the whole name: era5.v1 and era5.v2 are two cubes
+
+
+def is_grown(cube: Path | str) -> bool:
+    """Return whether a cube grows from deliveries; an empty folder beside it is what a growth leaves that found none.
+
+    Parameters
+    ----------
+    cube : path
+
+    Returns
+    -------
+    grown : bool
+    """
+    folder = growth_folder(cube)
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def delivery_status(cube: Path | str, names: Sequence[str] | None = None) -> np.ndarray:
@@ -76,13 +93,17 @@ def delivery_status(cube: Path | str, names: Sequence[str] | None = None) -> np.
     return ledger.combined(names)
 
 
-def grow(cube: Path | str, deliveries: Sequence[Delivery], plan: CubePlan) -> Growth:
+def grow(
+    cube: Path | str,
+    deliveries: Sequence[Delivery],
+    plan: CubePlan,
+    remember: Callable[[Growth], None] = lambda _: None,
+) -> Growth:
     """Bring a cube up to what is delivered; it is made if it does not exist.
 
     It holds all days from its first one to the end of the chunk with the last day delivered; days that nobody delivered
     are NaN. Of several deliveries of a day the one of the greatest `Delivery.rank` gives it whole. Days never go again:
-    not when their delivery is gone, and a final day not for a provisional one. Two processes must not grow one cube at
-    a time: the caller holds a lock.
+    not when their delivery is gone, and a final day not for a provisional one. One process at a time makes a cube grow.
 
     Parameters
     ----------
@@ -92,6 +113,9 @@ def grow(cube: Path | str, deliveries: Sequence[Delivery], plan: CubePlan) -> Gr
         All that the source has now; their order does not matter.
     plan : CubePlan
         The same each time.
+    remember : callable
+        Called with what changes when the cube is written, before the growth counts as done: what it keeps, such as a
+        drift that a guard must not miss, is kept whenever the process ends. Then it may be called again with the same.
 
     Returns
     -------
@@ -105,18 +129,36 @@ def grow(cube: Path | str, deliveries: Sequence[Delivery], plan: CubePlan) -> Gr
         plan does not fit, or if a chunk of it or a delivery cannot be read.
     SourceUnavailable
         If a delivery changed or went away while it was read: nothing has changed, and a new look is needed.
+    RunLocked
+        If another process makes it grow.
     OutputError
         If the cube cannot be written.
     """
     cube = Path(cube)
+    with ExitStack() as stack:
+        try:
+            growth_folder(cube).mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(growth_folder(cube), None, lambda who: _busy(cube, who)))
+        except OSError as error:
+            raise output_error(error, growth_folder(cube)) from error
+        return _grow(cube, deliveries, plan, remember)
+
+
+def _busy(cube: Path, who: str) -> str:
+    """Say that another process is at it."""
+    return f"Another process grows {cube}{who}. Nothing was changed; try again when it has ended."
+
+
+def _grow(cube: Path, deliveries: Sequence[Delivery], plan: CubePlan, remember: Callable[[Growth], None]) -> Growth:
+    """Bring a cube up to what is delivered, which no other process does meanwhile."""
     aside = growth_folder(cube)
-    left = _finish(aside, cube)
+    left = _finish(aside, cube, remember)
     known = read_ledger(aside / _LEDGER)
     if known is not None or cube.exists():
         known = _checked(cube, known, plan)
     base = _open_base(plan) if known is None and plan.base is not None else None
     fitting, refused = _fitting([*deliveries, *([base.delivery] if base else [])], known, plan)
-    before = known or Ledger(str(pd.Timestamp(plan.start).date()), fitting[0].grid, plan.variables, 0)
+    before = known or Ledger(_first_day(plan, base), fitting[0].grid, plan.variables, 0)
     after = before.extended(_whole_chunks(reach_of(fitting, before.start)))
     wanted = {name: found for name in after.variables if (found := takes(after, fitting, name))}
     if known is not None and not wanted:
@@ -128,18 +170,20 @@ def grow(cube: Path | str, deliveries: Sequence[Delivery], plan: CubePlan) -> Gr
         grown = _Growing(cube, staging, before, after, base).run(wanted, plan)
         grown = replace(grown, refused=refused, files=staging.files)
         staging.publish({"ledger": after.swept().to_dict(), "growth": grown.to_dict()})
-        _finish(aside, cube)
+        _finish(aside, cube, remember)
     return grown.after(left)
 
 
-def _finish(aside: Path, cube: Path) -> Growth | None:
+def _finish(aside: Path, cube: Path, remember: Callable[[Growth], None]) -> Growth | None:
     """Finish what a journal says, and return the growth it speaks of."""
     note = unfinished(aside, cube)
     if note is None:
         return None
     write_text(aside / _LEDGER, json.dumps(note["ledger"]))
+    growth = Growth.from_dict(note["growth"])
+    remember(growth)
     done(aside)
-    return Growth.from_dict(note["growth"])
+    return growth
 
 
 def _checked(cube: Path, ledger: Ledger | None, plan: CubePlan) -> Ledger:
@@ -152,7 +196,7 @@ def _checked(cube: Path, ledger: Ledger | None, plan: CubePlan) -> Ledger:
         )
         raise CubeError(message)
     pairs = {
-        "first day": (ledger.start, str(pd.Timestamp(plan.start).date())),
+        "first day": (ledger.start, ledger.start if ledger.start in plan.starts else plan.starts[0]),
         "variables": (", ".join(ledger.variables), ", ".join(plan.variables)),
     }
     problems = [f"{what}: {has}, asked for is {asked}" for what, (has, asked) in pairs.items() if has != asked]
@@ -197,6 +241,19 @@ def _usual_grid(deliveries: Sequence[Delivery]) -> str:
     based = [delivery.grid for delivery in deliveries if not delivery.path]
     grids = [delivery.grid for delivery in deliveries]
     return based[0] if based else max(sorted(set(grids)), key=grids.count)
+
+
+def _first_day(plan: CubePlan, base: _Base | None) -> str:
+    """Return the first day of a new cube: years before the plan's own are no spin-up if they lack a variable."""
+    held = {variable.name for variable in base.delivery.variables} if base else set()
+    if base is None or not set(plan.variables) <= held or base.delivery.end < _day_before(plan.starts[0]):
+        return plan.starts[0]
+    return min((day for day in plan.starts if day >= base.delivery.start), default=plan.starts[0])
+
+
+def _day_before(day: str) -> str:
+    """Return the day before one in ISO 8601."""
+    return str((pd.Timestamp(day) - pd.Timedelta(days=1)).date())
 
 
 def _whole_chunks(days: int) -> int:

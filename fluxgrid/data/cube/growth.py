@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import pandas as pd
 
 from fluxgrid.data.cube.delivery import Delivered
 from fluxgrid.data.cube.stores import StorePath
@@ -29,6 +32,14 @@ class CubePlan:
     """A cube that gives land and soil, and days that no final delivery gives; only read when the new cube is made."""
     base_mapping: CubeMapping | None = None
     """What the base does not say itself."""
+    spin_up_years: int = 0
+    """Years before the first day with which the cube begins, as many as the base gives each day of."""
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Days with which the cube may begin: the first one, and so many whole years before it."""
+        first = pd.Timestamp(self.start)
+        return tuple(str((first - pd.DateOffset(years=n)).date()) for n in range(self.spin_up_years + 1))
 
 
 @dataclass(frozen=True)
@@ -53,25 +64,26 @@ class Drift:
     days_before: str = ""
 
     @property
-    def changed(self) -> tuple[str, ...]:
-        """What describes it otherwise than before: ``units``, ``source``, ``day_definition`` or names of attributes."""
+    def changes(self) -> dict[str, tuple[str, str]]:
+        """What describes it otherwise, before and after: ``units``, ``source``, ``day_definition`` or attributes."""
         if self.before is None:
-            return ()
+            return {}
         one, other = dict(self.before.about), dict(self.after.about)
         pairs = {
             "units": (self.before.units, self.after.units),
             "source": (self.before.source, self.after.source),
             "day_definition": (self.days_before, self.days_after),
-        } | {key: (one.get(key), other.get(key)) for key in sorted(one.keys() | other.keys())}
-        return tuple(key for key, (old, new) in pairs.items() if old != new)
+        } | {key: (one.get(key, ""), other.get(key, "")) for key in sorted(one.keys() | other.keys())}
+        return {key: (old, new) for key, (old, new) in pairs.items() if old != new}
 
     @property
     def outside(self) -> bool:
-        """Whether values leave the valid range of the variable."""
-        valid = VARIABLES[self.after.name].valid_range
-        if valid is None or self.after.low is None or self.after.high is None:
+        """Whether values leave the valid range of the variable, or are infinite."""
+        low, high = self.after.low, self.after.high
+        if low is None or high is None:
             return False
-        return self.after.low < valid[0] or self.after.high > valid[1]
+        least, most = VARIABLES[self.after.name].valid_range or (-math.inf, math.inf)
+        return low < least or high > most or math.isinf(low) or math.isinf(high)
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,6 @@ class Growth:
     """Of each delivery that gave a day, by variable."""
     files: int = 0
     """Files of the cube written or removed."""
-    finished: bool = False
-    """Whether a growth that had been killed was finished on the way; what it changed is included."""
 
     @property
     def changed(self) -> bool:
@@ -115,7 +125,6 @@ class Growth:
             confirmed=confirmed,
             drift=(*left.drift, *self.drift),
             files=left.files + self.files,
-            finished=True,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,14 +7,13 @@ file is replaced whole, so a reader sees the old one or the new one; what makes 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fluxgrid.errors import OutputError
-from fluxgrid.files import flush_path, output_error, write_text
+from fluxgrid.files import flush_below, flush_path, output_error, write_text
 
 _STAGED, _JOURNAL = "staged", "journal.json"
 
@@ -62,14 +61,11 @@ class Staging:
         return len(self._moves) + len(self._removals)
 
     def put(self, name: str, data: bytes) -> None:
-        """Put a file together, on disk when this returns; files move in the order they are put."""
+        """Put a file together; files move in the order they are put."""
         path = self.aside / _STAGED / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            path.write_bytes(data)
         except OSError as error:
             raise output_error(error, self.target / name) from error
         self._moves.append(name)
@@ -91,8 +87,20 @@ class Staging:
         OutputError
             If the disk is full and the like; before the journal stands nothing has changed, after it `finish` goes on.
         """
+        if lost := [name for name in self._moves if not (self.aside / _STAGED / name).exists()]:
+            # to whoever finishes the moves, a file that is not there is one that was moved
+            message = (
+                f"{', '.join(lost[:4])} of {len(lost)} files for {self.target} went away before they were moved. "
+                "Nothing was changed; see who else writes there, and try again."
+            )
+            raise OutputError(message)
         content = {"moves": self._moves, "removals": self._removals, "note": dict(note)}
-        write_text(self.aside / _JOURNAL, json.dumps(content))
+        try:
+            flush_below(self.aside / _STAGED)  # once for all of them: each by itself takes milliseconds
+            write_text(self.aside / _JOURNAL, json.dumps(content))
+            flush_path(self.aside)
+        except OSError as error:
+            raise output_error(error, self.target) from error
         _move(self.aside, self.target, content)
 
 
@@ -130,6 +138,7 @@ def unfinished(aside: Path, target: Path) -> dict[str, Any] | None:
 def done(aside: Path) -> None:
     """Forget the journal, when all that hangs on it is written."""
     try:
+        flush_path(aside)
         (aside / _JOURNAL).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(error, aside) from error
@@ -148,16 +157,13 @@ def _move(aside: Path, target: Path, content: Mapping[str, Any]) -> None:
     try:
         for name in content["removals"]:
             (target / name).unlink(missing_ok=True)
-        made: set[Path] = set()
         for name in content["moves"]:
             staged, place = aside / _STAGED / name, target / name
             if not staged.exists():  # moved before the process was killed
                 continue
-            if place.parent not in made:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                made.add(place.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
             staged.replace(place)
-        for folder in made:
-            flush_path(folder)
+        if target.exists():
+            flush_below(target)  # with the folders that are new, before anybody forgets the journal
     except OSError as error:
         raise output_error(error, target) from error

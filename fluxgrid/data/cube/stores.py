@@ -27,6 +27,11 @@ _PARTLY: dict[str, Any] = {"decode_coords": False, "decode_timedelta": False, "c
 _ENGINE = "netcdf4"
 
 
+# what xarray and its readers raise for what they cannot make sense of: attributes of any type, sizes of any number
+_UNOPENABLE = (
+    *(OSError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, OverflowError),
+    *(AttributeError, IndexError, MemoryError),
+)
 _PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 _CALENDARS = {None: "standard", "gregorian": "standard", "proleptic_gregorian": "standard"}  # alike for our dates
 
@@ -67,7 +72,7 @@ def open_raw(path: StorePath, decode: bool | Mapping[str, bool] = True, dask: bo
         stored = any(variable.encoding.get("preferred_chunks") for variable in plain.variables.values())
         plain.close()
         return _open(path, {} if stored else "auto", _DECODING)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, OverflowError) as error:
+    except _UNOPENABLE as error:
         message = (
             f"{path} cannot be opened: {type(error).__name__}: {error}. A cube is a zarr store or a CF NetCDF file; "
             "if it is one, it is damaged: copy it again."
@@ -259,7 +264,7 @@ def _files(path: StorePath) -> list[Path]:
     if not isinstance(path, Path | str):
         files = [Path(part) for part in path]
     elif any(letter in str(path) for letter in "*?["):
-        files = _match(Path(path))
+        files = match_files(Path(path))
     else:
         files = [Path(path)]
     absent = [str(file) for file in files if not file.exists()]
@@ -278,7 +283,7 @@ def _files(path: StorePath) -> list[Path]:
     return files
 
 
-def _match(pattern: Path) -> list[Path]:
+def match_files(pattern: Path) -> list[Path]:
     """Return the files a pattern matches, sorted."""
     parts = pattern.parts
     first = next(i for i, part in enumerate(parts) if any(letter in part for letter in "*?["))

@@ -1,6 +1,6 @@
 """The versioned archive of a region's maps, which a refresh publishes to."""
 
-from fluxgrid.output.archive.archive import Archive, Difference, Pruned
+from fluxgrid.output.archive.archive import Archive, Difference, Pruned, check_tag
 from fluxgrid.output.archive.build import StagedUnit, StagedYear
 from fluxgrid.output.archive.check import Damage
 from fluxgrid.output.archive.design import Design
@@ -20,4 +20,5 @@ __all__ = [
     "Unit",
     "UnitName",
     "Version",
+    "check_tag",
 ]

@@ -20,7 +20,7 @@ import xarray as xr
 
 from fluxgrid.data.steps import Step
 from fluxgrid.errors import DamagedMap, OutputError, OutputExists, RunLocked, TileMismatch, UnknownName
-from fluxgrid.files import atomic_folder, flush_path, output_error
+from fluxgrid.files import atomic_folder, flush_below, flush_path, output_error
 from fluxgrid.geo.grid import Grid
 from fluxgrid.output.archive import disk
 from fluxgrid.output.archive.build import Before, Draft, StagedYear, build_year, read_before, staged_year
@@ -54,6 +54,7 @@ Which = Version | int | str | datetime | None
 """A version: itself, its number, its tag, a date in UTC (the newest published by then), or None for the newest."""
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_NUMBER_OR_DATE = re.compile(r"\d[\d.+TZ-]*")
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Archive:
             (temporary / YEARS).mkdir()
             (temporary / README).write_text(README_TEXT, encoding="utf-8")
             (temporary / ABOUT).write_text(seal(describe(design)), encoding="utf-8")
-            disk.flush(temporary)
+            flush_below(temporary)
         return cls(path, design)
 
     @classmethod
@@ -158,6 +159,11 @@ class Archive:
             raise OutputError(message)
         return cls(path, designed(about))
 
+    def numbers(self) -> list[int]:
+        """Return the numbers of all versions, ascending; nothing of them is read."""
+        with archived(f"the versions of {self.path}"):
+            return sorted(int(entry.name) for entry in (self.path / VERSIONS).iterdir() if entry.name.isdecimal())
+
     def versions(self) -> list[Version]:
         """Return all versions, oldest first.
 
@@ -166,7 +172,7 @@ class Archive:
         DamagedMap
             If the description of one cannot be read; the others can still be opened by their numbers.
         """
-        return [self._version(number) for number in self._ids()]
+        return [self._version(number) for number in self.numbers()]
 
     def newest(self) -> Version | None:
         """Return the newest version, or None before anything was published."""
@@ -196,7 +202,7 @@ class Archive:
         if isinstance(which, int):
             return self._version(which)
         if which is None:
-            versions = [self._version(number) for number in self._ids()[-1:]]
+            versions = [self._version(number) for number in self.numbers()[-1:]]
         else:
             versions = self.versions()
             tagged = [version for version in versions if version.tag == which]
@@ -325,7 +331,8 @@ class Archive:
         Returns
         -------
         version : Version
-            The new one; the newest that is there if nothing differs from it, and then nothing is written.
+            The new one; the newest that is there if nothing differs from it and no tag is to be given, and then nothing
+            is written. A tag for what stands is given by a new version of the same state.
 
         Raises
         ------
@@ -342,10 +349,10 @@ class Archive:
         """
         with disk.writing(self.path) as work:
             parent = self._parent()
-            self._check_tag(tag)
+            self.check_tag(tag)
             number = (parent.id if parent else 0) + 1
             drafts = list(self._drafts(staged, parent, work, number))
-            if not drafts and parent:
+            if not drafts and parent and tag is None:
                 return parent
             check_shrinkage(shrinkage_of(drafts, parent, covered), allow_shrink)
             years = parent.years if parent else {}
@@ -366,7 +373,7 @@ class Archive:
         Returns
         -------
         version : Version
-            The newest that is there if it is of the same state.
+            The newest that is there if it is of the same state and no tag is to be given.
 
         Raises
         ------
@@ -377,9 +384,9 @@ class Archive:
         """
         with disk.writing(self.path) as work:
             parent, old = self._parent(), self.find(to)
-            if parent is None or parent.years == old.years:
+            if parent is None or (parent.years == old.years and tag is None):
                 return old if parent is None else parent
-            self._check_tag(tag)
+            self.check_tag(tag)
             difference = self.diff(parent, old)
             changed = sorted({*difference.values, *difference.keys, *difference.added, *difference.removed})
             content = _Content(tag, {**(message or {}), "rollback_to": old.id}, old.covered, changed, old.years)
@@ -421,8 +428,9 @@ class Archive:
             freed = 0
             for version in gone:
                 (self.path / VERSIONS / version.name).rename(work / version.name)
-            for folder in sorted(self.path.glob(f"{YEARS}/*/*")):
-                if (int(folder.parent.name), folder.name) not in needed:
+            for folder in sorted(self.path.glob(f"{YEARS}/*/*/")):  # what is no folder, or of no year, is not ours
+                year = folder.parent.name
+                if year.isdecimal() and (int(year), folder.name) not in needed:
                     aside = folder.rename(work / f"{folder.parent.name}-{folder.name}")
                     freed += disk.remove(aside)
             return Pruned(tuple(version.id for version in gone), freed)
@@ -497,7 +505,7 @@ class Archive:
             years={**content.years, **settled},
         )
         folder = _version_folder(work / VERSIONS, version, content.changed)
-        disk.flush(work)
+        flush_below(work)
         try:
             for draft in drafts:
                 self._settle(draft, settled[draft.year])
@@ -534,32 +542,33 @@ class Archive:
         )
         return RunLocked(message)
 
-    def _check_tag(self, tag: str | None) -> None:
-        """Refuse a tag that is taken or cannot be told from a number."""
+    def check_tag(self, tag: str | None) -> None:
+        """Refuse a tag that `find` would not find, for it is taken or may be a number or a date.
+
+        Raises
+        ------
+        UnknownName
+            If the tag cannot be given.
+        DamagedMap
+            If the description of a version cannot be read.
+        """
         if tag is None:
             return
-        if not _TAG.fullmatch(tag):
-            message = f"{tag!r} cannot be a tag. Use letters, digits and the characters . _ + -"
-            raise UnknownName(message)
+        check_tag(tag)
         taken = [version.id for version in self.versions() if version.tag == tag]
         if taken:
             message = f"Version {taken[0]} of {self.path} has the tag {tag!r} already. Choose another."
             raise UnknownName(message)
 
-    def _ids(self) -> list[int]:
-        """Return the numbers of all versions, ascending."""
-        with archived(f"the versions of {self.path}"):
-            return sorted(int(entry.name) for entry in (self.path / VERSIONS).iterdir() if entry.name.isdigit())
-
     def _newest_id(self) -> int:
         """Return the number of the newest version, 0 before the first."""
-        return max(self._ids(), default=0)
+        return max(self.numbers(), default=0)
 
     def _version(self, number: int) -> Version:
         """Read the description of a version."""
         folder = self.path / VERSIONS / f"{number:06d}"
         if not folder.is_dir():
-            numbers = self._ids()
+            numbers = self.numbers()
             message = f"{self.path} has no version {number}; it has {len(numbers)}, the last {numbers[-3:]}."
             raise UnknownName(message)
         version = read_version(folder)
@@ -571,6 +580,22 @@ class Archive:
     def _folder(self, year: int, stored: YearFolder) -> Path:
         """Return the folder of one state of a year."""
         return self.path / YEARS / str(year) / stored.folder
+
+
+def check_tag(tag: str) -> None:
+    """Refuse a text that cannot be the tag of any version.
+
+    Raises
+    ------
+    UnknownName
+        If it has other characters, or may be a number or a date.
+    """
+    if not _TAG.fullmatch(tag):
+        message = f"{tag!r} cannot be a tag. Use letters, digits and the characters . _ + -"
+        raise UnknownName(message)
+    if _NUMBER_OR_DATE.fullmatch(tag):
+        message = f"{tag!r} cannot be a tag: it could be the number of a version or a date. Put a letter before it."
+        raise UnknownName(message)
 
 
 @dataclass(frozen=True)

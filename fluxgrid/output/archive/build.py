@@ -245,7 +245,7 @@ def _unit(store: Path, tile: Tile, staged: StagedUnit, version: int) -> Unit:
     if staged.digest not in (None, value):
         message = (
             f"Tile {tile.name} of the staged map is not what its record says: its values have the hash {value}, not "
-            f"{staged.digest}. It was damaged after it was computed; run again with --resume to remake it."
+            f"{staged.digest}. It was damaged after it was computed; run again to remake it."
         )
         raise DamagedMap(message)
     flux = cast("zarr.Array[Any]", zarr.open_group(store, mode="r", zarr_format=3)["nee"])

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 
+from fluxgrid import clock
 from fluxgrid.errors import UnknownName
 from fluxgrid.output.archive.layout import Version
 
@@ -32,6 +33,6 @@ def moment_of(value: str | datetime, end: bool = True) -> datetime:
 
 def time_after(before: str | None) -> str:
     """Return the time in UTC, to the microsecond, or a moment after another one if the clock was turned back."""
-    now = datetime.now(UTC)
+    now = clock.utc()
     earliest = datetime.fromisoformat(before) + timedelta(microseconds=1) if before else now
     return max(now, earliest).isoformat(timespec="microseconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +19,14 @@ def test_version_is_found_by_number_tag_and_date(archive, maker):
     assert archive.newest() is None
     with pytest.raises(UnknownName, match="has no version yet"):
         archive.at()
-    one = archive.publish([maker.stage(2019, 1)], tag="20260101", message={"commit": "abc"}, covered="2020-01-01")
+    one = archive.publish([maker.stage(2019, 1)], tag="r20260101", message={"commit": "abc"}, covered="2020-01-01")
     two = archive.publish([maker.stage(2020, 2)])
     assert (one.id, two.id, two.parent, two.covered, two.changed) == (1, 2, 1, "2020-01-01", 4)
     assert archive.versions() == [one, two] == Archive.open(archive.path).versions()
     assert dict(archive.find(1).message) == {"commit": "abc"}
     between = datetime.fromisoformat(one.time)
     today = two.time[:10]
-    for which, right in ((1, one), ("20260101", one), (between, one), (one.time, one), (today, two), (None, two)):
+    for which, right in ((1, one), ("r20260101", one), (between, one), (one.time, one), (today, two), (None, two)):
         assert archive.find(which) == right
     assert archive.find(datetime(2100, 1, 1, tzinfo=UTC)) == two
     for which, words in ((3, "has no version 3"), ("2019-05-01", "not before the first"), ("best", "neither a tag")):
@@ -56,10 +57,20 @@ def test_publishing_nothing_changes_nothing(archive, maker, files_of):
     one = archive.publish([maker.stage(2019, 1)])
     before = files_of(archive.path)
     for staged in ([], [maker.stage(2019, 1)], [maker.stage(2019, 2, [])], [maker.stage(2019, 1, maker.tiles[1:3])]):
-        assert archive.publish(staged, tag="again") == one
+        assert archive.publish(staged) == one
     assert archive.rollback(1) == one
     assert files_of(archive.path) == before
     assert not (archive.path / ".work").exists()
+
+
+def test_what_stands_is_tagged_by_a_version_of_the_same_state(archive, maker, files_of):
+    one = archive.publish([maker.stage(2019, 1)])
+    before = files_of(archive.path / "years")
+    for number, make in ((2, archive.publish), (3, lambda staged, tag: archive.rollback(1, tag))):
+        version = make([], f"t{number}")
+        assert (version.id, version.tag, version.changed, version.years) == (number, f"t{number}", 0, one.years)
+        assert archive.find(f"t{number}") == version
+    assert files_of(archive.path / "years") == before
 
 
 def test_only_what_changed_is_stored_again(archive, maker):
@@ -167,7 +178,7 @@ def test_second_writer_is_told(archive, maker, files_of):
 
 def test_without_locks_a_number_is_taken_once(archive, maker, monkeypatch):
     """On disks that cannot lock, the one who comes second finds the number of its version taken."""
-    monkeypatch.setattr("fluxgrid.output.archive.disk.fcntl", None)
+    monkeypatch.setattr("fluxgrid.output.archive.disk.held", lambda *_: nullcontext())
     archive.publish([maker.stage(2019, 1)])
     other, flush = Archive.open(archive.path), archive.path / "never"
 
@@ -176,7 +187,7 @@ def test_without_locks_a_number_is_taken_once(archive, maker, monkeypatch):
             flush.touch()
             other.publish([maker.stage(2019, 2)])
 
-    monkeypatch.setattr("fluxgrid.output.archive.disk.flush", overtake)
+    monkeypatch.setattr("fluxgrid.output.archive.archive.flush_below", overtake)
     with pytest.raises(RunLocked, match="newest version is 2, and was 1"):
         archive.publish([maker.stage(2019, 3)])
     assert maker.values(other.years()[2019]) == dict.fromkeys(maker.tiles, 2)
@@ -202,7 +213,11 @@ def test_what_does_not_fit_is_refused_at_the_door(archive, maker, tmp_path):
     with pytest.raises(TileMismatch, match=r"nee has chunk_grid .*\(12, 2, 2\).*not"):
         maker.create(tmp_path / "wide", chunk=4).publish([staged])
     archive.publish([staged], tag="a")
-    for tag, words in (("a", "Version 1 .* has the tag 'a' already"), ("a b", "cannot be a tag")):
+    for tag, words in (
+        ("a", "Version 1 .* has the tag 'a' already"),
+        ("a b", "cannot be a tag"),
+        ("2025-01-01", "a date"),
+    ):
         with pytest.raises(UnknownName, match=words):
             archive.publish([maker.stage(2019, 2)], tag=tag)
 

@@ -42,8 +42,8 @@ class History(RuleBasedStateMachine):
     def newest(self) -> dict:
         return self.model[max(self.model)] if self.model else {}
 
-    def add(self, version, state) -> None:
-        if state == self.newest:
+    def add(self, version, state, tag=None) -> None:
+        if state == self.newest and tag is None:
             assert version.id == max(self.model, default=0)
             return
         assert version.id == max(self.model, default=0) + 1
@@ -68,7 +68,7 @@ class History(RuleBasedStateMachine):
         staged = [self.maker.stage(year, value, sorted(tiles)) for year in years]
         tag = f"t{max(self.model, default=0) + 1}" if tagged else None
         version = self.archive.publish(staged, tag=tag)
-        self.add(version, self.newest | {(tile, year): value for tile in tiles for year in years})
+        self.add(version, self.newest | {(tile, year): value for tile in tiles for year in years}, tag)
 
     @rule(data=st.data())
     def rollback(self, data) -> None:
