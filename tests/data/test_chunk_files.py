@@ -135,3 +135,67 @@ def test_workers_read_at_the_same_time(arrays, method):
         # after reading here: a pool of threads that reading had left behind would be missing in the fork
         with mp.get_context(method).Pool(1) as pool:
             assert pool.map_async(total, [arrays["lz4"]]).get(timeout=60) == [expected]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int16", "float64"])
+@pytest.mark.parametrize("compressors", [None, [BloscCodec(cname="lz4", clevel=5)], [BloscCodec(), Crc32cCodec()]])
+def test_what_is_written_has_the_bytes_that_zarr_writes(tmp_path, dtype, compressors):
+    fill = np.array(-7).astype(dtype).item()
+    values = np.random.default_rng(1).integers(-50, 50, SHAPE).astype(dtype)
+    values[5:10, 4:8, :6] = fill  # a chunk that has no file
+    made = {}
+    for name in ("zarr", "ours"):
+        array = zarr.create_array(
+            str(tmp_path / name), shape=SHAPE, chunks=CHUNKS, dtype=dtype, fill_value=fill, compressors=compressors
+        )
+        window = slice(0, 23), slice(4, 10), slice(0, 14)
+        if name == "zarr":
+            array[window] = values[window]
+        else:
+            files = chunk_files(array)
+            files.write(window, np.full((23, 6, 14), 3, dtype))  # over which the next are written
+            files.write(window, values[window])
+        chunks = [path for path in (tmp_path / name / "c").rglob("*") if path.is_file()]
+        made[name] = {path.relative_to(tmp_path / name): path.read_bytes() for path in chunks}
+    assert made["ours"] == made["zarr"]
+    assert len(made["ours"]) == 5 * 2 * 3 - 1
+    np.testing.assert_array_equal(zarr.open_array(str(tmp_path / "ours"), mode="r")[:, 4:], values[:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("window", "shape", "dtype"),
+    [
+        ((slice(0, 5), slice(0, 4), slice(1, 7)), (5, 4, 6), "float32"),
+        ((slice(0, 5), slice(0, 4), slice(0, 7)), (5, 4, 7), "float32"),
+        ((slice(0, 5), slice(0, 4), slice(0, 6)), (5, 4, 5), "float32"),
+        ((slice(0, 5), slice(0, 4), slice(0, 6)), (5, 4, 6), "float64"),
+    ],
+)
+def test_parts_of_chunks_and_other_numbers_are_not_written(tmp_path, window, shape, dtype):
+    files = chunk_files(make(tmp_path / "array", compressors=BloscCodec()))
+    before = {path: path.read_bytes() for path in (tmp_path / "array").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="are not whole chunks"):
+        files.write(window, np.ones(shape, dtype))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "array").rglob("*") if path.is_file()}
+
+
+def test_encodings_that_are_only_read_are_not_written(tmp_path):
+    files = chunk_files(make(tmp_path / "array", compressors=GzipCodec()))
+    with pytest.raises(ValueError, match="are not whole chunks"):
+        files.write((slice(0, 5), slice(0, 4), slice(0, 6)), np.ones((5, 4, 6), "float32"))
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    array = make(tmp_path / "array", compressors=BloscCodec())
+    files, window = chunk_files(array), (slice(0, 5), slice(0, 4), slice(0, 6))
+    before = files.read(window)
+
+    def full(path, data):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(window, np.ones((5, 4, 6), "float32"))
+    np.testing.assert_array_equal(files.read(window), before)
+    assert not list((tmp_path / "array").rglob("*.partial"))
