@@ -7,13 +7,14 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fluxgrid import clock
 
 _LIBRARIES = (
     *("fluxgrid", "torch", "numpy", "xarray", "zarr", "netcdf4", "scipy", "pandas", "numba", "lightgbm"),
@@ -63,9 +64,38 @@ def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return total.hexdigest()
 
 
+def seal(content: Mapping[str, Any]) -> str:
+    """Return a mapping as JSON with its own hash."""
+    return json.dumps({"digest": digest(content), **content}, indent=1, sort_keys=True) + "\n"
+
+
+def unseal(text: str) -> dict[str, Any]:
+    """Return the mapping of which `seal` made a text.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    content : dict
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If a byte of it is not as it was written.
+    """
+    content = json.loads(text)
+    del content["digest"]
+    if seal(content) != text:  # not the parsed values alone: every byte counts
+        message = "it does not have the hash it carries"
+        raise ValueError(message)
+    return dict(content)
+
+
 def now() -> str:
     """Return the time in UTC, to the second, ISO 8601."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return clock.utc().strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @lru_cache

@@ -70,6 +70,12 @@ def client() -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
+def lacking() -> Callable[[str, str], NoReturn]:
+    """Return the function that skips for what a machine lacks, or fails where a variable says it must be there."""
+    return _lacking
+
+
+@pytest.fixture(scope="session")
 def system_python(client) -> str:
     """Return the Python that can import QGIS; its absence skips, or fails where FLUXGRID_REQUIRE_CLIENTS=1."""
     python = client("/usr/bin/python3", "python3")

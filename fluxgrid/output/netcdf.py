@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -242,12 +245,16 @@ def _check_door(dataset: xr.Dataset, grid: Grid, land_fraction: np.ndarray) -> N
 
 @contextmanager
 def _netcdf_errors(path: Path | str) -> Iterator[None]:
-    """Explain the library's RuntimeError, which is all it says when the disk is full."""
+    """Explain the library's RuntimeError, or PermissionError, which is all it says when the disk is full."""
     try:
         yield
     except RuntimeError as error:
         message = f"Cannot write {path}: {error}. Most often the disk is full: free some space and run again."
         raise OutputError(message) from error
+    except PermissionError as error:
+        if shutil.disk_usage(Path(path).parent).free:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def _write_frame(

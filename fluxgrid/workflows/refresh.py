@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from fluxgrid import clock
 from fluxgrid.config_map import UpscaleConfig
-from fluxgrid.errors import OutputError, OutputExists, RunLocked, UnknownName
-from fluxgrid.files import configs_folder, write_text
+from fluxgrid.errors import OutputError, OutputExists, UnknownName
+from fluxgrid.files import configs_folder
+from fluxgrid.locks import Lock
 from fluxgrid.output.exports import Exports
 from fluxgrid.provenance import digest, now, versions
 from fluxgrid.upscaling.lock import locked
 from fluxgrid.workflows.hooks import run_hook
 from fluxgrid.workflows.progress import ProgressMaker, silent
-from fluxgrid.workflows.refresh_check import damages_of, lasting, repairable
+from fluxgrid.workflows.refresh_check import cube_damages_of, damages_of, lasting, repairable
 from fluxgrid.workflows.refresh_place import (
     EXPORTS,
     LATEST,
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from fluxgrid.output.archive import Damage
     from fluxgrid.sources.deliveries import Look
 
-_HOLDER, _LOOK = "holder.json", "look.json"
+_LOOK = "look.json"
 _GROWTH, _TOLD = "growth_warnings", "told"
 """Keys of the state: what the last growth had to say, and warnings that were told."""
 _PLAIN = Request()
@@ -84,17 +83,17 @@ def refresh(config: UpscaleConfig, request: Request = _PLAIN, progress: Progress
         raise UnknownName(message)
     place = Place.of(config)
     begun = time.perf_counter()
-    with _held(place):
+    with locked(place.out, place.holder) as lock:
         known: dict[str, Any] = {}
         try:
-            return _refresh(config, request, place, progress, known)
+            return _refresh(config, request, place, progress, known, lock)
         except Exception as error:
             _tell_failure(config, place, error, known, time.perf_counter() - begun)
             raise
 
 
 def _refresh(
-    config: UpscaleConfig, request: Request, place: Place, progress: ProgressMaker, known: dict[str, Any]
+    config: UpscaleConfig, request: Request, place: Place, progress: ProgressMaker, known: dict[str, Any], lock: Lock
 ) -> Refreshed:
     """Look, and go on if anything is new; the region is locked.
 
@@ -110,12 +109,12 @@ def _refresh(
     # a cube elsewhere is looked into each time: that it is as it was shows in its values alone
     if parts["cube"] and state.get("fingerprint") == digest(parts) and request.tag is None and _exported(place):
         damages = damages_today(config, place)
-        if not any(map(repairable, damages)):
+        if not any(map(repairable, damages)) and not _cube_damaged(config, place):
             warnings = [*_of_look(look), *state.get(_GROWTH, []), *lasting(damages)]
             return _nothing_new(config, place, look, warnings)
     from fluxgrid.workflows.refresh_run import Running  # imports torch: only when there is something to do
 
-    _write_holder(place)
+    lock.tell()
     done = Running(config, request, place, look, progress, known).go()
     # as the inputs were before they were read: what changed meanwhile is found next time
     after = digest(parts | {"cube": done.cube_state} | _published_parts(place))
@@ -274,41 +273,17 @@ def damages_today(config: UpscaleConfig, place: Place) -> list[Damage]:
     damages : list of Damage
         At most ``refresh.verify_gb`` are read; of a larger archive other years each week.
     """
-    if not place.newest() or not config.refresh.verify_gb:
+    most = config.refresh.verify_gb
+    if not place.newest() or not most:
         return []
-    return damages_of(place.archive, config.refresh.verify_gb)
+    return damages_of(place.archive, most)
 
 
-@contextmanager
-def _held(place: Place) -> Iterator[None]:
-    """Hold the region for one refresh; the system lets go of it when the process ends, however it ends."""
-    lock = locked(place.out)
-    try:
-        lock.__enter__()
-    except RunLocked as error:
-        holder = _holder(place)
-        message = f"Another refresh works in {place.out}{holder}. Wait until it has ended; nothing was changed."
-        raise RunLocked(message) from error
-    try:
-        yield
-    finally:
-        (place.work / _HOLDER).unlink(missing_ok=True)
-        lock.__exit__(None, None, None)
-
-
-def _write_holder(place: Place) -> None:
-    """Say who holds the region, for the message that the second one gets; the lock itself is the system's."""
-    row = {"host": socket.gethostname(), "pid": os.getpid(), "user": os.environ.get("USER", ""), "since": now()}
-    write_text(place.work / _HOLDER, json.dumps(row))
-
-
-def _holder(place: Place) -> str:
-    """Say who holds the region, as far as it is known."""
-    try:
-        row = json.loads((place.work / _HOLDER).read_text(encoding="utf-8"))
-        return f" (process {row['pid']} on {row['host']}, since {row['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+def _cube_damaged(config: UpscaleConfig, place: Place) -> bool:
+    """Return whether a cube that grew is not what was written, as far as it is looked at today."""
+    if config.refresh.source is None or place.cube is None or not config.refresh.verify_gb:
+        return False
+    return bool(cube_damages_of(place.cube, config.refresh.verify_gb))
 
 
 def _tell_failure(config: UpscaleConfig, place: Place, error: Exception, known: dict[str, Any], seconds: float) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 
+from fluxgrid import clock
+from fluxgrid.data.cube.grow import growth_folder
+from fluxgrid.data.cube.kept import CubeDamage, cube_damages, cube_sizes, has_sums
 from fluxgrid.errors import DamagedMap
 from fluxgrid.output.archive import Archive, Damage
 from fluxgrid.output.archive.layout import VERSIONS, read_units
@@ -37,8 +39,37 @@ def damages_of(path: Path, most_gb: float, week: int | None = None) -> list[Dama
     """
     archive = Archive.open(path)
     sizes = {year: size_of(folder) for year, folder in archive.folders().items()}
-    number = datetime.now(UTC).toordinal() // 7 if week is None else week
-    return archive.verify(years=years_in_turn(sizes, int(most_gb * _GB), number))
+    return archive.verify(years=in_turn(sizes, int(most_gb * _GB), _week(week)))
+
+
+def cube_damages_of(cube: Path, most_gb: float, week: int | None = None) -> list[CubeDamage]:
+    """Read as much of a cube that grew as may be read, other parts each week.
+
+    Parameters
+    ----------
+    cube : Path
+    most_gb : float
+        GB to read.
+    week : int, optional
+        Counts weeks; by default by the clock.
+
+    Returns
+    -------
+    damages : list of CubeDamage
+        None of a cube that did not grow here.
+    """
+    aside = growth_folder(cube)
+    if not has_sums(aside):
+        return []
+    sizes = cube_sizes(cube, aside)
+    names = sorted(sizes)
+    turn = in_turn({place: sizes[name] for place, name in enumerate(names)}, int(most_gb * _GB), _week(week))
+    return cube_damages(cube, aside, [names[place] for place in turn])
+
+
+def _week(week: int | None) -> int:
+    """Return the number of a week; by default by the clock, on which nothing but the turn hangs."""
+    return clock.utc().toordinal() // 7 if week is None else week
 
 
 def size_of(folder: Path) -> int:
@@ -47,8 +78,8 @@ def size_of(folder: Path) -> int:
         return sum(size_of(Path(one.path)) if one.is_dir() else one.stat().st_size for one in found)
 
 
-def years_in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:
-    """Return the years to read in a week, so that each has its turn.
+def in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:
+    """Return the years, or other parts, to read in a week, so that each has its turn.
 
     Parameters
     ----------
@@ -65,7 +96,7 @@ def years_in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:
     Examples
     --------
     >>> sizes = {2018: 4, 2019: 4, 2020: 4}
-    >>> years_in_turn(sizes, 99, 7), years_in_turn(sizes, 8, 0), years_in_turn(sizes, 8, 1)
+    >>> in_turn(sizes, 99, 7), in_turn(sizes, 8, 0), in_turn(sizes, 8, 1)
     ([2018, 2019, 2020], [2018, 2019], [2020])
     """
     groups: list[list[int]] = []

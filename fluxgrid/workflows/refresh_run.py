@@ -104,6 +104,11 @@ class Inputs:
     growth: Growth | None
     growth_warnings: tuple[str, ...] = ()
 
+    @property
+    def mended(self) -> tuple[str, ...]:
+        """Files of a cube that grew, which were damaged."""
+        return self.growth.mended if self.growth else ()
+
 
 @dataclass(frozen=True, eq=False)
 class Planned:
@@ -195,7 +200,7 @@ class Running:
         grown = growth_row(inputs.growth, self.look) if inputs.growth and self.look else {}
         warnings = [*self._warnings(planned, inputs), *planned.warnings]
         region = str(self.config.region or "")
-        return {"region": region, "inputs": grown, "damages": list(planned.damages), "warnings": warnings}
+        return {"region": region, "inputs": grown, "damages": [*inputs.mended, *planned.damages], "warnings": warnings}
 
     def _reported(
         self, status: str, version: Version, written: tuple[str, ...], more: dict[str, Any] | None = None
@@ -318,16 +323,17 @@ class Running:
         return archive
 
     def _unchanged(self, planned: Planned, inputs: Inputs) -> Done:
-        """Say that nothing is new; make files again that are missing beside the archive."""
-        version = planned.newest
-        if version is None or self._exports.whole(version.name):
+        """Say that nothing is new but what was mended; make files again that are missing beside the archive."""
+        version, written = planned.newest, tuple[str, ...]()
+        whole = version is None or self._exports.whole(version.name)
+        if version is None or (whole and not inputs.mended):
             return self._done(Refreshed(self.place.out, "up to date"), planned, inputs)
-        written: tuple[str, ...] = ()
-        with self._timed("files"):
-            if self._exports.stand(version.name):
-                self._exports.point(version.name)
-            else:
-                written = self._export(planned, version)
+        if not whole:
+            with self._timed("files"):
+                if self._exports.stand(version.name):
+                    self._exports.point(version.name)
+                else:
+                    written = self._export(planned, version)
         self.known |= self._about(planned, inputs)
         return self._done(self._reported("repaired", version, written), planned, inputs)
 

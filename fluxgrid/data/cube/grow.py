@@ -8,7 +8,6 @@ Beside ``cube.zarr`` stands ``cube.zarr.growth``: the ledger of who gave which d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -24,21 +23,34 @@ from fluxgrid.data.cube.chunks import TILE_CHUNK
 from fluxgrid.data.cube.delivery import Delivered, Delivery, OpenDelivery, grid_text, open_delivery
 from fluxgrid.data.cube.grown_store import STATUS, encoded, longer_files, new_files, series_files, time_values
 from fluxgrid.data.cube.growth import CubePlan, Days, Drift, Growth, Refused
-from fluxgrid.data.cube.ledger import MISSING, PROVISIONAL, Ledger, Take, reach_of, read_ledger, takes
+from fluxgrid.data.cube.kept import LEDGER, SUMS, CubeDamage, adopt, cube_damages, has_sums, keep, restore
+from fluxgrid.data.cube.ledger import (
+    MISSING,
+    NOBODY,
+    PROVISIONAL,
+    Ledger,
+    Take,
+    reach_of,
+    read_ledger,
+    takes,
+    write_ledger,
+)
 from fluxgrid.data.cube.staging import Staging, done, unfinished
 from fluxgrid.data.cube.stores import zarr_folder
 from fluxgrid.data.cube.window import CubeReader, open_reader
 from fluxgrid.errors import CubeError, SourceUnavailable, itemise
-from fluxgrid.files import output_error, write_text
+from fluxgrid.files import output_error
 from fluxgrid.locks import held
 
-_LEDGER = "ledger.json"
 _MOST_VALUES = 2**26
 """Values of deliveries held at a time: 256 MB."""
 _MOST_AHEAD = 400
 """Days a delivery may begin after all others: more is a wrong date, not a gap."""
 _DESCRIPTIONS = ("title", "source", "citation", "day_definition")
 _TIMELESS = ("static", "class")
+
+Holes = dict[tuple[str, int], set[tuple[int, int]]]
+"""By variable and step of chunks along time: places of chunks that are damaged."""
 
 
 def growth_folder(cube: Path | str) -> Path:
@@ -86,9 +98,9 @@ def delivery_status(cube: Path | str, names: Sequence[str] | None = None) -> np.
     CubeError
         If the cube has no ledger, or one that cannot be read.
     """
-    ledger = read_ledger(growth_folder(cube) / _LEDGER)
+    ledger = read_ledger(growth_folder(cube) / LEDGER)
     if ledger is None:
-        message = f"{cube} was not grown from deliveries: {growth_folder(cube) / _LEDGER} is missing."
+        message = f"{cube} was not grown from deliveries: {growth_folder(cube) / LEDGER} is missing."
         raise CubeError(message)
     return ledger.combined(names)
 
@@ -103,7 +115,9 @@ def grow(
 
     It holds all days from its first one to the end of the chunk with the last day delivered; days that nobody delivered
     are NaN. Of several deliveries of a day the one of the greatest `Delivery.rank` gives it whole. Days never go again:
-    not when their delivery is gone, and a final day not for a provisional one. One process at a time makes a cube grow.
+    not when their delivery is gone, and a final day not for a provisional one. Files of the cube that are not what was
+    written are found first, and written again from copies or from the deliveries that gave them. One process at a time
+    makes a cube grow.
 
     Parameters
     ----------
@@ -126,7 +140,7 @@ def grow(
     ------
     CubeError
         If there is no usable delivery to begin with, if a cube stands there that this function did not make or that the
-        plan does not fit, or if a chunk of it or a delivery cannot be read.
+        plan does not fit, if a delivery cannot be read, or if the cube is damaged and its deliveries are gone.
     SourceUnavailable
         If a delivery changed or went away while it was read: nothing has changed, and a new look is needed.
     RunLocked
@@ -153,23 +167,30 @@ def _grow(cube: Path, deliveries: Sequence[Delivery], plan: CubePlan, remember: 
     """Bring a cube up to what is delivered, which no other process does meanwhile."""
     aside = growth_folder(cube)
     left = _finish(aside, cube, remember)
-    known = read_ledger(aside / _LEDGER)
+    known = read_ledger(aside / LEDGER)
+    damages = _mended(cube, aside) if known is not None and cube.is_dir() else []
     if known is not None or cube.exists():
         known = _checked(cube, known, plan)
-    base = _open_base(plan) if known is None and plan.base is not None else None
-    fitting, refused = _fitting([*deliveries, *([base.delivery] if base else [])], known, plan)
+    mended = tuple(str(damage) for damage in damages)
+    holes = _holes(damages, known.days) if known is not None else {}
+    base = _open_base(plan) if plan.base is not None and (known is None or _needs_base(known, holes)) else None
+    founding = [base.delivery] if base is not None and known is None else []
+    fitting, refused = _fitting([*deliveries, *founding], known, plan)
     before = known or Ledger(_first_day(plan, base), fitting[0].grid, plan.variables, 0)
     after = before.extended(_whole_chunks(reach_of(fitting, before.start)))
     wanted = {name: found for name in after.variables if (found := takes(after, fitting, name))}
-    if known is not None and not wanted:
-        return replace(_state_of(before), refused=refused).after(left)
-    if not wanted:
+    if known is not None and not wanted and not holes:
+        return replace(_state_of(before), refused=refused, mended=mended).after(left)
+    if known is None and not wanted:
         message = f"There is nothing to make a cube of: no day delivered is {before.start} or later. Begin earlier."
         raise CubeError(message)
     with Staging(aside, cube) as staging:
-        grown = _Growing(cube, staging, before, after, base).run(wanted, plan)
-        grown = replace(grown, refused=refused, files=staging.files)
-        staging.publish({"ledger": after.swept().to_dict(), "growth": grown.to_dict()})
+        givers = [*fitting, *([base.delivery] if base else [])]
+        again = _given_again(cube, before, wanted, givers, holes) if holes else {}
+        grown = _Growing(cube, staging, before, after, base, holes).run(wanted, again, plan)
+        grown = replace(grown, refused=refused, files=staging.files, mended=mended)
+        ledger = after.swept().to_dict()
+        staging.publish({"ledger": ledger, "growth": grown.to_dict(), "sums": staging.sums})
         _finish(aside, cube, remember)
     return grown.after(left)
 
@@ -179,17 +200,80 @@ def _finish(aside: Path, cube: Path, remember: Callable[[Growth], None]) -> Grow
     note = unfinished(aside, cube)
     if note is None:
         return None
-    write_text(aside / _LEDGER, json.dumps(note["ledger"]))
+    write_ledger(aside / LEDGER, note["ledger"])
+    keep(cube, aside, note["sums"])
     growth = Growth.from_dict(note["growth"])
     remember(growth)
     done(aside)
     return growth
 
 
+def _mended(cube: Path, aside: Path) -> list[CubeDamage]:
+    """Find what of a cube is not what was written, and mend all but chunks that deliveries give again."""
+    if not has_sums(aside):  # of a fluxgrid that kept none: it can only be taken as it is
+        adopt(cube, aside)
+        return []
+    damages = cube_damages(cube, aside)
+    lists = [damage.path.stem for damage in damages if damage.path.parent == aside / SUMS]
+    if lists:
+        adopt(cube, aside, lists)
+    restore(cube, aside, damages)
+    return damages
+
+
+def _holes(damages: Sequence[CubeDamage], days: int) -> Holes:
+    """Return the chunks of a cube of so many days that are damaged."""
+    found: Holes = {}
+    for damage in damages:
+        if damage.hole is not None:
+            name, step, place = damage.hole
+            if (step + 1) * TILE_CHUNK[0] <= days:
+                found.setdefault((name, step), set()).add(place)
+    return found
+
+
+def _held(ledger: Ledger, name: str, step: int) -> np.ndarray:
+    """Return who holds each day of a chunk of time."""
+    return ledger.holders[name][step * TILE_CHUNK[0] : (step + 1) * TILE_CHUNK[0]]
+
+
+def _needs_base(ledger: Ledger, holes: Holes) -> bool:
+    """Return whether days of damaged chunks are those of the base."""
+    holders = {int(holder) for name, step in holes for holder in _held(ledger, name, step) if holder != NOBODY}
+    return any(not ledger.sources[holder].path for holder in holders)
+
+
+def _given_again(
+    cube: Path, ledger: Ledger, wanted: Mapping[str, Sequence[Take]], deliveries: Sequence[Delivery], holes: Holes
+) -> dict[str, list[Take]]:
+    """Return, by variable, the days of damaged chunks that nobody new gives, from those who gave them."""
+    current = {delivery.digest: delivery for delivery in deliveries}
+    found: dict[str, list[Take]] = {}
+    lost = []
+    for (name, step), places in sorted(holes.items()):
+        days = step * TILE_CHUNK[0] + np.arange(TILE_CHUNK[0])
+        new = np.isin(days, np.concatenate([days_ for _, days_ in wanted.get(name, ())] or [np.arange(0)]))
+        held = np.where(new, NOBODY, _held(ledger, name, step))
+        for holder in np.unique(held[held != NOBODY]):
+            source = ledger.sources[holder]
+            if source.digest in current:
+                found.setdefault(name, []).append((current[source.digest], days[held == holder]))
+                continue
+            files = ", ".join(f"{name}/c/{step}/{row}/{col}" for row, col in sorted(places))
+            lost.append(f"{files}: {(held == holder).sum()} of its days are from {source.name}, which is gone")
+    if lost:
+        header = (
+            f"{cube} is damaged, and what could mend it is not at its source. Put the files back, restore the chunks "
+            "from a copy, or grow a new cube at another path"
+        )
+        raise CubeError(itemise(header, lost))
+    return found
+
+
 def _checked(cube: Path, ledger: Ledger | None, plan: CubePlan) -> Ledger:
     """Refuse a cube that this plan did not make."""
     if ledger is None or zarr_folder(cube) is None:
-        lost = f"its ledger {growth_folder(cube) / _LEDGER}" if ledger is None else "the cube itself"
+        lost = f"its ledger {growth_folder(cube) / LEDGER}" if ledger is None else "the cube itself"
         message = (
             f"{cube} cannot grow: {lost} is missing. Restore it, or grow a new cube at another path; a cube that "
             "stands can be its base."
@@ -303,19 +387,20 @@ def _open_base(plan: CubePlan) -> _Base:
 class _Growing:
     """One growth under way."""
 
-    def __init__(self, cube: Path, staging: Staging, before: Ledger, after: Ledger, base: _Base | None):
+    def __init__(self, cube: Path, staging: Staging, before: Ledger, after: Ledger, base: _Base | None, holes: Holes):
         self.cube, self.staging, self.before, self.after, self.base = cube, staging, before, after, base
+        self.holes = holes
         self.opened: dict[str, OpenDelivery] = {}
         self.altered = {name: np.zeros(after.days, bool) for name in after.variables}
 
-    def run(self, wanted: Mapping[str, Sequence[Take]], plan: CubePlan) -> Growth:
-        """Stage all files, enter all days in the ledger, and return what changes."""
+    def run(self, wanted: Mapping[str, Sequence[Take]], again: Mapping[str, Sequence[Take]], plan: CubePlan) -> Growth:
+        """Stage all files, enter all days in the ledger, and return what changes; days given again are no change."""
         self.mapping = plan.mapping
-        taken = [delivery for parts in wanted.values() for delivery, _ in parts]
+        taken = [delivery for found in (wanted, again) for parts in found.values() for delivery, _ in parts]
         frame = self._frame(taken) if self.before.days == 0 else {}
         for first in range(0, self.after.days, TILE_CHUNK[0]):
-            for name, parts in wanted.items():
-                self._block(name, _within(parts, first))
+            for name in {**wanted, **again}:
+                self._block(name, _within(wanted.get(name, ()), first), _within(again.get(name, ()), first))
             self._close()
         drift = tuple(self._drift(wanted))
         for name, parts in wanted.items():
@@ -352,8 +437,9 @@ class _Growing:
                 self._stage_chunk(f"{name}/c/{place[0]}/{place[1]}", _padded(values[np.newaxis])[0])
         return tuple(names)
 
-    def _block(self, name: str, parts: Sequence[Take]) -> None:
+    def _block(self, name: str, fresh: Sequence[Take], again: Sequence[Take]) -> None:
         """Stage the chunks of a variable, of the same steps of time, whose values change."""
+        parts = [*fresh, *again]
         if not parts:
             return
         days = np.concatenate([days for _, days in parts])
@@ -367,6 +453,8 @@ class _Growing:
             for place, rows, cols in _tiles(band, nx):
                 part = values[:, rows.start - top : rows.stop - top, cols]
                 self._tile(name, days, part, stored, (rows, cols), place)
+        unchanged = np.concatenate([days for _, days in again] or [np.arange(0)])
+        self.altered[name][unchanged] = False
 
     def _tile(
         self,
@@ -380,7 +468,8 @@ class _Growing:
         """Stage one chunk if any of its days changes."""
         step = int(days[0]) // TILE_CHUNK[0]
         old = np.full((TILE_CHUNK[0], *fresh.shape[1:]), np.nan, np.float32)
-        if stored is not None and (step + 1) * TILE_CHUNK[0] <= self.before.days:
+        hole = place in self.holes.get((name, step), ())
+        if stored is not None and not hole and (step + 1) * TILE_CHUNK[0] <= self.before.days:
             try:
                 stored.read([slice(step * TILE_CHUNK[0], (step + 1) * TILE_CHUNK[0]), *cells], old)
             except UNREADABLE as error:
@@ -390,7 +479,7 @@ class _Growing:
         new[days % TILE_CHUNK[0]] = fresh
         new[np.isnan(new)] = np.nan  # one NaN, so that equal values are equal bits
         differs = (old.view(np.uint32) != new.view(np.uint32)).any(axis=(1, 2))
-        if differs.any():
+        if differs.any() or hole:
             self.altered[name][step * TILE_CHUNK[0] + np.flatnonzero(differs)] = True
             self._stage_chunk(f"{name}/c/{step}/{place[0]}/{place[1]}", _padded(new))
 

@@ -105,6 +105,8 @@ class Growth:
     """Of each delivery that gave a day, by variable."""
     files: int = 0
     """Files of the cube written or removed."""
+    mended: tuple[str, ...] = ()
+    """Files that were not what was written, and are again; one line each."""
 
     @property
     def changed(self) -> bool:
@@ -125,6 +127,7 @@ class Growth:
             confirmed=confirmed,
             drift=(*left.drift, *self.drift),
             files=left.files + self.files,
+            mended=(*left.mended, *self.mended),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,6 +141,7 @@ class Growth:
         for key in ("new", "revised", "confirmed", "missing", "provisional"):
             values[key] = {name: tuple(days) for name, days in values[key].items()}
         values["refused"] = tuple(Refused(part["name"], tuple(part["problems"])) for part in values["refused"])
+        values["mended"] = tuple(values["mended"])
         values["drift"] = tuple(_drift(part) for part in values["drift"])
         return cls(**values)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ import pandas as pd
 
 from fluxgrid.data.cube.delivery import Delivery
 from fluxgrid.errors import CubeError
+from fluxgrid.files import write_text
+from fluxgrid.provenance import seal, unseal
 
 MISSING, PROVISIONAL, KNOWN = 0, 1, 2
 """What is known of a day: nothing was delivered, a preliminary stream alone, or a final one."""
@@ -140,13 +141,47 @@ def read_ledger(path: Path) -> Ledger | None:
     if not path.exists():
         return None
     try:
-        return Ledger.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        sound = ledger_copy(path) if ledger_damage(path) and ledger_copy(path).exists() else path
+        return Ledger.from_dict(unseal(sound.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = (
             f"{path} cannot be read ({type(error).__name__}: {error}), and it alone says which delivery each day of "
             "the cube is from. Restore it from a copy, or grow a new cube with the old one as its base."
         )
         raise CubeError(message) from error
+
+
+def write_ledger(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a ledger as `Ledger.to_dict` gives it, and a copy.
+
+    Parameters
+    ----------
+    path : Path
+    content : mapping
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    for place in (ledger_copy(path), path):
+        write_text(place, seal(content))
+
+
+def ledger_copy(path: Path) -> Path:
+    """Return where the copy of a ledger stands."""
+    return path.parent / "copies" / path.name
+
+
+def ledger_damage(path: Path) -> bool:
+    """Return whether there is a ledger that is not what was written."""
+    try:
+        unseal(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
+    return False
 
 
 def reach_of(deliveries: Sequence[Delivery], start: str) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from fluxgrid.errors import OutputError
 from fluxgrid.files import flush_below, flush_path, output_error, write_text
 
@@ -38,6 +40,8 @@ class Staging:
         self.aside, self.target = aside, target
         self._moves: list[str] = []
         self._removals: list[str] = []
+        self.sums: dict[str, str | None] = {}
+        """BLAKE3 of each file; None for one that goes."""
         self._gone()
         try:
             (aside / _STAGED).mkdir(parents=True)
@@ -69,10 +73,12 @@ class Staging:
         except OSError as error:
             raise output_error(error, self.target / name) from error
         self._moves.append(name)
+        self.sums[name] = blake3(data).hexdigest()
 
     def remove(self, name: str) -> None:
         """Let a file go, with the moves."""
         self._removals.append(name)
+        self.sums[name] = None
 
     def publish(self, note: Mapping[str, Any]) -> None:
         """Write the journal and make the moves.
@@ -148,7 +154,7 @@ def done(aside: Path) -> None:
 def _tidy(aside: Path) -> None:
     """Remove staged files, and what a process left that was killed while it wrote journal or ledger."""
     shutil.rmtree(aside / _STAGED, ignore_errors=True)
-    for litter in aside.glob(".*.tmp.json"):
+    for litter in aside.rglob(".*.tmp*"):
         litter.unlink(missing_ok=True)
 
 

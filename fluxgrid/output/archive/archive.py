@@ -42,13 +42,13 @@ from fluxgrid.output.archive.layout import (
     YearFolder,
     read_units,
     read_version,
-    seal,
     unseal,
     version_text,
 )
 from fluxgrid.output.archive.reading import archived, join_years, open_year
 from fluxgrid.output.archive.times import moment_of, time_after, until
 from fluxgrid.output.layers import Layers
+from fluxgrid.provenance import seal
 
 Which = Version | int | str | datetime | None
 """A version: itself, its number, its tag, a date in UTC (the newest published by then), or None for the newest."""

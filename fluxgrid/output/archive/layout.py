@@ -7,14 +7,14 @@ of the lists of checksums of its years; a list carries that of every file beside
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fluxgrid import provenance
 from fluxgrid.errors import DamagedMap
-from fluxgrid.provenance import digest
+from fluxgrid.provenance import seal
 
 FORMAT = 1
 ABOUT = "archive.json"
@@ -87,11 +87,6 @@ class Version:
         return f"{self.id:06d}"
 
 
-def seal(content: Mapping[str, Any]) -> str:
-    """Return a mapping as JSON with its own hash."""
-    return json.dumps({"digest": digest(content), **content}, indent=1, sort_keys=True) + "\n"
-
-
 def unseal(path: Path) -> dict[str, Any]:
     """Return what `seal` wrote.
 
@@ -101,17 +96,10 @@ def unseal(path: Path) -> dict[str, Any]:
         If the file is missing or a byte of it is not as it was written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-        del content["digest"]
-        intact = seal(content) == text  # not the parsed values alone: every byte counts
+        return provenance.unseal(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, KeyError) as error:
         message = f"Cannot read {path}: {error!r}. The file is damaged or missing; restore it from a copy."
         raise DamagedMap(message) from error
-    if not intact:
-        message = f"{path} is damaged: it does not have the hash it carries. Restore it from a copy."
-        raise DamagedMap(message)
-    return content
 
 
 def file_hash(content: bytes) -> str:
