@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from fluxgrid.errors import OutputError
-from fluxgrid.files import write_text
+from fluxgrid.files import output_error, write_text
 from fluxgrid.geo.region import Region
 from fluxgrid.output.export import export_all
 from fluxgrid.output.info import MapInfo
@@ -114,7 +114,11 @@ def publish(
 def _write_files(
     plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path, lanes: int, compression: Compression
 ) -> Published:
-    """Write every file of a map but the manifest into a folder."""
+    """Write every file of a map but the manifest into a new folder."""
+    try:
+        out.mkdir(parents=True)  # several threads begin in it
+    except OSError as error:
+        raise output_error(error, out) from error
     stores = [plan.store(folder.work, segment) for segment in plan.map_segments]
     region_land = region_land_share(region, plan.grid, plan.land_fraction)
     exports = []

@@ -154,7 +154,7 @@ def test_truncated_chunk_names_its_tile_and_can_be_mended(world, baseline, diges
     assert "1 of 5 tiles failed, so no map was written; the others are kept" in errors
     assert "tile r0032c0000: " in errors
     assert "Mend the cause and run the same command again (`fluxgrid upscale` with --resume)." in errors
-    assert "'shortwave' of the cube cannot be read there" in errors
+    assert "shortwave/c/0/2/0 cannot be decoded" in errors
     assert litter(out) == []
     assert [path.name for path in out.iterdir()] == [".fluxgrid"]
     chunk.write_bytes(whole)
