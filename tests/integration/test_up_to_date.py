@@ -65,7 +65,7 @@ def test_only_a_tile_whose_input_changed_is_made_again(world, other_cube, fluxgr
     assert "its inputs have changed since. Say --overwrite to bring it up to date: only what changed" in errors
     assert snapshot(out) == before
     world.run(out, "overwrite", cube=str(other_cube))
-    assert manifest(out)["units"] == {"computed": 1, "kept": 19}  # a chunk holds all steps; 2021 is the last of four years
+    assert manifest(out)["units"] == {"computed": 1, "kept": 19}  # 2021, the last of four years
     assert [name for name, row in manifest(out)["tiles"].items() if row["computed"]] == ["r0032c0000"]
     changed = abs(read_nee(out) - first).max(axis=0) > 0
     assert changed[39:44, 1:6].all()
