@@ -15,7 +15,7 @@ More = Callable[[PeerData, Tuned], Run]
 
 
 class Apart:
-    """A process for each peer, kept from its preparation to its last run.
+    """A process for each peer that is installed, kept from its preparation to its last run.
 
     Parameters
     ----------
@@ -26,8 +26,11 @@ class Apart:
 
     def __init__(self, peers: Sequence[Peer], data: PeerData):
         spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
+        self.data = data
         self._pools = {
-            peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data)) for peer in peers
+            peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data))
+            for peer in peers
+            if not peer.lacking()
         }
 
     def prepare(self) -> list[Future[None]]:
@@ -36,8 +39,10 @@ class Apart:
 
     def tune(self, peer: Peer) -> Tuned:
         """Return a peer in the best of its forms, as `fluxgrid.bench.peers.tune` does, with what runs it over there."""
+        if peer.name not in self._pools:
+            return tune(peer, self.data)
         tuned = self._pools[peer.name].submit(_tune).result()
-        return replace(tuned, run=None if tuned.missing else self._told(peer, peer.name))
+        return replace(tuned, run=self._told(peer, peer.name))
 
     def add(self, peer: Peer, name: str, more: More) -> Run:
         """Return another run of a peer that was tuned, under a name."""
@@ -75,18 +80,17 @@ def _begin(peer: Peer, data: PeerData) -> None:
 
 
 def _prepare() -> None:
-    """Prepare the peer, unless it is not installed."""
+    """Prepare the peer."""
     (held,) = _HELD
-    if not held.peer.lacking():
-        held.peer.prepare(held.data)
+    held.peer.prepare(held.data)
 
 
 def _tune() -> Tuned:
     """Tune the peer; what runs it stays here."""
     (held,) = _HELD
     held.tuned = tune(held.peer, held.data)
-    if held.tuned.run is not None:
-        held.runs[held.peer.name] = held.tuned.run
+    assert held.tuned.run is not None  # what is not installed has no process
+    held.runs[held.peer.name] = held.tuned.run
     return replace(held.tuned, run=None)
 
 
