@@ -179,9 +179,10 @@ def _met(done: Refreshed) -> Counter[str]:
     """Count what a refresh found."""
     if not done.report:
         return Counter({done.status: 1})
-    texts, inputs = done.report["warnings"], done.report["inputs"]
+    texts, inputs = done.report["warnings"], done.report.get("inputs", {})  # none where nothing was new
     words = {"waiting": " waits: ", "damaged": " is damaged ", "gone": " is gone ", "missing": " is missing on "}
     found = Counter({key: sum(word in text for text in texts) for key, word in words.items()})
+    found += Counter({done.status: 1} if done.status == "up to date" else {})
     return found + Counter({f"with {key} days": 1 for key in ("new", "revised", "provisional") if inputs.get(key)})
 
 
