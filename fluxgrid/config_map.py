@@ -86,7 +86,8 @@ class RefreshConfig(Strict):
     archive: str | None = None
     """Folder of all published states; by default ``<out>/archive``."""
     verify_gb: float = Field(default=4.0, ge=0)
-    """Most of the archive that each refresh reads to find damage, GB; of a larger one some years, in turn by week."""
+    """Most of the archive that each refresh reads to find damage, GB; of a larger one some years, in turn by week. As
+    much again of a cube that grew; 0 reads neither. A growth reads the whole cube all the same."""
     guards: GuardsConfig = GuardsConfig()
     """Bounds."""
     stale_days: int | None = Field(default=None, ge=1)

@@ -32,6 +32,8 @@ except ImportError:  # pragma: no cover  (Windows has no such locks)
 
 LOCK_FILE = ".lock.json"
 """In the folder, where the file system has no locks."""
+SYSTEM_FILE = ".lock"
+"""In the folder while it is held: what the system locks. NFS would keep the lock of a folder from other machines."""
 BEAT_SECONDS = 5.0
 """How often a holder says that it lives; the first time so long after it began, unless it says so before."""
 STALE_SECONDS = 60.0
@@ -95,8 +97,8 @@ class Holder:
 class Lock:
     """A lock that this process holds."""
 
-    def __init__(self, path: Path | None):
-        self.path = path
+    def __init__(self, path: Path | None, system: tuple[int, Path] | None = None):
+        self.path, self._system = path, system
         self._holder, self._handle = Holder.me(), -1
         self._told, self._ended = threading.Lock(), threading.Event()
 
@@ -120,6 +122,27 @@ class Lock:
                 self._beat(self._handle)
         except OSError as error:
             raise output_error(error, self.path) from error
+
+    def check(self) -> None:
+        """Make sure that the lock is still ours; before what cannot be taken back.
+
+        Raises
+        ------
+        RunLocked
+            If another process broke it, because this one slept too long, or somebody removed its file.
+        """
+        if self._system is not None:
+            ours, where = _stands(*self._system), self._system[1]
+        else:
+            assert self.path is not None  # of a lock that is a file
+            found, where = read_holder(self.path), self.path
+            ours = found is not None and found.token == self._holder.token
+        if not ours:
+            message = (
+                f"The lock {where} is no longer that of this process, which may have slept: another may be at work "
+                "there. Nothing more was written; run the same command again when it has ended."
+            )
+            raise RunLocked(message)
 
     def create(self) -> bool:
         """Make the file that stands for the lock; False if there is one."""
@@ -181,8 +204,7 @@ class Lock:
         if self._handle < 0 or self.path is None:
             return
         try:
-            about, mine = self.path.stat(), os.fstat(self._handle)
-            if (about.st_dev, about.st_ino) == (mine.st_dev, mine.st_ino):
+            if _stands(self._handle, self.path):
                 self.path.unlink()
         finally:
             os.close(self._handle)
@@ -213,17 +235,20 @@ def held(folder: Path, note: Path | None, busy: Callable[[str], str]) -> Iterato
     OSError
         If the folder cannot be opened, or has no locks and cannot be written.
     """
-    handle = os.open(folder, os.O_RDONLY)
+    own = folder / SYSTEM_FILE
+    handle, taken = _locked(own)
     try:
-        taken = _flock(handle)
         if taken is False:
             raise RunLocked(busy(_told(read_holder(note) if note else None)))
-        lock = Lock(note if taken else folder / LOCK_FILE)
+        lock = Lock(note, (handle, own)) if taken else Lock(folder / LOCK_FILE)
         if taken is None:
             _take_file(lock, folder / LOCK_FILE, busy)
         with lock.beating():
             yield lock
     finally:
+        if taken and _stands(handle, own):
+            with suppress(OSError):  # before it is let go: who has opened it meanwhile sees that it is gone
+                own.unlink()
         os.close(handle)
 
 
@@ -238,12 +263,52 @@ def read_holder(path: Path) -> Holder | None:
     -------
     holder : Holder or None
     """
-    return _parsed(_content(path))
+    try:
+        return _parsed(_content(path))
+    except OSError:  # such as a note that only its writer may read
+        return None
 
 
 def _told(holder: Holder | None) -> str:
     """Return a holder in brackets; nothing of one that is dead, for then another has the lock."""
     return "" if holder is None or holder.alive is False else f" ({holder})"
+
+
+def _locked(path: Path) -> tuple[int, bool | None]:
+    """Open the file that the system locks, made if missing, and try to lock it; see `_flock`."""
+    while True:
+        known = path.exists()
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)  # NFS locks only what may be written
+        if not known:
+            with suppress(OSError):  # another user may come after one that was killed
+                os.fchmod(handle, 0o666)
+        taken = _flock(handle)
+        if taken is None and not known:  # of no use here
+            with suppress(OSError):
+                path.unlink()
+        if not taken or _stands(handle, path):
+            return handle, taken
+        os.close(handle)  # its holder took it away between our two steps
+
+
+def _stands(handle: int, path: Path) -> bool:
+    """Return whether an open file is still the one at a path."""
+    try:
+        about, mine = path.stat(), os.fstat(handle)
+    except OSError:
+        return False
+    return (about.st_dev, about.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def is_lock(name: str) -> bool:
+    """Return whether a file of a folder is its lock, or belongs to one that is broken.
+
+    Examples
+    --------
+    >>> is_lock(".lock"), is_lock(".lock.json.0f3a.0"), is_lock("map.nc")
+    (True, True, False)
+    """
+    return name in (SYSTEM_FILE, LOCK_FILE) or name.startswith(f"{LOCK_FILE}.")
 
 
 def _flock(handle: int) -> bool | None:
@@ -260,8 +325,12 @@ def _flock(handle: int) -> bool | None:
 def _take_file(lock: Lock, path: Path, busy: Callable[[str], str]) -> None:
     """Take a lock that is a file, also from a holder that is dead."""
     while not lock.create():
-        content = _content(path)
+        try:
+            content = _content(path)
+        except PermissionError as error:  # of another user, who alone can tell
+            raise RunLocked(busy("")) from error
         if content is None:  # given back just now
+            time.sleep(0.01)
             continue
         state, breakers = _state(path, content)
         if state == "alive":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -18,7 +20,8 @@ import pytest
 
 from fluxgrid import clock, locks
 from fluxgrid.errors import RunLocked
-from fluxgrid.locks import LOCK_FILE, Holder, held, read_holder
+from fluxgrid.locks import LOCK_FILE, SYSTEM_FILE, Holder, held, read_holder
+from fluxgrid.upscaling.folder import RunFolder, check_foreign
 
 
 def busy(holder: str) -> str:
@@ -61,13 +64,55 @@ def test_one_at_a_time_and_nothing_left(tmp_path, system):
             message = rf"busy \(process {os.getpid()} on .*, since 20.*, last alive 0 s ago\)"
             with pytest.raises(RunLocked, match=message), held(tmp_path, note, busy):
                 pass
-            assert files(tmp_path) == (["holder.json"] if system == "locks" else [LOCK_FILE])
+            assert files(tmp_path) == ([SYSTEM_FILE, "holder.json"] if system == "locks" else [LOCK_FILE])
         assert files(tmp_path) == []
 
 
-def test_a_short_hold_writes_nothing_where_there_are_locks(tmp_path):
+def test_a_short_hold_writes_no_note_where_there_are_locks(tmp_path):
     with held(tmp_path, tmp_path / "holder.json", busy):
-        assert files(tmp_path) == []
+        assert files(tmp_path) == [SYSTEM_FILE]
+        assert (tmp_path / SYSTEM_FILE).read_bytes() == b""
+    assert files(tmp_path) == []
+
+
+def test_what_is_locked_is_a_file_that_may_be_written(tmp_path, monkeypatch):
+    """NFS keeps the lock of a folder on the machine, and refuses that of a file opened to be read."""
+    real, opened = fcntl.flock, []
+
+    def seen(handle: int, how: int) -> None:
+        opened.append((stat.S_ISREG(os.fstat(handle).st_mode), fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+        real(handle, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", seen)
+    with held(tmp_path, None, busy):
+        pass
+    assert opened == [(True, os.O_RDWR)]
+
+
+def test_a_lock_taken_of_a_file_that_went_is_taken_again(tmp_path, monkeypatch):
+    """Between opening and locking, the holder before takes its file away: it would lock out nobody."""
+    real, calls = fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not calls:
+            (tmp_path / SYSTEM_FILE).unlink()
+        calls.append(handle)
+        real(handle, how)
+
+    monkeypatch.setattr(locks.fcntl, "flock", late)
+    with held(tmp_path, None, busy):
+        assert len(calls) == 2
+        with pytest.raises(RunLocked), held(tmp_path, None, busy):
+            pass
+
+
+def test_a_lock_makes_a_folder_nobodys(tmp_path, system):
+    folder = RunFolder(tmp_path, "a" * 32)
+    (tmp_path / f"{LOCK_FILE}.0f3a.0").touch()  # of one that breaks a lock
+    with held(tmp_path, None, busy):
+        check_foreign(tmp_path, "new")
+        assert folder.status == "fresh"
+        folder.claim("new", {})
 
 
 def test_the_heart_beats(tmp_path, system, quick):
@@ -152,7 +197,22 @@ def test_one_that_was_broken_while_it_slept_leaves_the_other_alone(tmp_path, loc
         write_lock(tmp_path, pid=1, token="other")
         sleeper.tell()
         assert read_holder(tmp_path / LOCK_FILE).token == "other"
+        with pytest.raises(RunLocked, match="no longer that of this process"):
+            sleeper.check()
     assert read_holder(tmp_path / LOCK_FILE).token == "other"
+
+
+def test_a_holder_knows_whether_it_holds(tmp_path, system):
+    with held(tmp_path, None, busy) as lock:
+        lock.check()
+        (tmp_path / (SYSTEM_FILE if system == "locks" else LOCK_FILE)).unlink()
+        with pytest.raises(RunLocked, match="no longer that of this process"):
+            lock.check()
+
+
+def test_a_note_that_cannot_be_read_is_none(tmp_path):
+    (tmp_path / "holder.json").mkdir()
+    assert read_holder(tmp_path / "holder.json") is None
 
 
 def test_a_breaker_that_died_is_passed_by(tmp_path, lockless, quick):

@@ -138,9 +138,10 @@ class Attempts:
     def _heard(self, event: tuple[float, Mapping[str, str]]) -> None:
         """Note that a worker begins; the clocks of other machines do not matter."""
         places, worker = self._at.get(event[1]["tile"], {}), event[1]["worker"]
-        if places and worker not in places:  # dask has moved it
-            places.popitem()
+        moved = next(reversed(places)) if places and worker not in places else None  # by dask
         places[worker] = time.monotonic()
+        if moved is not None:  # only now: the other thread never finds a tile that is nowhere
+            places.pop(moved, None)
 
 
 def _attempt(task: TileTask, job: Job, topic: str) -> TileReport:

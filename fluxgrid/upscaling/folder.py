@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fluxgrid.errors import OutputExists
 from fluxgrid.files import read_json, write_text
+from fluxgrid.locks import is_lock
 
 MANIFEST = "manifest.json"
 _WORK = ".fluxgrid"
@@ -107,7 +108,7 @@ class RunFolder:
         """Return names of what stands in the folder and is neither input nor left over from a run that did nothing."""
         if not self.path.is_dir():
             return []
-        names = sorted(p.name for p in self.path.iterdir() if p.name != "cube.zarr" and not _LITTER.match(p.name))
+        names = sorted(p.name for p in self.path.iterdir() if p.name != "cube.zarr" and not _passing(p.name))
         return [name for name in names if name != _WORK or self._others()]
 
     def _others(self) -> list[dict[str, Any]]:
@@ -151,6 +152,11 @@ def _litter(paths: Iterable[Path]) -> Iterator[Path]:
     return (path for path in paths if _LITTER.match(path.name))
 
 
+def _passing(name: str) -> bool:
+    """Return whether a file is the lock of a run, or left over from a killed write."""
+    return is_lock(name) or _LITTER.match(name) is not None
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
@@ -175,7 +181,7 @@ def check_foreign(out: Path, mode: Mode) -> None:
     """
     if mode == "overwrite" or not out.is_dir() or any((out / name).exists() for name in (MANIFEST, _WORK, "cube.zarr")):
         return
-    if names := sorted(p.name for p in out.iterdir() if not _LITTER.match(p.name)):
+    if names := sorted(p.name for p in out.iterdir() if not _passing(p.name)):
         message = (
             f"{out} holds other files ({', '.join(names[:4])}). Choose another folder (--out), or say --overwrite to "
             "write beside them."

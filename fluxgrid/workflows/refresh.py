@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fluxgrid import clock
 from fluxgrid.config_map import UpscaleConfig
-from fluxgrid.errors import OutputError, OutputExists, UnknownName
+from fluxgrid.errors import OutputError, OutputExists, RunLocked, UnknownName
 from fluxgrid.files import configs_folder
 from fluxgrid.locks import Lock
 from fluxgrid.output.exports import Exports
@@ -87,6 +87,8 @@ def refresh(config: UpscaleConfig, request: Request = _PLAIN, progress: Progress
         known: dict[str, Any] = {}
         try:
             return _refresh(config, request, place, progress, known, lock)
+        except RunLocked:  # of the cube or the archive: the other run does the work
+            raise
         except Exception as error:
             _tell_failure(config, place, error, known, time.perf_counter() - begun)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fluxgrid import clock
@@ -73,9 +74,13 @@ def _week(week: int | None) -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of the files below a folder."""
-    with os.scandir(folder) as found:
-        return sum(size_of(Path(one.path)) if one.is_dir() else one.stat().st_size for one in found)
+    """Return the bytes of the files below a folder; of those that go meanwhile none."""
+    size = 0
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
+        for one in found:
+            with suppress(FileNotFoundError):
+                size += size_of(Path(one.path)) if one.is_dir() else one.stat().st_size
+    return size
 
 
 def in_turn(sizes: dict[int, int], most: int, week: int) -> list[int]:

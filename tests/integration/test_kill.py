@@ -84,7 +84,10 @@ def is_claimed(out: Path, since: float, name: str) -> bool:
 
 def is_locked(out: Path) -> bool:
     """Whether a run holds the folder."""
-    handle = os.open(out, os.O_RDONLY)
+    try:
+        handle = os.open(out / ".lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -102,7 +102,7 @@ def test_a_lock_is_held_against_other_processes_and_leaves_nothing(tmp_path):
         f"from pathlib import Path; from fluxgrid.upscaling.lock import locked\nwith locked(Path({str(out)!r})): pass"
     )
     with locked(out):
-        assert list(out.iterdir()) == []
+        assert [path.name for path in out.iterdir()] == [".lock"]
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert "RunLocked: Another run works in" in answer.stderr
         with pytest.raises(RunLocked), locked(out):

@@ -152,10 +152,10 @@ def grow(
     with ExitStack() as stack:
         try:
             growth_folder(cube).mkdir(parents=True, exist_ok=True)
-            stack.enter_context(held(growth_folder(cube), None, lambda who: _busy(cube, who)))
+            lock = stack.enter_context(held(growth_folder(cube), None, lambda who: _busy(cube, who)))
         except OSError as error:
             raise output_error(error, growth_folder(cube)) from error
-        return _grow(cube, deliveries, plan, remember)
+        return _grow(cube, deliveries, plan, remember, lock.check)
 
 
 def _busy(cube: Path, who: str) -> str:
@@ -163,7 +163,13 @@ def _busy(cube: Path, who: str) -> str:
     return f"Another process grows {cube}{who}. Nothing was changed; try again when it has ended."
 
 
-def _grow(cube: Path, deliveries: Sequence[Delivery], plan: CubePlan, remember: Callable[[Growth], None]) -> Growth:
+def _grow(
+    cube: Path,
+    deliveries: Sequence[Delivery],
+    plan: CubePlan,
+    remember: Callable[[Growth], None],
+    check: Callable[[], None],
+) -> Growth:
     """Bring a cube up to what is delivered, which no other process does meanwhile."""
     aside = growth_folder(cube)
     left = _finish(aside, cube, remember)
@@ -190,7 +196,7 @@ def _grow(cube: Path, deliveries: Sequence[Delivery], plan: CubePlan, remember: 
         grown = _Growing(cube, staging, before, after, base, holes).run(wanted, again, plan)
         grown = replace(grown, refused=refused, files=staging.files, mended=mended)
         ledger = after.swept().to_dict()
-        staging.publish({"ledger": ledger, "growth": grown.to_dict(), "sums": staging.sums})
+        staging.publish({"ledger": ledger, "growth": grown.to_dict(), "sums": staging.sums}, check)
         _finish(aside, cube, remember)
     return grown.after(left)
 

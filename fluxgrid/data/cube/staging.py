@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,15 @@ class Staging:
         self._removals.append(name)
         self.sums[name] = None
 
-    def publish(self, note: Mapping[str, Any]) -> None:
+    def publish(self, note: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
         """Write the journal and make the moves.
 
         Parameters
         ----------
         note : mapping
             Kept in the journal for `finish`; what JSON can hold.
+        check : callable
+            Raises if the folder is no longer held; called before the journal and before the moves.
 
         Raises
         ------
@@ -103,10 +105,12 @@ class Staging:
         content = {"moves": self._moves, "removals": self._removals, "note": dict(note)}
         try:
             flush_below(self.aside / _STAGED)  # once for all of them: each by itself takes milliseconds
+            check()
             write_text(self.aside / _JOURNAL, json.dumps(content))
             flush_path(self.aside)
         except OSError as error:
             raise output_error(error, self.target) from error
+        check()
         _move(self.aside, self.target, content)
 
 

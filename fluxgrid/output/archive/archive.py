@@ -22,6 +22,7 @@ from fluxgrid.data.steps import Step
 from fluxgrid.errors import DamagedMap, OutputError, OutputExists, RunLocked, TileMismatch, UnknownName
 from fluxgrid.files import atomic_folder, flush_below, flush_path, output_error
 from fluxgrid.geo.grid import Grid
+from fluxgrid.locks import Lock
 from fluxgrid.output.archive import disk
 from fluxgrid.output.archive.build import Before, Draft, StagedYear, build_year, read_before, staged_year
 from fluxgrid.output.archive.check import Damage, check_year, compare
@@ -347,7 +348,7 @@ class Archive:
         OutputError
             If the disk is full and the like. The archive is then as it was.
         """
-        with disk.writing(self.path) as work:
+        with disk.writing(self.path) as (work, lock):
             parent = self._parent()
             self.check_tag(tag)
             number = (parent.id if parent else 0) + 1
@@ -358,7 +359,7 @@ class Archive:
             years = parent.years if parent else {}
             changed = [(tile, draft.year) for draft in drafts for tile in draft.changed]
             covered = covered or (parent.covered if parent else None)
-            return self._commit(work, parent, _Content(tag, message or {}, covered, changed, years), drafts)
+            return self._commit(work, lock, parent, _Content(tag, message or {}, covered, changed, years), drafts)
 
     def rollback(self, to: Which, tag: str | None = None, message: Mapping[str, Any] | None = None) -> Version:
         """Publish an old state again as the newest; no version is lost.
@@ -382,7 +383,7 @@ class Archive:
         RunLocked
             As `publish`.
         """
-        with disk.writing(self.path) as work:
+        with disk.writing(self.path) as (work, lock):
             parent, old = self._parent(), self.find(to)
             if parent is None or (parent.years == old.years and tag is None):
                 return old if parent is None else parent
@@ -390,7 +391,7 @@ class Archive:
             difference = self.diff(parent, old)
             changed = sorted({*difference.values, *difference.keys, *difference.added, *difference.removed})
             content = _Content(tag, {**(message or {}), "rollback_to": old.id}, old.covered, changed, old.years)
-            return self._commit(work, parent, content)
+            return self._commit(work, lock, parent, content)
 
     def prune(self, keep: int, protect: Iterable[str] | None = None) -> Pruned:
         """Remove old versions and free the disk of what no other version needs.
@@ -420,12 +421,13 @@ class Archive:
         if keep < 1:
             message = f"Cannot keep {keep} versions: the newest always stays. Give 1 or more."
             raise UnknownName(message)
-        with disk.writing(self.path) as work:
+        with disk.writing(self.path) as (work, lock):
             versions = self.versions()
             kept = _kept(versions, keep, protect)
             gone = [version for version in versions if version not in kept]
             needed = {(year, stored.folder) for version in kept for year, stored in version.years.items()}
             freed = 0
+            lock.check()
             for version in gone:
                 (self.path / VERSIONS / version.name).rename(work / version.name)
             for folder in sorted(self.path.glob(f"{YEARS}/*/*/")):  # what is no folder, or of no year, is not ours
@@ -490,7 +492,9 @@ class Archive:
         stored = parent.years[year]
         return read_before(self._folder(year, stored), stored, staged.units.keys() >= self.design.tiles.keys())
 
-    def _commit(self, work: Path, parent: Version | None, content: _Content, drafts: Iterable[Draft] = ()) -> Version:
+    def _commit(
+        self, work: Path, lock: Lock, parent: Version | None, content: _Content, drafts: Iterable[Draft] = ()
+    ) -> Version:
         """Make a version visible: on the disk first, then by one renaming that succeeds once for a number."""
         number = parent.id + 1 if parent else 1
         settled = {draft.year: YearFolder(f"{number:06d}-{uuid.uuid4().hex[:8]}", draft.checksums) for draft in drafts}
@@ -506,6 +510,7 @@ class Archive:
         )
         folder = _version_folder(work / VERSIONS, version, content.changed)
         flush_below(work)
+        lock.check()
         try:
             for draft in drafts:
                 self._settle(draft, settled[draft.year])

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from fluxgrid.errors import DamagedMap
 from fluxgrid.files import output_error
-from fluxgrid.locks import held
+from fluxgrid.locks import Lock, held
 from fluxgrid.output.archive.layout import REPUBLISH, VERSIONS, WORK
 
 _UNLINKABLE = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP, errno.ENOSYS}
 
 
 @contextmanager
-def writing(archive: Path) -> Iterator[Path]:
+def writing(archive: Path) -> Iterator[tuple[Path, Lock]]:
     """Hold an archive for one writer and give a folder to work in, removed in the end.
 
     Were there ever two writers at once, one would publish after the other or not at all: the number of a version can be
@@ -33,6 +33,8 @@ def writing(archive: Path) -> Iterator[Path]:
     ------
     work : Path
         Empty folder on the same disk.
+    lock : Lock
+        To be checked before anything becomes visible.
 
     Raises
     ------
@@ -47,11 +49,11 @@ def writing(archive: Path) -> Iterator[Path]:
         return f"Another process publishes to {archive}{holder}. Nothing was changed; try again when it has ended."
 
     try:
-        with held(archive / VERSIONS, None, busy):
+        with held(archive / VERSIONS, None, busy) as lock:
             try:
                 shutil.rmtree(archive / WORK, ignore_errors=True)  # of writers that died
                 work.mkdir(parents=True)
-                yield work
+                yield work, lock
             finally:
                 shutil.rmtree(work, ignore_errors=True)
                 with suppress(OSError):
