@@ -21,12 +21,13 @@ import xarray as xr
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fluxgrid.data.cube import check_cube, input_digest, open_cube
+from fluxgrid.data.cube import check_cube, input_digest, kept, open_cube
 from fluxgrid.data.cube.grow import delivery_status, grow, growth_folder
 from fluxgrid.data.cube.growth import CubePlan, Growth
 from fluxgrid.data.cube.kept import cube_damages
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import CubeError, OutputError, SourceUnavailable
+from fluxgrid.provenance import seal, unseal
 from fluxgrid.simulation.deliveries import Scenario, play
 from fluxgrid.sources.deliveries import DeliverySource, look
 from fluxgrid.testing import small_cube, write_cube
@@ -81,7 +82,8 @@ def tree(folder):
 
 
 def times(folder):
-    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+    """Return when each file was written; folders, in which a lock comes and goes, left out."""
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def days(first, stop):
@@ -331,7 +333,8 @@ def test_what_cannot_grow_says_why(place, tmp_path):
     place.grow()
     with pytest.raises(CubeError, match=r"(?s)first day: 2019-01-01, asked for is 2018-01-01.*variables: "):
         grow(place.cube, place.look().deliveries, CubePlan(("vpd", *NAMES), "2018-01-01"))
-    (growth_folder(place.cube) / "ledger.json").unlink()
+    for ledger in ("ledger.json", "copies/ledger.json"):
+        (growth_folder(place.cube) / ledger).unlink()
     with pytest.raises(CubeError, match=r"its ledger .* is missing"):
         place.grow()
     with pytest.raises(CubeError, match="was not grown"):
@@ -379,15 +382,15 @@ def grown(based, tmp_path):
     return place
 
 
-def test_every_flipped_byte_is_named_and_mended(grown):
+@pytest.mark.parametrize("how", ["flipped", "cut", "lost"])
+def test_every_harm_is_named_and_mended(grown, how):
     """Each file of the cube and beside it in turn: chunks, axes, land, metadata, ledger, lists, copies."""
     aside = growth_folder(grown.cube)
     right = tree(grown.cube), tree(aside)
     found = grown.look().deliveries
     files = [path for folder in (grown.cube, aside) for path in sorted(folder.rglob("*")) if path.is_file()]
-    for number, path in enumerate(files):
-        beside = path.parent in (aside, aside / "sums") or path == aside / "copies" / "ledger.json"
-        spoil(path, "flipped" if beside else ("flipped", "cut", "lost")[number % 3])
+    for path in files:
+        spoil(path, how)
         named = [damage.path for damage in cube_damages(grown.cube, aside)]
         growth = grow(grown.cube, found, grown.plan)
         assert path in named
@@ -443,11 +446,139 @@ def test_a_file_whose_copy_is_damaged_too_is_named(grown):
 
 def test_a_cube_that_grew_without_hashes_is_taken_as_it_is(grown):
     aside = growth_folder(grown.cube)
-    right = tree(aside)
+    right, chunks = tree(aside), tree(grown.cube)
+    without_hashes(aside)
+    assert not grow(grown.cube, grown.look().deliveries, grown.plan).mended
+    assert tree(aside) == right
+    content = without_hashes(aside)
+    note = {"ledger": content, "growth": {k: v for k, v in Growth().to_dict().items() if k != "mended"}}
+    (aside / "journal.json").write_text(json.dumps({"moves": [], "removals": [], "note": note}))
+    assert not grow(grown.cube, grown.look().deliveries, grown.plan).mended
+    assert (tree(aside), tree(grown.cube)) == (right, chunks)
+
+
+def without_hashes(aside):
+    """Leave what stood beside a cube before there were hashes, and return what the ledger says."""
     for name in ("sums", "copies"):
         shutil.rmtree(aside / name)
+    content = json.loads((aside / "ledger.json").read_text())
+    del content["digest"]
+    (aside / "ledger.json").write_text(json.dumps(content))
+    return content
+
+
+def revised_once(grown):
+    """Return deliveries of which a new one revises a variable of the first chunk of time."""
+    more = Place(grown.folder.parent / "more")
+    for path in sorted(Path(grown.source.location).iterdir()):
+        shutil.copy2(path, more.folder / path.name)
+    more.drop("c.nc", slice(30, 35), ("shortwave",), when=3, change=plus(1))
+    return more.look().deliveries
+
+
+def names_known(cube):
+    with xr.open_zarr(cube) as seen:
+        return {name: int((~np.isnan(seen[name].values)).all((1, 2)).sum()) for name in NAMES}
+
+
+@pytest.mark.parametrize("how", ["flipped", "lost"])
+def test_a_list_that_is_lost_takes_no_chunk_with_it(grown, how, monkeypatch):
+    """The list goes, or is damaged, while a growth that a journal speaks of was killed; the deliveries go as well."""
+    listed, found = growth_folder(grown.cube) / "sums" / "0.json", revised_once(grown)
+    before = names_known(grown.cube)
+
+    def stop(*_):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fluxgrid.data.cube.grow.write_ledger", stop)
+        with pytest.raises(Killed):
+            grow(grown.cube, found, grown.plan)
+    spoil(listed, how)
+    for _ in range(2):
+        assert grow(grown.cube, found, grown.plan).mended == ()
+        assert names_known(grown.cube) == before
+    assert cube_damages(grown.cube, growth_folder(grown.cube)) == []
+    spoil(listed, how)
+    assert [text.partition(": ")[0] for text in grow(grown.cube, [], grown.plan).mended] == [str(listed)]
+    assert names_known(grown.cube) == before
+
+
+def test_lists_killed_half_way_are_gone_on_with(grown, monkeypatch):
+    aside, found = growth_folder(grown.cube), grown.look().deliveries
+    right, chunks = tree(aside), tree(grown.cube)
+    without_hashes(aside)
+    plain, left = kept._write_sums, iter(range(1))
+
+    def stop(*args):
+        if next(left, None) is None:
+            raise Killed
+        plain(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept, "_write_sums", stop)
+        with pytest.raises(Killed):
+            grow(grown.cube, found, grown.plan)
+    grow(grown.cube, found, grown.plan)
+    assert (tree(aside), tree(grown.cube)) == (right, chunks)
+
+
+def test_a_chunk_of_days_delivered_that_no_list_has_is_never_just_removed(grown):
+    """It is made again from its deliveries; if they are gone that is said, and it stays."""
+    chunk, listed = grown.cube / "shortwave/c/1/0/0", growth_folder(grown.cube) / "sums" / "1.json"
+    right, sums = chunk.read_bytes(), unseal(listed.read_text())["sums"]
+    listed.write_text(seal({"sums": {key: value for key, value in sums.items() if key != "shortwave/c/1/0/0"}}))
+    with pytest.raises(CubeError, match=r"shortwave/c/1/0/0: 27 of its days are from b\.nc, which is gone"):
+        grow(grown.cube, [], grown.plan)
+    assert chunk.read_bytes() == right
+    assert grow(grown.cube, grown.look().deliveries, grown.plan).mended == (f"{chunk}: never written",)
+    assert chunk.read_bytes() == right
+
+
+@pytest.mark.parametrize("base", ["changed", "gone"])
+def test_a_chunk_is_not_mended_from_a_base_that_is_another(place, tmp_path, base):
+    first = CUBE.isel(time=slice(0, 20))
+    place.plan = replace(PLAN, base=str(write_cube(first, tmp_path / "base.zarr")))
+    place.drop("a.nc", slice(15, 60))
+    place.grow()
+    shutil.rmtree(tmp_path / "base.zarr")
+    if base == "changed":
+        write_cube(first.assign(shortwave=first.shortwave + 1), tmp_path / "base.zarr")
+    chunk = place.cube / "shortwave/c/0/0/0"
+    spoil(chunk)
+    before = tree(place.cube)
+    with pytest.raises(CubeError, match=r"(?s)what could mend it is not at its source.*shortwave/c/0/0/0: .*base"):
+        place.grow()
+    assert tree(place.cube) == before
+
+
+def test_a_small_file_damaged_with_its_list_does_not_become_the_truth(grown):
+    aside, found = growth_folder(grown.cube), grown.look().deliveries
+    right = tree(grown.cube), tree(aside)
+    spoil(aside / "sums" / "still.json")
+    spoil(grown.cube / "crop_fraction/c/0/0")
+    with pytest.raises(CubeError, match=r"(?s)nothing says which are right.*crop_fraction/c/0/0"):
+        grow(grown.cube, found, grown.plan)
+    spoil(grown.cube / "crop_fraction/c/0/0", "lost")  # then the copy is right
+    assert len(grow(grown.cube, found, grown.plan).mended) == 2
+    assert (tree(grown.cube), tree(aside)) == right
+
+
+def test_what_killed_processes_leave_is_cleared(grown):
+    aside, right = growth_folder(grown.cube), tree(grown.cube)
+    for folder in ("crop_fraction/c/0", "shortwave/c/0/0"):
+        (grown.cube / folder / ".0.12345678.tmp").write_bytes(b"half")
+    assert cube_damages(grown.cube, aside) == []
     assert not grow(grown.cube, grown.look().deliveries, grown.plan).mended
-    assert tree(aside / "sums") == {k.removeprefix("sums/"): v for k, v in right.items() if k.startswith("sums/")}
+    assert tree(grown.cube) == right
+
+
+def test_a_refused_growth_leaves_nothing_beside_a_cube(place, tmp_path):
+    place.drop("a.nc", slice(0, 10))
+    write_cube(CUBE, place.cube)
+    with pytest.raises(CubeError, match="cannot grow"):
+        place.grow()
+    assert not growth_folder(place.cube).exists()
 
 
 def test_a_full_disk_changes_nothing(place, monkeypatch):

@@ -8,8 +8,8 @@ Beside ``cube.zarr`` stands ``cube.zarr.growth``: the ledger of who gave which d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,19 @@ from fluxgrid.data.cube.chunks import TILE_CHUNK
 from fluxgrid.data.cube.delivery import Delivered, Delivery, OpenDelivery, grid_text, open_delivery
 from fluxgrid.data.cube.grown_store import STATUS, encoded, longer_files, new_files, series_files, time_values
 from fluxgrid.data.cube.growth import CubePlan, Days, Drift, Growth, Refused
-from fluxgrid.data.cube.kept import LEDGER, SUMS, CubeDamage, adopt, cube_damages, has_sums, keep, restore
+from fluxgrid.data.cube.kept import (
+    LEDGER,
+    SUMS,
+    CubeDamage,
+    adopt,
+    clear_litter,
+    cube_damages,
+    has_sums,
+    keep,
+    listed_sums,
+    remove_file,
+    restore,
+)
 from fluxgrid.data.cube.ledger import (
     MISSING,
     NOBODY,
@@ -40,7 +52,7 @@ from fluxgrid.data.cube.stores import zarr_folder
 from fluxgrid.data.cube.window import CubeReader, open_reader
 from fluxgrid.errors import CubeError, SourceUnavailable, itemise
 from fluxgrid.files import output_error
-from fluxgrid.locks import held
+from fluxgrid.locks import held, is_lock
 
 _MOST_VALUES = 2**26
 """Values of deliveries held at a time: 256 MB."""
@@ -76,7 +88,7 @@ def is_grown(cube: Path | str) -> bool:
     grown : bool
     """
     folder = growth_folder(cube)
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(not is_lock(path.name) for path in folder.iterdir())
 
 
 def delivery_status(cube: Path | str, names: Sequence[str] | None = None) -> np.ndarray:
@@ -149,13 +161,19 @@ def grow(
         If the cube cannot be written.
     """
     cube = Path(cube)
-    with ExitStack() as stack:
-        try:
-            growth_folder(cube).mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context(held(growth_folder(cube), None, lambda who: _busy(cube, who)))
-        except OSError as error:
-            raise output_error(error, growth_folder(cube)) from error
-        return _grow(cube, deliveries, plan, remember, lock.check)
+    fresh = not growth_folder(cube).exists()
+    try:
+        with ExitStack() as stack:
+            try:
+                growth_folder(cube).mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(held(growth_folder(cube), None, lambda who: _busy(cube, who)))
+            except OSError as error:
+                raise output_error(error, growth_folder(cube)) from error
+            return _grow(cube, deliveries, plan, remember, lock.check)
+    finally:
+        if fresh:
+            with suppress(OSError):  # refused: nothing stays beside somebody else's cube
+                growth_folder(cube).rmdir()
 
 
 def _busy(cube: Path, who: str) -> str:
@@ -174,12 +192,12 @@ def _grow(
     aside = growth_folder(cube)
     left = _finish(aside, cube, remember)
     known = read_ledger(aside / LEDGER)
-    damages = _mended(cube, aside) if known is not None and cube.is_dir() else []
+    damages = _mended(cube, aside, known) if known is not None and cube.is_dir() else []
     if known is not None or cube.exists():
         known = _checked(cube, known, plan)
     mended = tuple(str(damage) for damage in damages)
-    holes = _holes(damages, known.days) if known is not None else {}
-    base = _open_base(plan) if plan.base is not None and (known is None or _needs_base(known, holes)) else None
+    holes = _holes(cube, damages, known) if known is not None else {}
+    base = _open_base(plan) if plan.base is not None and known is None else _base_again(cube, known, plan, holes)
     founding = [base.delivery] if base is not None and known is None else []
     fitting, refused = _fitting([*deliveries, *founding], known, plan)
     before = known or Ledger(_first_day(plan, base), fitting[0].grid, plan.variables, 0)
@@ -194,6 +212,7 @@ def _grow(
         givers = [*fitting, *([base.delivery] if base else [])]
         again = _given_again(cube, before, wanted, givers, holes) if holes else {}
         grown = _Growing(cube, staging, before, after, base, holes).run(wanted, again, plan)
+        _check_again(cube, before, wanted, holes, staging.sums)
         grown = replace(grown, refused=refused, files=staging.files, mended=mended)
         ledger = after.swept().to_dict()
         staging.publish({"ledger": ledger, "growth": grown.to_dict(), "sums": staging.sums}, check)
@@ -207,35 +226,49 @@ def _finish(aside: Path, cube: Path, remember: Callable[[Growth], None]) -> Grow
     if note is None:
         return None
     write_ledger(aside / LEDGER, note["ledger"])
-    keep(cube, aside, note["sums"])
+    keep(cube, aside, note.get("sums", {}))  # one of before had none: then all is adopted
     growth = Growth.from_dict(note["growth"])
     remember(growth)
     done(aside)
     return growth
 
 
-def _mended(cube: Path, aside: Path) -> list[CubeDamage]:
-    """Find what of a cube is not what was written, and mend all but chunks that deliveries give again."""
+def _mended(cube: Path, aside: Path, ledger: Ledger) -> list[CubeDamage]:
+    """Find what of a cube is not what was written, and mend all but chunks along time."""
     if not has_sums(aside):  # of a fluxgrid that kept none: it can only be taken as it is
+        write_ledger(aside / LEDGER, ledger.to_dict())
         adopt(cube, aside)
         return []
+    clear_litter(cube)
     damages = cube_damages(cube, aside)
     lists = [damage.path.stem for damage in damages if damage.path.parent == aside / SUMS]
     if lists:
         adopt(cube, aside, lists)
+        damages += [damage for damage in cube_damages(cube, aside, lists) if damage not in damages]
     restore(cube, aside, damages)
     return damages
 
 
-def _holes(damages: Sequence[CubeDamage], days: int) -> Holes:
-    """Return the chunks of a cube of so many days that are damaged."""
+def _holes(cube: Path, damages: Sequence[CubeDamage], ledger: Ledger) -> Holes:
+    """Return the chunks of a cube that are to be made again; what belongs to no day delivered is removed."""
     found: Holes = {}
     for damage in damages:
-        if damage.hole is not None:
-            name, step, place = damage.hole
-            if (step + 1) * TILE_CHUNK[0] <= days:
-                found.setdefault((name, step), set()).add(place)
+        if damage.chunk is None:
+            continue
+        name, step, place = damage.chunk
+        if damage.problem == "never written" and not _belongs(cube, ledger, name, step, place):
+            remove_file(damage.path)
+        elif (step + 1) * TILE_CHUNK[0] <= ledger.days:
+            found.setdefault((name, step), set()).add(place)
     return found
+
+
+def _belongs(cube: Path, ledger: Ledger, name: str, step: int, place: tuple[int, int]) -> bool:
+    """Return whether a chunk is of days that somebody delivered, and of cells that the cube has."""
+    if name not in ledger.variables or not (_held(ledger, name, step) != NOBODY).any():
+        return False
+    shape = zarr.open_array(cube / name, mode="r").shape
+    return place[0] * TILE_CHUNK[1] < shape[1] and place[1] * TILE_CHUNK[2] < shape[2]
 
 
 def _held(ledger: Ledger, name: str, step: int) -> np.ndarray:
@@ -265,15 +298,56 @@ def _given_again(
             if source.digest in current:
                 found.setdefault(name, []).append((current[source.digest], days[held == holder]))
                 continue
-            files = ", ".join(f"{name}/c/{step}/{row}/{col}" for row, col in sorted(places))
+            files = ", ".join(_chunk_names(name, step, places))
             lost.append(f"{files}: {(held == holder).sum()} of its days are from {source.name}, which is gone")
     if lost:
-        header = (
-            f"{cube} is damaged, and what could mend it is not at its source. Put the files back, restore the chunks "
-            "from a copy, or grow a new cube at another path"
-        )
-        raise CubeError(itemise(header, lost))
+        raise _unmendable(cube, lost)
     return found
+
+
+def _unmendable(cube: Path, lost: Sequence[str]) -> CubeError:
+    """Return the error that chunks cannot be made again."""
+    header = (
+        f"{cube} is damaged, and what could mend it is not at its source. Put the files back, restore the chunks "
+        "from a copy, or grow a new cube at another path"
+    )
+    return CubeError(itemise(header, lost))
+
+
+def _chunk_names(name: str, step: int, places: Iterable[tuple[int, int]]) -> list[str]:
+    """Return the files of chunks of one step of time."""
+    return [f"{name}/c/{step}/{row}/{col}" for row, col in sorted(places)]
+
+
+def _base_again(cube: Path, ledger: Ledger | None, plan: CubePlan, holes: Holes) -> _Base | None:
+    """Return the base, if damaged chunks hold days of it; `_given_again` says what they lack if there is none."""
+    if ledger is None or plan.base is None or not _needs_base(ledger, holes):
+        return None
+    try:
+        return _open_base(plan)
+    except CubeError as error:
+        needed = {hole: places for hole, places in holes.items() if _needs_base(ledger, {hole: places})}
+        files = [key for (name, step), places in sorted(needed.items()) for key in _chunk_names(name, step, places)]
+        raise _unmendable(cube, [f"{key}: has days of the base. {error}" for key in files]) from error
+
+
+def _check_again(
+    cube: Path, ledger: Ledger, wanted: Mapping[str, Sequence[Take]], holes: Holes, sums: Mapping[str, str | None]
+) -> None:
+    """Hold chunks made again, into which no fresh day enters, against what was written."""
+    lost = []
+    for (name, step), places in sorted(holes.items()):
+        if _within(wanted.get(name, ()), step * TILE_CHUNK[0]):
+            continue
+        listed, held = listed_sums(growth_folder(cube), str(step)), _held(ledger, name, step)
+        givers = ", ".join(ledger.sources[holder].name for holder in np.unique(held[held != NOBODY]))
+        lost += [
+            f"{key}: made again from {givers or 'nothing'} it is not what was written, so that has changed since"
+            for key in _chunk_names(name, step, places)
+            if key in listed and sums.get(key) != listed[key]
+        ]
+    if lost:
+        raise _unmendable(cube, lost)
 
 
 def _checked(cube: Path, ledger: Ledger | None, plan: CubePlan) -> Ledger:

@@ -29,7 +29,8 @@ class CubePlan:
     mapping: CubeMapping = field(default_factory=CubeMapping)
     """What deliveries do not say themselves."""
     base: StorePath | None = None
-    """A cube that gives land and soil, and days that no final delivery gives; only read when the new cube is made."""
+    """A cube that gives land and soil, and days that no final delivery gives; read when the new cube is made, and
+    when a chunk with days of it is damaged."""
     base_mapping: CubeMapping | None = None
     """What the base does not say itself."""
     spin_up_years: int = 0
@@ -141,7 +142,7 @@ class Growth:
         for key in ("new", "revised", "confirmed", "missing", "provisional"):
             values[key] = {name: tuple(days) for name, days in values[key].items()}
         values["refused"] = tuple(Refused(part["name"], tuple(part["problems"])) for part in values["refused"])
-        values["mended"] = tuple(values["mended"])
+        values["mended"] = tuple(values.get("mended", ()))  # journals of before have none
         values["drift"] = tuple(_drift(part) for part in values["drift"])
         return cls(**values)
 

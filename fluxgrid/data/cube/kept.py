@@ -6,8 +6,9 @@ Beside the ledger stand ``sums``, one list for each step of chunks along time an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ STILL = "still"
 """The list of the files that are no chunks of a variable along time."""
 _PLACES = 5  # parts of the name of a chunk of three dimensions: variable, "c" and three numbers
 _LANES = 4
+_LITTER = ".*.tmp*"  # what a process leaves that is killed while it writes
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class CubeDamage:
         return f"{self.path}: {self.problem}"
 
     @property
-    def hole(self) -> tuple[str, int, tuple[int, int]] | None:
-        """Variable, step and place of a chunk along time whose values are lost; None for other files."""
+    def chunk(self) -> tuple[str, int, tuple[int, int]] | None:
+        """Variable, step and place of a chunk along time; None for other files."""
         parts = self.key.split("/")
-        if group_of(self.key) == STILL or self.problem == "never written":
+        if group_of(self.key) == STILL:
             return None
         return parts[0], int(parts[2]), (int(parts[3]), int(parts[4]))
 
@@ -57,7 +59,7 @@ def group_of(key: str) -> str:
     ('3', 'still', 'still')
     """
     parts = key.split("/")
-    return parts[2] if len(parts) == _PLACES and parts[1] == "c" else STILL
+    return parts[2] if len(parts) == _PLACES and parts[1] == "c" and "".join(parts[2:]).isdecimal() else STILL
 
 
 def cube_sizes(cube: Path, aside: Path) -> dict[str, int]:
@@ -69,10 +71,11 @@ def cube_sizes(cube: Path, aside: Path) -> dict[str, int]:
     aside : Path
         Folder of its growth.
     """
-    found = {path.stem: 0 for path in (aside / SUMS).glob("*.json")}
+    found = dict.fromkeys(_listed(aside), 0)
     for key, path in _files(cube):
-        if group_of(key) in found:
-            found[group_of(key)] += path.stat().st_size
+        group = group_of(key)
+        with suppress(FileNotFoundError):  # a growth of somebody else has just moved it away
+            found[group] = found.get(group, 0) + path.stat().st_size
     return found
 
 
@@ -94,15 +97,15 @@ def cube_damages(cube: Path, aside: Path, groups: Iterable[str] | None = None) -
         Of a list that is damaged itself nothing can be said but that.
     """
     ledgers = aside / LEDGER, ledger_copy(aside / LEDGER)
-    found = [CubeDamage(path, "changed") for path in ledgers if ledger_damage(path)]
+    found = [CubeDamage(path, "changed" if path.exists() else "missing") for path in ledgers if ledger_damage(path)]
     standing: dict[str, list[str]] = {}
     for key, _ in _files(cube):
         standing.setdefault(group_of(key), []).append(key)
-    known = {path.stem for path in (aside / SUMS).glob("*.json")}
+    known = _listed(aside) | standing.keys()  # what stands and is in no list has lost it
     for group in sorted(known if groups is None else known & set(groups)):
-        sums = _read_sums(aside, group)
+        sums, path = _read_sums(aside, group), _sums_path(aside, group)
         if sums is None:
-            found.append(CubeDamage(_sums_path(aside, group), "changed"))
+            found.append(CubeDamage(path, "changed" if path.exists() else "missing"))
             continue
         found += _differences(cube, sums, set(standing.get(group, ())) - sums.keys() if group != STILL else set())
         if group == STILL:
@@ -134,7 +137,7 @@ def _problem(path: Path, found: str | None) -> str:
 
 
 def restore(cube: Path, aside: Path, damages: Iterable[CubeDamage]) -> None:
-    """Mend all but chunks of variables along time, from the copies; and the copies from what is sound.
+    """Mend all but chunks along time and lists, from the copies; and the copies from what is sound.
 
     Parameters
     ----------
@@ -150,10 +153,7 @@ def restore(cube: Path, aside: Path, damages: Iterable[CubeDamage]) -> None:
     """
     sums, lost = _read_sums(aside, STILL) or {}, []
     for damage in damages:
-        if damage.hole is not None or damage.path.parent == aside / SUMS:
-            continue
-        if damage.problem == "never written":
-            _unlink(damage.path)
+        if damage.chunk is not None or damage.path.parent == aside / SUMS:
             continue
         if damage.path in (aside / LEDGER, ledger_copy(aside / LEDGER)):
             _mend_ledger(aside)
@@ -197,11 +197,12 @@ def keep(cube: Path, aside: Path, changed: Mapping[str, str | None]) -> None:
     for key, value in changed.items():
         groups.setdefault(group_of(key), {})[key] = value
     for group, values in groups.items():
-        sums = {**(_read_sums(aside, group) or {}), **values}
+        listed = _read_sums(aside, group)
+        if listed is None:  # new or lost; what else stands there was written too
+            listed = _standing(cube, aside, group, values.keys())
+        sums = {**listed, **values}
         _write_sums(aside, group, {key: value for key, value in sums.items() if value is not None})
-    for key, value in groups.get(STILL, {}).items():
-        if value is not None and _hash(aside / COPIES / "cube" / key) != value:
-            _copy(cube / key, aside / COPIES / "cube" / key)
+    _keep_copies(cube, aside, groups.get(STILL, {}))
 
 
 def adopt(cube: Path, aside: Path, groups: Iterable[str] | None = None) -> None:
@@ -211,20 +212,56 @@ def adopt(cube: Path, aside: Path, groups: Iterable[str] | None = None) -> None:
     ----------
     cube, aside : Path
     groups : iterable of str, optional
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
     """
-    wanted = None if groups is None else set(groups)
-    found: dict[str, str | None] = {}
+    for group in sorted({group_of(key) for key, _ in _files(cube)} if groups is None else set(groups)):
+        sums = _standing(cube, aside, group)
+        _write_sums(aside, group, sums)
+        if group == STILL:
+            _keep_copies(cube, aside, sums)
+
+
+def _standing(cube: Path, aside: Path, group: str, but: Collection[str] = ()) -> dict[str, str]:
+    """Return the hashes of what stands of a group in a cube, but of some files."""
+    found = {}
     for key, path in _files(cube):
-        if wanted is None or group_of(key) in wanted:
-            found[key] = _hash(path)
-    for group in wanted or ():
-        _sums_path(aside, group).unlink(missing_ok=True)
-    keep(cube, aside, found)
+        if group_of(key) == group and key not in but and (value := _hash(path)) is not None:
+            found[key] = value
+    return found if group != STILL else _agreed(cube, aside, found, but)
+
+
+def _agreed(cube: Path, aside: Path, found: Mapping[str, str], but: Collection[str]) -> dict[str, str]:
+    """Return hashes of small files by cube and copies together; refuse those of which nothing says which is right."""
+    copies = {key: value for key, path in _files(aside / COPIES / "cube") if (value := _hash(path)) is not None}
+    copies = {key: value for key, value in copies.items() if key not in but}
+    if differing := sorted(key for key in copies.keys() & found.keys() if copies[key] != found[key]):
+        header = (
+            f"{cube} is damaged: the list {_sums_path(aside, STILL)} is lost, and these files differ from their copies "
+            f"in {aside / COPIES}, so nothing says which are right. Restore the list or these files"
+        )
+        raise CubeError(itemise(header, differing))
+    return copies | dict(found)
+
+
+def _keep_copies(cube: Path, aside: Path, sums: Mapping[str, str | None]) -> None:
+    """Copy small files of a cube whose copies are others."""
+    for key, value in sums.items():
+        if value is not None and _hash(aside / COPIES / "cube" / key) != value:
+            _copy(cube / key, aside / COPIES / "cube" / key)
 
 
 def has_sums(aside: Path) -> bool:
     """Return whether it is known what a cube was."""
     return (aside / SUMS).is_dir()
+
+
+def listed_sums(aside: Path, group: str) -> dict[str, str]:
+    """Return the hash of each file of a group as it was written; none if the list is lost."""
+    return _read_sums(aside, group) or {}
 
 
 def sum_of(data: bytes) -> str:
@@ -243,8 +280,13 @@ def _hash(path: Path) -> str | None:
 def _files(cube: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a cube by name."""
     for path in sorted(cube.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not path.match(_LITTER):
             yield str(path.relative_to(cube)), path
+
+
+def _listed(aside: Path) -> set[str]:
+    """Return the groups of files that have a list, whatever it is worth."""
+    return {path.stem for path in (aside / SUMS).glob("*.json")}
 
 
 def _sums_path(aside: Path, group: str) -> Path:
@@ -265,8 +307,29 @@ def _write_sums(aside: Path, group: str, sums: Mapping[str, str]) -> None:
     write_text(_sums_path(aside, group), seal({"sums": dict(sums)}))
 
 
-def _unlink(path: Path) -> None:
-    """Remove a file."""
+def clear_litter(cube: Path) -> None:
+    """Remove what a process left in a cube that was killed while it put a small file back.
+
+    Parameters
+    ----------
+    cube : Path
+    """
+    for path in cube.rglob(_LITTER):
+        remove_file(path)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file of a cube, if it is there.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OutputError
+        If it cannot be removed.
+    """
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

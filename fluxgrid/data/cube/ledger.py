@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from fluxgrid.provenance import seal, unseal
 MISSING, PROVISIONAL, KNOWN = 0, 1, 2
 """What is known of a day: nothing was delivered, a preliminary stream alone, or a final one."""
 STATUS_MEANINGS = "missing provisional known"
+
+_KEYS = {"start", "grid", "variables", "days", "sources", "holders"}
 
 NOBODY = -1
 """Holder of days that nobody delivered."""
@@ -123,7 +126,7 @@ def _runs(holder: np.ndarray) -> list[list[int]]:
 
 
 def read_ledger(path: Path) -> Ledger | None:
-    """Return a ledger, None where there is none.
+    """Return a ledger, or its copy if it is lost or damaged; None where there is neither.
 
     Parameters
     ----------
@@ -138,11 +141,11 @@ def read_ledger(path: Path) -> Ledger | None:
     CubeError
         If it cannot be read.
     """
-    if not path.exists():
+    if not path.exists() and not ledger_copy(path).exists():
         return None
     try:
-        sound = ledger_copy(path) if ledger_damage(path) and ledger_copy(path).exists() else path
-        return Ledger.from_dict(unseal(sound.read_text(encoding="utf-8")))
+        sound = path if path.exists() and (not ledger_damage(path) or ledger_damage(ledger_copy(path))) else None
+        return Ledger.from_dict(_content(sound or ledger_copy(path)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         message = (
             f"{path} cannot be read ({type(error).__name__}: {error}), and it alone says which delivery each day of "
@@ -174,14 +177,21 @@ def ledger_copy(path: Path) -> Path:
 
 
 def ledger_damage(path: Path) -> bool:
-    """Return whether there is a ledger that is not what was written."""
+    """Return whether a ledger is missing or not what was written."""
     try:
-        unseal(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return False
+        _content(path)
     except (OSError, ValueError, KeyError, TypeError):
         return True
     return False
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return what a ledger holds; an error if it is not what was written, where it carries a hash that tells."""
+    text = path.read_text(encoding="utf-8")
+    content = json.loads(text)
+    if isinstance(content, dict) and content.keys() == _KEYS:  # of a fluxgrid that sealed none
+        return content
+    return unseal(text)
 
 
 def reach_of(deliveries: Sequence[Delivery], start: str) -> int:
