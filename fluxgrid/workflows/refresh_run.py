@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -260,6 +260,11 @@ class Running:
         config, spec, problems = self.config, self.checkpoint.spec, []
         if self.place.cube is None:
             problems.append(f"The cube {config.cube} cannot grow: give a folder of this machine, or leave cube out.")
+        if config.resolution is not None:
+            problems.append(
+                f"resolution: {config.resolution} is for the synthetic world, and a map has the cells of its cube. "
+                "Leave it out, or deliver files on another grid."
+            )
         if spec.step != "daily":
             problems.append(
                 f"A cube grows day by day, and the model {spec.name!r} takes {spec.step} inputs. Leave out "
@@ -270,7 +275,8 @@ class Running:
 
     def _remember(self, growth: Growth) -> None:
         """Keep what a growth says of its inputs until it is published: the next growth does not say it again."""
-        found = [asdict(finding) for finding in drift_findings(growth)]
+        version = self.place.newest()  # a refresh that ended right after it published a newer one has let them pass
+        found = [{**asdict(finding), "version": version} for finding in drift_findings(growth)]
         if found:
             known = read_state(self.place).get(_PENDING, [])
             write_state(self.place, **{_PENDING: [*known, *(row for row in found if row not in known)]})
@@ -340,7 +346,7 @@ class Running:
     def _early_findings(self, inputs: Inputs, planned: Planned) -> list[Finding]:
         """Return what guards say before anything is computed."""
         newest = planned.newest
-        found = [Finding(**row) for row in read_state(self.place).get(_PENDING, [])]
+        found = _pending(read_state(self.place).get(_PENDING, []), newest)
         if newest is None:
             return found
         if "rollback_to" in newest.message:
@@ -466,6 +472,13 @@ def _before(planned: Planned, year: int) -> xr.Dataset | None:
         return open_year(folder) if folder else None
     except DamagedMap:
         return None
+
+
+def _pending(rows: Sequence[Mapping[str, Any]], newest: Version | None) -> list[Finding]:
+    """Return what growths found since the newest version; one that took the archive back let none pass."""
+    passed = newest.id if newest and "rollback_to" not in newest.message else 0
+    kept = [row for row in rows if row.get("version", passed) >= passed]
+    return [Finding(**{key: value for key, value in row.items() if key != "version"}) for row in kept]
 
 
 def _form(plan: Plan) -> str:

@@ -253,7 +253,8 @@ def test_damaged_deliveries_are_told_once_while_nothing_else_is_new(make, refere
     assert region.refresh(refresh=settings).report == {}
 
 
-def test_a_guard_that_was_allowed_does_not_speak_again_because_files_failed(make, reference_world, monkeypatch):
+@pytest.mark.parametrize("where", ["export_version", "write_state"])  # both follow the commit
+def test_a_guard_that_was_allowed_does_not_speak_again_because_files_failed(make, reference_world, monkeypatch, where):
     cube, region = first_days(reference_world), make("one", "lightgbm")
     region.incoming.mkdir()
     other = cube.copy()
@@ -261,19 +262,32 @@ def test_a_guard_that_was_allowed_does_not_speak_again_because_files_failed(make
     drop(cube.isel(time=slice(0, 12)), region.incoming / "a.nc", "final")
     drop(other.isel(time=slice(12, 20)), region.incoming / "b.nc", "final")
 
-    def full(*_):
+    plain = refresh_run.write_state
+
+    def full(*args, **values):
+        if values.get("pending"):  # what the growth says, before the commit
+            return plain(*args, **values)
         raise OutputError("the disk is full")
 
     with pytest.raises(PublicationStopped, match="cell_methods time: mean after"):
         region.refresh()
     with monkeypatch.context() as patched:
-        patched.setattr(refresh_run, "export_version", full)
+        patched.setattr(refresh_run, where, full)
         with pytest.raises(OutputError):
             region.refresh("inputs")
     later = other.isel(time=slice(12, 20))
     later["shortwave"] = (later["shortwave"] + 0.1).assign_attrs(later["shortwave"].attrs)
     drop(later, region.incoming / "b.nc", "final")
     assert region.refresh().status == "published"
+
+
+def test_a_resolution_is_refused_before_a_cube_grows(make, reference_world):
+    cube, region = first_days(reference_world), make("one", "lightgbm")
+    region.incoming.mkdir()
+    drop(cube, region.incoming / "a.nc", "final")
+    with pytest.raises(ConfigError, match=r"resolution: 0.5 is for the synthetic world"):
+        region.refresh(resolution=0.5)
+    assert not list(region.folder.rglob("*.growth"))
 
 
 def test_a_monthly_model_is_refused_before_a_cube_grows(make, reference_world, tools):
