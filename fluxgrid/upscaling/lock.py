@@ -36,7 +36,7 @@ def locked(out: Path, note: Path | None = None) -> Iterator[Lock]:
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
 
     def busy(holder: str) -> str:
-        return f"Another run works in {out}{holder}. Wait until it has ended, or choose another folder (--out)."
+        return f"Another run works in {out}{holder}. Wait until it has ended, or choose another folder (out)."
 
     try:
         with _holding(out, note, busy) as lock:
@@ -55,7 +55,7 @@ def _holding(out: Path, note: Path | None, busy: Callable[[str], str]) -> Iterat
         holding = held(out, note, busy)
         lock = holding.__enter__()
     except (FileExistsError, NotADirectoryError) as error:
-        message = f"{out} is, or lies below, a file and not a folder. Choose another folder (--out)."
+        message = f"{out} is, or lies below, a file and not a folder. Choose another folder (out)."
         raise OutputError(message) from error
     except OSError as error:
         raise output_error(error, out) from error

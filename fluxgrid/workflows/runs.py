@@ -12,7 +12,7 @@ import xarray as xr
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.steps import days_per_step
-from fluxgrid.errors import OutputError
+from fluxgrid.errors import ConfigError, OutputError
 from fluxgrid.output.archive import Archive, Version
 from fluxgrid.output.exports import Exports
 from fluxgrid.upscaling.lock import locked
@@ -127,6 +127,8 @@ def rollback_runs(where: str, to: str, tag: str | None) -> list[str]:
     ------
     UnknownName
         If there is no such version.
+    ConfigError
+        If it is the newest.
     RunLocked
         If a refresh runs.
     """
@@ -134,6 +136,10 @@ def rollback_runs(where: str, to: str, tag: str | None) -> list[str]:
     with locked(place.out, place.holder):
         archive = Archive.open(place.archive)
         old = archive.find(_which(to))
+        newest = archive.newest()
+        if newest is not None and old.id == newest.id:
+            message = f"Version {old.id} is the newest: there is nothing to take back. See `fluxgrid runs list`."
+            raise ConfigError(message)
         version = archive.rollback(old, tag)
         lines = [f"Version {version.id} is the state of version {old.id}."]
         exports = Exports(place.out / EXPORTS, place.out / LATEST)

@@ -707,14 +707,13 @@ cube, most, looks = sys.argv[1], 0, 0
 print("ready", flush=True)
 while looks < 40 or most < 160:
     with xr.open_zarr(cube) as seen:
+        known = int((seen.delivery_status.values > 0).sum())  # first: chunks come before the status that speaks of them
         seen = seen.load()
     times = seen.indexes["time"]
     assert len(times) % 73 == 0 and (np.diff(times.to_numpy()) == np.timedelta64(1, "D")).all(), times
-    known = int((seen.delivery_status.values > 0).sum())
     for name in ("temperature_2m", "precipitation", "shortwave"):
         whole = ~np.isnan(seen[name].values)
         assert (whole.all((1, 2)) | ~whole.any((1, 2))).all(), "part of a day"
-        # chunks come before the status that speaks of them
         assert int(whole.all((1, 2)).sum()) >= known
     assert known >= most, "it shrank"
     most, looks = known, looks + 1
