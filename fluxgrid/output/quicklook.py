@@ -51,7 +51,8 @@ def draw_quicklook(
     """Draw annual NEE beside the seasonal curves of the region, as a PNG of 2000 x 1125 pixels.
 
     Maps of several years show the mean annual NEE, and the mean seasonal cycle within the range of the years. Maps of
-    part of a year show the mean rate over that part.
+    part of a year show the mean rate over that part. A year whose values end early is summed up to the last step that
+    has one, and the picture names these days where it would say annual.
 
     Parameters
     ----------
@@ -109,8 +110,10 @@ def _write_titles(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
 
 
 def _period(summary: MapSummary) -> str:
-    """Name the period: 2019, 2000–2020 or May–Jul 2019."""
+    """Name the period: 2019, 2000–2020, May–Jul 2019 or, where the values end early, 1 Jan to 14 Jul 2019."""
     first, last = summary.years
+    if summary.ended_early:
+        return _days_named(summary)
     if summary.whole_years:
         return str(first) if first == last else f"{first}–{last}"
     times = summary.curves.index
@@ -120,10 +123,18 @@ def _period(summary: MapSummary) -> str:
     return f"{start:%b}–{end:%b %Y}" if first == last else f"{start:%b %Y}–{end:%b %Y}"
 
 
+def _days_named(summary: MapSummary) -> str:
+    """Name the first and last day that have values."""
+    days = summary.days
+    start, end = days.index[0], days.index[-1] + pd.Timedelta(days=days.iloc[-1] - 1)
+    year = "" if start.year == end.year else f" {start.year}"
+    return f"{start.day} {start:%b}{year} to {end.day} {end:%b} {end.year}"
+
+
 def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -> None:
     """Draw NEE, hatching and borders."""
     axes = figure.add_axes((_LEFT - 0.01, 0.215, 0.55, 0.605))
-    values = summary.rate * summary.days_in_year if summary.whole_years else summary.rate
+    values = summary.rate * summary.days_in_year if summary.summed else summary.rate
     scale = flux_scale("nee", values)
     extent = _extent(grid, summary)
     image = axes.imshow(
@@ -137,10 +148,10 @@ def _draw_map(figure: Figure, summary: MapSummary, region: Region, grid: Grid) -
     middle = np.deg2rad(sum(extent[2:]) / 2)
     axes.set_aspect(1 / np.cos(middle) if grid.geographic else 1.0, anchor="C")
     axes.set_axis_off()
-    _draw_colour_bar(figure, image, scale.high, summary.whole_years)
+    _draw_colour_bar(figure, image, scale.high, _map_title(summary))
 
 
-def _draw_colour_bar(figure: Figure, image: AxesImage, limit: float, annual: bool) -> None:
+def _draw_colour_bar(figure: Figure, image: AxesImage, limit: float, title: str) -> None:
     """Draw the colour bar with unit and meaning of the sign."""
     bar = figure.add_axes((0.165, 0.178, 0.29, 0.02))
     colours = figure.colorbar(image, cax=bar, orientation="horizontal", extend="both")
@@ -149,8 +160,16 @@ def _draw_colour_bar(figure: Figure, image: AxesImage, limit: float, annual: boo
     bar.tick_params(labelsize=11, length=0, colors=_INK)
     figure.text(0.155, 0.18, "uptake by land", size=11.5, ha="right", color="#01665e", weight="bold")
     figure.text(0.465, 0.18, "release to air", size=11.5, ha="left", color="#8c510a", weight="bold")
-    what = "Annual NEE, g C m$^{-2}$ of land yr$^{-1}$" if annual else "Mean NEE, g C m$^{-2}$ of land d$^{-1}$"
-    figure.text(_LEFT, 0.835, what, size=11.5, color=_GREY)
+    figure.text(_LEFT, 0.835, title, size=11.5, color=_GREY)
+
+
+def _map_title(summary: MapSummary) -> str:
+    """Say what the map shows: NEE of a year, of a year to date, or its mean rate."""
+    if summary.whole_years:
+        return "Annual NEE, g C m$^{-2}$ of land yr$^{-1}$"
+    if summary.summed:
+        return f"NEE of {_days_named(summary)}, g C m$^{{-2}}$ of land"
+    return "Mean NEE, g C m$^{-2}$ of land d$^{-1}$"
 
 
 def _extent(grid: Grid, summary: MapSummary) -> tuple[float, float, float, float]:
@@ -278,13 +297,15 @@ def _teragrams(value: float) -> str:
 
 
 def _write_totals(figure: Figure, summary: MapSummary, info: MapInfo) -> None:
-    """Write the region's annual fluxes in large figures."""
-    if not summary.whole_years:
+    """Write the region's fluxes of a year, or of a year to date, in large figures."""
+    if not summary.summed:
         return
     annual = summary.annual_mean()
     if annual.isna().any():
         return  # the region holds no value at all
-    figure.text(0.645, 0.3, "Annual sum, g C m$^{-2}$ of land (NEE = RECO − GPP)", size=11.5, color=_GREY)
+    unit = "g C m$^{-2}$ of land"
+    whole, part = f"Annual sum, {unit} (NEE = RECO − GPP)", f"Sum of {_days_named(summary)}, {unit}"
+    figure.text(0.645, 0.3, whole if summary.whole_years else part, size=11.5, color=_GREY)
     for i, flux in enumerate(("gpp", "reco", "nee")):
         label, colour = _CURVES[flux]
         x = 0.645 + 0.112 * i

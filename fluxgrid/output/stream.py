@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from fluxgrid.output.store import open_store, readable
@@ -84,6 +85,43 @@ def blocks(shape: tuple[int, ...], align: int = 32, budget: int = BUDGET_BYTES) 
 def _cuts(length: int, size: int) -> list[slice]:
     """Cut a side into parts of one size; the last may be smaller."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def covered_steps(maps: Sequence[xr.Dataset]) -> list[int]:
+    """Return how many steps of each map come before the end of the values, so that days to come are told from gaps.
+
+    The end is that of the last step, of all maps, at which any cell has an NEE: whatever is missing before it is a gap,
+    and the steps after it are still to come. Where no step has a value there is no end, and all steps count. Nor has a
+    map ended that lacks nothing but the last day of a leap year, which models of 365 days leave out.
+
+    Parameters
+    ----------
+    maps : sequence of Dataset
+        From `open_map`, in order of time.
+
+    Returns
+    -------
+    counts : list of int
+        Leading steps of each map; of a complete map all, of a map that lies after the end none.
+    """
+    counts = [each["nee"].shape[0] for each in maps]
+    for k in reversed(range(len(maps))):
+        if last := _last_value(maps[k]):
+            return [*counts[:k], last, *[0] * len(counts[k + 1 :])]
+    return counts
+
+
+def _last_value(dataset: xr.Dataset) -> int:
+    """Return the number of steps up to the last that has a value; 0 where none has one."""
+    shape, last = dataset["nee"].shape, 0
+    for block in blocks(shape):
+        known = np.isfinite(read_block(dataset, "nee", block)).any(axis=(1, 2))
+        last = max(last, *(np.flatnonzero(known)[-1:] + 1).tolist(), 0)
+        if last == shape[0]:
+            break  # a complete map is known by its first block with land
+    # models of 365 days have no value on the last day of a leap year: that is a gap, not a day to come
+    left_out = last == shape[0] - 1 and pd.Timestamp(dataset["time"].values[-1]).day_of_year == 366
+    return shape[0] if last and left_out else last
 
 
 def read_block(dataset: xr.Dataset, name: str, block: Block) -> np.ndarray:

@@ -14,7 +14,7 @@ from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import PER_CROP, layers_of
-from fluxgrid.output.stream import Block, MapSource, blocks, open_map, read_block
+from fluxgrid.output.stream import Block, MapSource, blocks, covered_steps, open_map, read_block
 from fluxgrid.variables import MAP_FLUXES
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LEAST_SHARE = 0.5  # of the steps a cell must have to be shown
 
 @dataclass(frozen=True)
 class MapSummary:
-    """A map over its whole period, and its region over time."""
+    """A map over its period, and its region over time; the period ends with the last step that has a value."""
 
     rate: np.ndarray
     """Mean NEE, g m-2 d-1, (y, x), thinned by `thinning`; NaN where over half of the steps are missing."""
@@ -44,6 +44,8 @@ class MapSummary:
     """Mean of the years of each annual variable per area of land over the region, g m-2."""
     calibrated: float = 0.0
     """Share of calibrated places in the values of the region, 0 to 1; the rest is the global model's."""
+    ended_early: bool = False
+    """True if the map has steps after its last value, which are left out here."""
 
     @property
     def years(self) -> tuple[int, int]:
@@ -59,8 +61,13 @@ class MapSummary:
         )
 
     @property
+    def summed(self) -> bool:
+        """True if sums can be told: of whole years, or of one year to date."""
+        return self.whole_years or (self.ended_early and len(self._calendar_years) == 1)
+
+    @property
     def days_in_year(self) -> float:
-        """Mean length of the years, where they are whole."""
+        """Mean length of the years, where they are whole; days to date of a year that ended early."""
         return float(self.days.sum()) / len(self._calendar_years)
 
     @property
@@ -69,7 +76,10 @@ class MapSummary:
         return sorted(set(pd.DatetimeIndex(self.curves.index).year))
 
     def annual_mean(self) -> pd.Series:
-        """Return each flux of the region, g m-2 yr-1 (mean of the years): steps without a value count as the others."""
+        """Return each flux of the region, g m-2 yr-1 (mean of the years): gaps count as the other steps.
+
+        Of one year that ended early it is the sum to date, g m-2.
+        """
         known = self.curves.notna().mul(self.days, axis=0).sum()
         return self.curves.mul(self.days, axis=0).sum() / known * self.days_in_year
 
@@ -108,16 +118,19 @@ def summarise(sources: Sequence[MapSource], grid: Grid, land: np.ndarray, step: 
         If the grids differ.
     """
     thinning = max(1, -(-max(grid.shape) // _LARGEST_SIDE))
-    pieces = [_Piece.read(open_map(source), grid, land, thinning, step) for source in sources]
+    maps = [open_map(source) for source in sources]
+    pieces = [_Piece.read(each, grid, land, thinning, step) for each in maps]
+    steps = sum(covered_steps(maps))
     mass, present, doubtful = (np.sum([getattr(p, name) for p in pieces], axis=0) for name in _SUMS)
-    steps = sum(len(piece.days) for piece in pieces)
-    days = pd.concat([piece.days for piece in pieces])
+    whole = pd.concat([piece.days for piece in pieces])
+    days = whole.iloc[:steps]
     shown = present >= _LEAST_SHARE * days.sum()
     rate = np.divide(mass, present, out=np.full(present.shape, np.nan), where=shown)
     often = shown & (doubtful > 0.5 * steps)
-    curves = pd.concat([piece.curves for piece in pieces])
+    curves = pd.concat([piece.curves for piece in pieces]).iloc[:steps]
     annual = pd.DataFrame([piece.annual for piece in pieces]).dropna(how="all").mean()
-    return MapSummary(rate, often, thinning, curves, days, float(land.sum()), annual, pieces[0].calibrated)
+    early, calibrated = steps < len(whole), pieces[0].calibrated
+    return MapSummary(rate, often, thinning, curves, days, float(land.sum()), annual, calibrated, early)
 
 
 def period_means(sources: Sequence[MapSource], step: str) -> dict[str, np.ndarray]:
@@ -126,14 +139,14 @@ def period_means(sources: Sequence[MapSource], step: str) -> dict[str, np.ndarra
     Parameters
     ----------
     sources : sequence of path or Dataset
-        Map stores or NetCDF maps of one grid.
+        Map stores or NetCDF maps of one grid, in order of time.
     step : {"daily", "monthly"}
         Length of a time step.
 
     Returns
     -------
     means : dict of str to array (y, x), float64, g m-2 d-1
-        For each flux of the map; NaN where over half of the time is missing.
+        For each flux of the map; NaN where over half of the time is missing, up to the last value.
 
     Raises
     ------
@@ -141,16 +154,17 @@ def period_means(sources: Sequence[MapSource], step: str) -> dict[str, np.ndarra
         If a map cannot be read.
     """
     datasets = [open_map(source) for source in sources]
-    return {flux: _period_mean(datasets, flux, step) for flux in layers_of(datasets[0]).fluxes}
+    counts = covered_steps(datasets)
+    return {flux: _period_mean(datasets, counts, flux, step) for flux in layers_of(datasets[0]).fluxes}
 
 
-def _period_mean(datasets: Sequence[xr.Dataset], flux: str, step: str) -> np.ndarray:
+def _period_mean(datasets: Sequence[xr.Dataset], counts: Sequence[int], flux: str, step: str) -> np.ndarray:
     """Return the mean of one flux over all steps of all maps, (y, x)."""
     mass, present = np.zeros((2, *datasets[0][flux].shape[1:]))
     length = 0.0
-    for dataset in datasets:
+    for dataset, count in zip(datasets, counts, strict=True):
         days = _days(pd.DatetimeIndex(dataset["time"].values), step)
-        length += days.sum()
+        length += days[:count].sum()
         for block in blocks(dataset[flux].shape):
             values = read_block(dataset, flux, block)
             mass[block] += np.einsum("t,tyx->yx", days, np.nan_to_num(values))

@@ -17,7 +17,7 @@ from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError
 from fluxgrid.files import atomic_path
 from fluxgrid.output.layers import PER_CROP, layers_of
-from fluxgrid.output.stream import MapSource, blocks, open_map, read_block
+from fluxgrid.output.stream import MapSource, blocks, covered_steps, open_map, read_block
 from fluxgrid.variables import GRAMS_PER_TG, MAP_FLUXES, VARIABLES
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def write_totals(
     Columns: level (region, state, county), fips, name, period (``2019-07``, ``2019``), flux, total_TgC, sum_g_m2,
     land_area_km2, share_covered. ``total_TgC`` sums flux x days x land area over cells and steps that have a value:
     nothing is added for those that have none, and ``share_covered`` (of land area x time) says how many they are.
-    ``sum_g_m2`` is g C per m2 of covered land over the whole period. Places without any value have empty numbers.
+    ``sum_g_m2`` is g C per m2 of covered land, with gaps filled by the mean of what is there. Steps at the end of the
+    maps at which no cell has a value are no gap but still to come (`covered_steps`): a month or year so cut short
+    has the sum to date. Places without any value have empty numbers.
     A month or year of which the map holds a part is named by the days it holds, ``2019-04-01/2019-09-30``.
 
     Annual variables per area of land have a row for each place and whole calendar year; yields, which are per area of a
@@ -145,7 +147,9 @@ def write_totals(
     """
     units = land_units(region, grid, land_fraction)
     maps = [open_map(source) for source in sources]
-    found = pd.concat([rows for each in maps for rows in _source_totals(each, units, grid, step)], ignore_index=True)
+    _check_grids(maps, grid)
+    spans = zip(maps, covered_steps(maps), strict=True)
+    found = pd.concat([rows for one in spans for rows in _source_totals(*one, units, step)], ignore_index=True)
     yearly = found.assign(period=found["period"].str[:4])
     table = _finish(pd.concat([found[_monthly(found, units)], yearly]), units)
     times = pd.DatetimeIndex(np.concatenate([each["time"].values for each in maps]))
@@ -203,29 +207,35 @@ def _monthly(found: pd.DataFrame, units: Units) -> np.ndarray:
     return ((found["period"].str.len() > len("2019")) & (found["flux"].isin(MAP_FLUXES) | ~small)).to_numpy()
 
 
-def _source_totals(dataset: xr.Dataset, units: Units, grid: Grid, step: str) -> Iterator[pd.DataFrame]:
-    """Yield the monthly sums of each flux of one map, and its annual variables."""
-    if dataset["nee"].shape[1:] != grid.shape:
-        message = f"A map has {dataset['nee'].shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
-        raise OutputError(message)
+def _check_grids(maps: Sequence[xr.Dataset], grid: Grid) -> None:
+    """Refuse maps that are not on the grid."""
+    for dataset in maps:
+        if dataset["nee"].shape[1:] != grid.shape:
+            message = f"A map has {dataset['nee'].shape[1:]} cells where the grid has {grid.shape} (rows, columns)."
+            raise OutputError(message)
+
+
+def _source_totals(dataset: xr.Dataset, count: int, units: Units, step: str) -> Iterator[pd.DataFrame]:
+    """Yield the monthly sums of each flux of one map, whose first `count` steps are covered, and annual variables."""
     times = pd.DatetimeIndex(dataset["time"].values)
     days = ((step_ends(times, step) - times) / pd.Timedelta(days=1)).to_numpy("float32")
     months, starts = np.unique(times.strftime("%Y-%m"), return_index=True)
-    month_days = np.add.reduceat(days.astype("float64"), starts)
+    to_date = np.where(np.arange(len(days)) < count, days, 0)
+    lengths = np.add.reduceat(np.stack([days, to_date], axis=1), starts, axis=0, dtype="float64")
     layers = layers_of(dataset)
     for flux in layers.fluxes:
-        yield _sums_table(flux, months, *_flux_sums(dataset, flux, units, days, starts), month_days)
+        yield _sums_table(flux, months, *_flux_sums(dataset, flux, units, days, starts), lengths)
     one = np.ones(1, "float32"), np.zeros(1, int)  # a sum over the year is one step of length 1
     for name in (name for name in layers.annual if name not in PER_CROP):
         grams, covered = _flux_sums(dataset, name, units, *one)
         if covered.any():  # part of a year has no annual sum
-            yield _sums_table(name, np.array([str(times[-1].year)]), grams, covered, np.ones(1))
+            yield _sums_table(name, np.array([str(times[-1].year)]), grams, covered, np.ones((1, 2)))
 
 
 def _sums_table(
-    name: str, periods: np.ndarray, grams: np.ndarray, covered: np.ndarray, days: np.ndarray
+    name: str, periods: np.ndarray, grams: np.ndarray, covered: np.ndarray, lengths: np.ndarray
 ) -> pd.DataFrame:
-    """Return the sums of one variable, (places, periods), as rows."""
+    """Return the sums of one variable, (places, periods), as rows; lengths are (periods, whole and to date), days."""
     places = len(grams)
     return pd.DataFrame(
         {
@@ -234,7 +244,8 @@ def _sums_table(
             "flux": name,
             "grams": grams.ravel(),
             "covered": covered.ravel(),
-            "days": np.tile(days, places),
+            "days": np.tile(lengths[:, 0], places),
+            "to_date": np.tile(lengths[:, 1], places),
         }
     )
 
@@ -264,7 +275,8 @@ def _month_sums(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
     """Turn sums into the columns of the file, region first."""
-    table = sums.groupby(["unit", "period", "flux"], as_index=False, sort=False)[["grams", "covered", "days"]].sum()
+    columns = ["grams", "covered", "days", "to_date"]
+    table = sums.groupby(["unit", "period", "flux"], as_index=False, sort=False)[columns].sum()
     order = {flux: i for i, flux in enumerate(VARIABLES)}
     table = table.sort_values(["unit", "period", "flux"], key=lambda c: c.map(order) if c.name == "flux" else c)
     area = units.area[table["unit"]]
@@ -276,7 +288,7 @@ def _finish(sums: pd.DataFrame, units: Units) -> pd.DataFrame:
             "period": table["period"],
             "flux": table["flux"],
             "total_TgC": (table["grams"] / GRAMS_PER_TG).where(covered.notna()),
-            "sum_g_m2": table["grams"] / covered * table["days"],
+            "sum_g_m2": table["grams"] / covered * table["to_date"],
             "land_area_km2": area / 1e6,
             "share_covered": np.divide(table["covered"], possible, out=np.zeros(len(table)), where=possible > 0),
         }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from matplotlib.image import imread
 
 from fluxgrid.geo.region import find_region
@@ -53,6 +56,42 @@ def test_title_names_period_and_part_years_are_not_called_annual(daily, monthly,
     whole = texts(monthly, monkeypatch, tmp_path)
     assert "Iowa, 2020" in whole
     assert "Annual NEE, g C m$^{-2}$ of land yr$^{-1}$" in whole
+
+
+def test_a_year_in_course_is_summed_to_date_and_says_so(monthly, monkeypatch, tmp_path):
+    whole = stream.open_map(monthly.store).load()
+    fluxes = ["nee", "gpp", "reco"]
+    short, early = (whole.assign(whole[fluxes].where(whole["time"].dt.month <= month)) for month in (7, 3))
+    year = replace(monthly, store=short)
+    written = texts(year, monkeypatch, tmp_path)
+    assert "Iowa, 1 Jan to 31 Jul 2020" in written
+    assert "NEE of 1 Jan to 31 Jul 2020, g C m$^{-2}$ of land\n" in written
+    assert "Sum of 1 Jan to 31 Jul 2020, g C" in written
+    assert "nnual" not in written
+    land = land_units(year.region, year.grid, year.land, ("state",)).land[0].toarray().reshape(year.grid.shape)
+    found = summarise([short], year.grid, land, "monthly")
+    part = summarise([whole.isel(time=slice(0, 7))], year.grid, land, "monthly")
+    pd.testing.assert_frame_equal(found.curves, part.curves)
+    np.testing.assert_array_equal(found.rate, part.rate)
+    days = np.asarray(monthly.times.days_in_month[:7], "float64")
+    np.testing.assert_allclose(found.annual_mean()["gpp"], part.curves["gpp"] @ days)
+    assert f"{part.curves['gpp'] @ days:,.0f}" in written
+    assert not part.summed
+    means = [period_means([one], "monthly")["gpp"] for one in (early, whole.isel(time=slice(0, 3)))]
+    np.testing.assert_array_equal(*means)  # though it has under half of the year
+
+
+def test_the_day_that_models_of_365_days_leave_out_is_no_day_to_come():
+    times = pd.date_range("2019-01-01", "2020-12-31")
+    nee = np.ones((len(times), 1, 1))
+    nee[-1] = np.nan
+    leap = xr.Dataset({"nee": (("time", "y", "x"), nee)}, coords={"time": times})
+    assert stream.covered_steps([leap]) == [731]
+    assert stream.covered_steps([leap.isel(time=slice(0, 600)), leap.isel(time=slice(600, None))]) == [600, 131]
+    nee[-2] = np.nan
+    assert stream.covered_steps([leap]) == [729]
+    nee[:] = np.nan
+    assert stream.covered_steps([leap]) == [731]
 
 
 def test_summary_agrees_with_a_slow_sum(monthly):

@@ -147,6 +147,31 @@ def test_a_place_without_values_has_no_total_rather_than_zero(tmp_path):
     assert (table["share_covered"] == 0).all()
 
 
+def test_a_year_in_course_is_summed_to_date_and_its_gaps_are_filled(tmp_path):
+    region = find_region("iowa")
+    grid = Grid.from_bounds(region.bounds, 1.0)
+    times = pd.date_range("2018-01-01", "2019-12-31")
+    dataset = constant_map(grid, times, 2.0)
+    end = int((times < "2019-07-15").sum())
+    gpp, nee = (np.array(dataset[name].values) for name in ("gpp", "nee"))
+    for values in (gpp, nee):
+        values[end:] = np.nan
+        values[400:410] = np.nan  # a gap of the whole region, in February 2019
+        values[end - 3 : end, :2] = np.nan  # cells that end before the others
+    dataset = dataset.assign(gpp=(("time", "y", "x"), gpp), nee=(("time", "y", "x"), nee))
+    halves = [dataset.isel(time=slice(0, 600)), dataset.isel(time=slice(600, None))]  # the second has no value
+    for sources in ([dataset], halves):
+        table = read(write_totals(sources, region, grid, np.ones(grid.shape), tmp_path / "t.csv", "daily"))
+        rows = table.query("level == 'region' and flux == 'gpp'").set_index("period")
+        days = {"2018": 365, "2019": 195, "2019-02": 28, "2019-06": 30, "2019-07": 14}
+        for period, count in days.items():
+            assert rows.loc[period, "sum_g_m2"] == pytest.approx(2.0 * count, rel=1e-6)
+        assert rows.loc[["2019-08", "2019-12"], ["sum_g_m2", "total_TgC"]].isna().all(axis=None)
+        assert (rows.loc[["2019-08", "2019-12"], "share_covered"] == 0).all()
+        assert rows.loc["2018", "share_covered"] == 1
+        assert 182 / 365 < rows.loc["2019", "share_covered"] < 185 / 365
+
+
 def test_lake_is_no_land_and_land_outside_states_has_its_own_row():
     box = find_region("-94,48.5,-92,49.5")  # W,S,E,N: Minnesota's north and a piece of Ontario
     grid = Grid.from_bounds((-94, -92, 48.5, 49.5), 0.25)
