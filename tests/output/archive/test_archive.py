@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,7 +179,8 @@ def test_second_writer_is_told(archive, maker, files_of):
 
 def test_without_locks_a_number_is_taken_once(archive, maker, monkeypatch):
     """On disks that cannot lock, the one who comes second finds the number of its version taken."""
-    monkeypatch.setattr("fluxgrid.output.archive.disk.held", lambda *_: nullcontext())
+    nobody = SimpleNamespace(check=lambda: None)
+    monkeypatch.setattr("fluxgrid.output.archive.disk.held", lambda *_: nullcontext(nobody))
     archive.publish([maker.stage(2019, 1)])
     other, flush = Archive.open(archive.path), archive.path / "never"
 
