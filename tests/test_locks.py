@@ -254,7 +254,8 @@ for number in range(rounds):
             os._exit(0)
     for child in children:
         os.waitpid(child, 0)
-    os.write(1, f"left {os.listdir(folder)}\\n".encode())
+    left = set(os.listdir(folder)) - {locks.SYSTEM_FILE}  # empty, and no lock where the system has none
+    os.write(1, f"left {sorted(left)}\\n".encode())
 """
 
 
