@@ -9,7 +9,7 @@ from __future__ import annotations
 import lzma
 import uuid
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -28,6 +28,8 @@ Decoder = Callable[[Any], Any]
 """From the bytes of a file, or what another made of them, to fewer encodings."""
 Encoder = Callable[[Any], Any]
 """The way back."""
+Cut = tuple[slice, ...]
+"""Part of an array, a slice for each dimension."""
 
 _NUMBERS = "fiub"
 _BLOSC_HEADER = 16
@@ -77,17 +79,24 @@ class ChunkFiles:
             If a file cannot be read or decoded, naming it.
         """
         values = np.empty([part.stop - part.start for part in window], self.dtype) if out is None else out
+        for place, inside, there in self._meetings(window):
+            part = values[there]
+            chunk = self._chunk(place, part if self._fits(part) else None)
+            if chunk is not part:
+                values[there] = self.fill if chunk is None else chunk[inside]
+        return values
+
+    def _meetings(
+        self, window: Sequence[slice]
+    ) -> Iterator[tuple[tuple[int, ...], Cut, Cut]]:
+        """Yield the chunks that meet a window: the place of each, and where they meet in it and in the window."""
         spans = [
             [_meet(part, place, size) for place in range(part.start // size, -(-part.stop // size))]
             for part, size in zip(window, self.chunks, strict=True)
         ]
         for meeting in product(*spans):
             place, inside, there = zip(*meeting, strict=True) if meeting else ((), (), ())
-            part = values[there]
-            chunk = self._chunk(place, part if self._fits(part) else None)
-            if chunk is not part:
-                values[there] = self.fill if chunk is None else chunk[inside]
-        return values
+            yield place, inside, there
 
     def _fits(self, part: np.ndarray) -> bool:
         """Return whether a chunk may be decoded straight into a part of the values."""
@@ -120,12 +129,7 @@ class ChunkFiles:
         if self.encoders is None or not whole or values.shape != shape or values.dtype != self.dtype:
             message = f"values of {values.dtype} {values.shape} are not whole chunks of {self.folder} at {window}"
             raise ValueError(message)
-        spans = [
-            [_meet(part, place, size) for place in range(part.start // size, -(-part.stop // size))]
-            for part, size in zip(window, self.chunks, strict=True)
-        ]
-        for meeting in product(*spans):
-            place, inside, there = zip(*meeting, strict=True) if meeting else ((), (), ())
+        for place, inside, there in self._meetings(window):
             part = values[there]
             if part.shape != self.chunks:  # at the edge
                 chunk = np.full(self.chunks, self.fill, self.stored)
