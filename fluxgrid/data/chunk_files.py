@@ -86,9 +86,7 @@ class ChunkFiles:
                 values[there] = self.fill if chunk is None else chunk[inside]
         return values
 
-    def _meetings(
-        self, window: Sequence[slice]
-    ) -> Iterator[tuple[tuple[int, ...], Cut, Cut]]:
+    def _meetings(self, window: Sequence[slice]) -> Iterator[tuple[tuple[int, ...], Cut, Cut]]:
         """Yield the chunks that meet a window: the place of each, and where they meet in it and in the window."""
         spans = [
             [_meet(part, place, size) for place in range(part.start // size, -(-part.stop // size))]
