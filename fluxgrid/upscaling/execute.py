@@ -76,7 +76,9 @@ def connect(executor: Executor) -> Iterator[Client]:
     """
     if executor.scheduler:
         try:
-            client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
+            # a client whose address is wrong would stay the scheduler of all that dask computes in this process
+            with dask.config.set(scheduler=dask.config.get("scheduler", None)):
+                client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
         except ValueError as error:
             message = (
                 f"--scheduler {executor.scheduler!r} is no address of a dask scheduler ({error}). Give the one that "

@@ -55,7 +55,10 @@ def _holding(out: Path, note: Path | None, busy: Callable[[str], str]) -> Iterat
         holding = held(out, note, busy)
         lock = holding.__enter__()
     except (FileExistsError, NotADirectoryError) as error:
-        message = f"{out} is, or lies below, a file and not a folder. Choose another folder (out)."
+        message = (
+            f"{out} is, or lies below, a file and not a folder. "
+            "Choose another folder (--out, or out in the configuration)."
+        )
         raise OutputError(message) from error
     except OSError as error:
         raise output_error(error, out) from error

@@ -62,7 +62,7 @@ def test_simulated_towers_are_not_for_deliveries_of_the_real_world(simulated, tm
 
 def test_cells_are_those_of_the_deliveries(world, tmp_path):
     deliver(tmp_path, "ERA5-Land")
-    with pytest.raises(ConfigError, match=r"--resolution 0\.5 is for the synthetic world"):
+    with pytest.raises(ConfigError, match=r"resolution: 0\.5 is for the synthetic world"):
         refresh(values(tmp_path, world.lightgbm, resolution=0.5))
 
 
