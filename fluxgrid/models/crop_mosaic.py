@@ -32,8 +32,8 @@ from fluxgrid.data.crop_inputs import (
 )
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.kgml_ag import KGMLAg
-from fluxgrid.models.network import Network, Taps
-from fluxgrid.models.recurrent import GRU, read_out, steps_first
+from fluxgrid.models.network import Network, Read, Taps
+from fluxgrid.models.recurrent import GRU, cut_both, read_both, read_out, steps_first
 
 COVER_FORCINGS = (
     *("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vpd", "lai", "gpp_satellite"),
@@ -135,43 +135,66 @@ class CropMosaic(Network):
         The two runs are the rotations with corn in odd and in even years. `dynamic` must not mix places of different
         days: the calendar is read from its first row.
         """
+        return self._run(dynamic, static, state, None)
+
+    def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
+        """Return what `run` does, with what is read of the hidden states in their stead; they are not kept."""
+        return self._run(dynamic, static, state, reads)
+
+    def _run(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read] | None) -> Taps:
+        """Return the taps, or what is read of them."""
         dynamic = steps_first(dynamic)  # and so is all that is made of it
         cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
-        cover, cover_last = self.cover_states(dynamic, static, cover_state)
+        cover_raw, cover, cover_last = self._cover(dynamic, static, cover_state, reads and reads["cover"])
         days = dynamic * self.dynamic_scale[1] + self.dynamic_scale[0]
         soil = static * self.static_scale[1] + self.static_scale[0]
         context = self._context(days, soil)
-        features = self._features(days, soil)
-        taken_up = self.parts(read_out(self.cover_head, cover)).unbind(dim=-1)[:2]
+        z = self.crop.scale(self._features(days, soil))
+        taken_up = self.parts(cover_raw).unbind(dim=-1)[:2]
         if self.config.gpp == "satellite":
             taken_up = (context["satellite"], context["satellite"])
         odd, batch = context["odd"], len(dynamic)
         has_corn = torch.stack([odd, 1.0 - odd], dim=1)  # (B, 2, T)
         # both rotations are one block of 2 B rows, those of the first before those of the second
-        own = features.transpose(0, 1)[:, None].repeat(1, 2, 1, 1).permute(2, 1, 0, 3)  # (B, 2, T, 19)
-        own[..., CROP_TYPE] = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
+        own = z.transpose(0, 1)[:, None].repeat(1, 2, 1, 1).permute(2, 1, 0, 3)  # (B, 2, T, 19)
+        crop = has_corn * CORN_CODE + (1.0 - has_corn) * SOYBEAN_CODE
+        gpp = has_corn * taken_up[0][:, None] + (1.0 - has_corn) * taken_up[1][:, None]
+        for column, values in ((CROP_TYPE, crop), (GPP, gpp)):
+            own[..., column] = self.crop.scale(values, column)
         if self.config.year == "held":
-            own[..., YEAR] = self.crop.features[0, YEAR]
-        own[..., GPP] = has_corn * taken_up[0][:, None] + (1.0 - has_corn) * taken_up[1][:, None]
-        rows = self.crop.scale(own).permute(2, 1, 0, 3).flatten(1, 2).transpose(0, 1)  # (2 B, T, 19)
-        run = self._rotations(rows, torch.cat(crop_states), days)
+            own[..., YEAR] = 0.0
+        rows = own.permute(2, 1, 0, 3).flatten(1, 2).transpose(0, 1)  # (2 B, T, 19)
+        run = self._rotations(rows, torch.cat(crop_states), days, reads and _of_rotations(reads))
         hidden = {name: run[name].unflatten(0, (2, batch)).transpose(0, 1) for name in ("ra", "rh")}
         context["grain"] = run["grain"].unflatten(0, (2, batch)).transpose(0, 1)  # (B, 2, T)
         last = torch.cat([cover_last, *run["state"].split(batch)], dim=1)
         return Taps({"cover": cover[:, None], **hidden}, context, last)
 
-    def cover_states(self, dynamic: Tensor, static: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def cover_states(
+        self, dynamic: Tensor, static: Tensor, state: Tensor, read: Read | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the states of the CT-GRU (B, T, Hc), and the last of them (B, Hc), from the one before (B, Hc).
 
+        With `read` the first are what is read of them, (B, T, m), in evaluation mode and without gradients.
         `dynamic` and `static` begin with `COVER_FORCINGS` and `COVER_STATICS`, scaled; what follows is not read.
         """
         # copied: rows cut out of wider ones lie anywhere in memory, and a small product may round by where they lie
         forced = read_out(self.cover_forcing, steps_first(dynamic[..., : len(COVER_FORCINGS)]))
         place = self.cover_static(static[:, : len(COVER_STATICS)])
-        hidden, last = self.cover([forced, place], state[None])
+        hidden, last = self.cover([forced, place], state[None], read)
         return hidden, last[0]
 
-    def _rotations(self, z: Tensor, state: Tensor, days: Tensor) -> dict[str, Tensor]:
+    def _cover(
+        self, dynamic: Tensor, static: Tensor, state: Tensor, read: Read | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the readout of the CT-GRU, its states (B, T, Hc) or what is read of them, and its last states."""
+        if read is None:
+            hidden, last = self.cover_states(dynamic, static, state)
+            return read_out(self.cover_head, hidden), hidden, last
+        both, last = self.cover_states(dynamic, static, state, read_both(self.cover_head, read))
+        return (*cut_both(both, len(PARTS)), last)
+
+    def _rotations(self, z: Tensor, state: Tensor, days: Tensor, reads: Mapping[str, Read] | None) -> dict[str, Tensor]:
         """Run both rotations, (2 B, T, 19), calendar year by calendar year."""
         parts: dict[str, list[Tensor]] = {"ra": [], "rh": [], "grain": []}
         for steps, first_day in _years(days):
@@ -179,7 +202,7 @@ class CropMosaic(Network):
             # a year of 365 days is all that the published network has seen
             run = min(length, 365 - first_day) if self.config.leap_day == "none" else length
             # a record may begin on the day that is left out: it runs, and no trace of it is kept
-            year = self.crop(z[:, steps][:, : max(run, 1)], state, first_day, diagnose=False)
+            year = self.crop(z[:, steps][:, : max(run, 1)], state, first_day, False, reads)
             state = year.state if run else state
             for name in ("ra", "rh"):
                 hidden = year.hidden[name]
@@ -189,7 +212,7 @@ class CropMosaic(Network):
         return {"state": state, **joined}
 
     def _features(self, days: Tensor, soil: Tensor) -> Tensor:
-        """Return the 19 inputs of KGML-ag in physical units, (B, T, 19), crop and GPP still zero."""
+        """Return the 19 inputs of KGML-ag in physical units, (B, T, 19), without crop and GPP."""
         varying, fixed = self.to_features.split([len(DYNAMIC), len(STATIC)])
         return (days.transpose(0, 1) @ varying).transpose(0, 1) + (soil @ fixed)[:, None]
 
@@ -259,6 +282,15 @@ class CropMosaic(Network):
         if self.config.other == "none":
             fluxes = torch.where(unknown[..., None], torch.nan, fluxes)
         return fluxes
+
+
+def _of_rotations(reads: Mapping[str, Read]) -> dict[str, Read]:
+    """Return what reads the states of both rotations, (N, 2 B, H), as `reads` do those of one, (N, B, H)."""
+
+    def of_both(read: Read) -> Read:
+        return lambda hidden: read(hidden.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
+
+    return {name: of_both(read) for name, read in reads.items()}
 
 
 def _years(days: Tensor) -> list[tuple[slice, int]]:

@@ -8,6 +8,7 @@ GRUs go from year to year. Native signs: GPP >= 0, Ra <= 0 and Rh <= 0.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
 from fluxgrid.models.cell_layers import CHUNK_ROWS
-from fluxgrid.models.recurrent import GRU, read_out
+from fluxgrid.models.network import Read
+from fluxgrid.models.recurrent import GRU, cut_both, read_both, read_out
 
 RESIDUE_DAYS = slice(298, 300)
 """Days of the year, counted from 0, on which the residue of the harvest enters the litter."""
@@ -39,7 +41,7 @@ class CropYear(NamedTuple):
     grain: Tensor
     """Yield, (B,)."""
     hidden: dict[str, Tensor]
-    """Last hidden states of the GRUs of ``ra`` and ``rh``, (B, T, H)."""
+    """Last hidden states of the GRUs of ``ra`` and ``rh``, (B, T, H), or what is read of them, (B, T, m)."""
     state: Tensor
     """After the last day, (B, 6 H)."""
 
@@ -107,9 +109,9 @@ class KGMLAg(nn.Module):
         self.outputs.copy_(scalers.outputs)
         self.residue.copy_(scalers.residue)
 
-    def scale(self, features: Tensor) -> Tensor:
-        """Return z-scores of inputs in physical units, (..., 19)."""
-        return (features - self.features[0]) / self.features[1]
+    def scale(self, features: Tensor, column: int | slice = slice(None)) -> Tensor:
+        """Return z-scores of inputs in physical units, (..., 19), or of one of them, (...)."""
+        return (features - self.features[0, column]) / self.features[1, column]
 
     def physical(self, name: str, z: Tensor) -> Tensor:
         """Return an output in physical units, native sign, of its z-score."""
@@ -121,15 +123,23 @@ class KGMLAg(nn.Module):
         rows = state.view(len(state), -1, self.hidden).transpose(0, 1)
         return dict(zip(LAYERS, rows.split(list(LAYERS.values())), strict=True))
 
-    def forward(self, z: Tensor, state: Tensor, first_day: int = 0, diagnose: bool = True) -> CropYear:
+    def forward(
+        self,
+        z: Tensor,
+        state: Tensor,
+        first_day: int = 0,
+        diagnose: bool = True,
+        reads: Mapping[str, Read] | None = None,
+    ) -> CropYear:
         """Return a calendar year, or part of it, of scaled inputs z (B, T, 19).
 
         `state` (B, 6 H) is that before the first day, which is `first_day` of the year counted from 0; without
-        `diagnose` the NEE of the network is not worked out and is zero.
+        `diagnose` the NEE of the network is not worked out and is zero. With `reads`, by ``ra`` and ``rh``, their
+        states are not kept: in evaluation mode, without gradients.
         """
         start = self.split(state)
         basis, last = self.basis(z, start["basis"])
-        return self.after_basis(z, self.dropout(basis), start, last, first_day=first_day, diagnose=diagnose)
+        return self.after_basis(z, self.dropout(basis), start, last, None, first_day, diagnose, reads)
 
     def after_basis(
         self,
@@ -140,21 +150,31 @@ class KGMLAg(nn.Module):
         grain: Tensor | None = None,
         first_day: int = 0,
         diagnose: bool = True,
+        reads: Mapping[str, Read] | None = None,
     ) -> CropYear:
         """Return a year from what the Basis says of its days, (B, T, H); the yield (B,) may be known already."""
-        after = {**start, "basis": basis_state}
-        ra_hidden, after["ra"] = self.ra([basis, z], start["ra"])
-        ra = read_out(self.ra_head, self.dropout(ra_hidden))[..., 0]
+        after, reads = {**start, "basis": basis_state}, reads or {}
+        ra, ra_hidden, after["ra"] = self._respiration(self.ra, self.ra_head, [basis, z], start["ra"], reads.get("ra"))
         grain = self.grain_of(basis) if grain is None else grain
-        residue = self.residue_of(z, ra, grain, first_day)
-        rh_hidden, after["rh"] = self.rh([residue, basis, z], start["rh"])
-        rh = read_out(self.rh_head, self.dropout(rh_hidden))[..., 0]
+        inputs = [self.residue_of(z, ra, grain, first_day), basis, z]
+        rh, rh_hidden, after["rh"] = self._respiration(self.rh, self.rh_head, inputs, start["rh"], reads.get("rh"))
         nee = torch.zeros_like(ra)
         if diagnose:
             nee_hidden, after["nee"] = self.nee([ra[..., None], rh[..., None], z], start["nee"])
             nee = read_out(self.nee_head, self.dropout(nee_hidden))[..., 0]
         last = torch.cat([after[name] for name in LAYERS]).transpose(0, 1).reshape(len(z), -1)
         return CropYear(ra, rh, nee, grain, {"ra": ra_hidden, "rh": rh_hidden}, last)
+
+    def _respiration(
+        self, cell: GRU, head: nn.Linear, inputs: list[Tensor], start: Tensor, read: Read | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return z-scores (B, T), the states (B, T, H) or what is read of them, and the last of them."""
+        if read is None:
+            hidden, last = cell(inputs, start)
+            return read_out(head, self.dropout(hidden))[..., 0], hidden, last
+        both, last = cell(inputs, start, read_both(head, read))
+        raw, own = cut_both(both, 1)
+        return raw[..., 0], own, last
 
     def grain_of(self, basis: Tensor) -> Tensor:
         """Return the z-score of the yield, (B,): an attention over the days picks what the yield head reads."""

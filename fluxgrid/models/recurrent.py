@@ -34,6 +34,19 @@ def read_out(linear: nn.Linear, hidden: Tensor) -> Tensor:
     return linear(hidden.transpose(0, 1)).transpose(0, 1)
 
 
+def read_both(linear: nn.Linear, read: Read) -> Read:
+    """Return what reads a linear map of states and, beside it, what `read` does."""
+    return lambda hidden: torch.cat([linear(hidden), read(hidden)], dim=-1)
+
+
+def cut_both(both: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
+    """Return what `read_both` read, (B, T, outputs + m), of the linear map and of the other.
+
+    The first has its steps first in memory whatever m is: sums and softplus round by how their input lies there.
+    """
+    return steps_first(both[..., :outputs]), both[..., outputs:]
+
+
 After = TypeVar("After")
 
 

@@ -258,14 +258,20 @@ def test_crops_take_up_what_the_satellite_saw(make_mosaic, make_inputs):
 @torch.no_grad()
 def test_kgml_ag_reads_the_gpp_that_the_cell_is_said_to_take_up(mosaic, make_inputs, monkeypatch):
     dynamic, static = make_inputs("2003-06-01", 20)
-    seen = []
+    seen = {}
     scale = mosaic.crop.scale
-    monkeypatch.setattr(mosaic.crop, "scale", lambda features: seen.append(features) or scale(features))
+
+    def listen(values, *which):
+        if which:
+            seen[which[0]] = values
+        return scale(values, *which)
+
+    monkeypatch.setattr(mosaic.crop, "scale", listen)
     part, _, _ = parts_of(mosaic, dynamic, static, zero_state(mosaic, BATCH))
-    (both,) = seen
-    for features, crop, code in zip(both.unbind(dim=1), ("corn", "soybean"), (1.0, 5.0), strict=True):  # 2003 is odd
-        assert torch.equal(features[..., GPP], part[f"gpp_{crop}"])
-        assert (features[..., CROP_TYPE] == code).all()
+    assert set(seen) == {GPP, CROP_TYPE}
+    for number, (crop, code) in enumerate((("corn", 1.0), ("soybean", 5.0))):  # 2003 is odd
+        assert torch.equal(seen[GPP][:, number], part[f"gpp_{crop}"])
+        assert (seen[CROP_TYPE][:, number] == code).all()
 
 
 @torch.no_grad()
