@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
@@ -33,9 +33,10 @@ class Apart:
             if not peer.lacking()
         }
 
-    def prepare(self) -> list[Future[None]]:
-        """Start the processes, which import and train what serves all forms; the futures are done when they are."""
-        return [pool.submit(_prepare) for pool in self._pools.values()]
+    def prepare(self, peer: Peer) -> None:
+        """Start the process of a peer, which imports and trains what serves all forms; nothing where it is missing."""
+        if peer.name in self._pools:
+            self._pools[peer.name].submit(_prepare).result()
 
     def tune(self, peer: Peer) -> Tuned:
         """Return a peer in the best of its forms, as `fluxgrid.bench.peers.tune` does, with what runs it over there."""

@@ -24,7 +24,7 @@ SCALING_FORCINGS = FORCINGS[:6]
 CUBE_VARIABLES = (*FORCINGS, *dict.fromkeys((*STATICS, *STATIC)), *CLASSES)
 """Of the cube that all models share."""
 
-Size = Literal["fast", "slow", "slowest"]
+Size = Literal["fast", "slow", "crops", "slowest"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,6 @@ class Entry:
     """As the model asks for."""
     placed: bool = True
     """Whether it reads static inputs."""
-    memory_size: Size | None = None
-    """Which map its memory is measured on; its own by default."""
     forcings: tuple[str, ...] = FORCINGS
     """Dynamic inputs; KGML-ag has its own."""
 
@@ -107,13 +105,13 @@ def model_entries(factor: float = 1.0, trees: int = 1000) -> tuple[Entry, ...]:
         Entry("LSTM-128", "lstm", lstm, placed=False),
         Entry("CT-LSTM 2 x 256", "ct_lstm", wide, size="slow"),
         Entry("CT-GRU-128", "ct_gru", {"hidden": width(128)}, size="slow"),
-        Entry("KGML-ag", "kgml_ag", crops, size="slow", spin_up_years=2, memory_size="fast"),
+        Entry("KGML-ag", "kgml_ag", crops, size="crops", spin_up_years=2),
         *_pair("TAM-RL", "tam_rl", tam, (1, 12)),
         *_pair("Transformer", "transformer", {"hidden": width(128)}, (1, 12)),
         *_pair("GRU-128", "gru", gru, (2, 24), weights_of="GRU-128", placed=False),
         *_pair("LSTM-128", "lstm", lstm, (2, 24), weights_of="LSTM-128", placed=False),
-        Entry("LightGBM", "lightgbm", boosted, "slowest", days=1, spin_up_years=0, placed=False),
-        Entry("XGBoost", "xgboost", boosted, "slowest", days=1, spin_up_years=0, placed=False),
+        Entry("LightGBM", "lightgbm", boosted, "slow", spin_up_years=0, placed=False),
+        Entry("XGBoost", "xgboost", boosted, "slow", spin_up_years=0, placed=False),
     )
 
 

@@ -25,9 +25,11 @@ class BenchSettings:
     fast: Cells = (64, 128)
     """Map of the models that are fast."""
     slow: Cells = (16, 64)
-    """Map of the wide ones."""
+    """Map of the wide ones, and of trees."""
+    crops: Cells = (32, 64)
+    """Map of KGML-ag: whole tiles, as its memory is measured on them too."""
     slowest: Cells = (16, 64)
-    """Map of the models that cut windows, and of trees..."""
+    """Map of the models that cut windows..."""
     slowest_days: int = 16
     """...over so many days."""
     peer_cells: Cells = (32, 64)
@@ -78,6 +80,7 @@ QUICK = BenchSettings(
     squares=(2048,),
     fast=(32, 64),
     slow=(16, 64),
+    crops=(16, 64),
     slowest_days=8,
     heads_cells=(16, 64),
     peer_cells=(32, 64),
@@ -99,6 +102,7 @@ TINY = BenchSettings(
     squares=(64,),
     fast=(16, 48),
     slow=(16, 48),
+    crops=(16, 48),
     slowest=(16, 48),
     slowest_days=3,
     peer_cells=(16, 48),

@@ -159,19 +159,36 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     if not trees or most > MOST_LEAVES:
         return None
     width = 32 if most <= 32 else 64
-    column, threshold = (np.concatenate([getattr(t, name) for t in trees]) for name in ("column", "threshold"))
+    word = np.uint32 if width == 32 else np.uint64
+    column, threshold, first, middle = (
+        np.concatenate([getattr(t, name) for t in trees]) for name in ("column", "threshold", "first", "middle")
+    )
     above = _single(threshold, forest.closed)
     every = [np.unique(above[column == c]) for c in range(columns)]
     size = 1 << max(len(values) for values in every).bit_length()
     table = np.stack([np.pad(v, (0, size - len(v)), constant_values=np.inf) for v in every])
-    nodes = [_nodes(tree, _single(tree.threshold, forest.closed), every, width) for tree in trees]
+    ranks = np.zeros(len(column), np.int64)
+    for c, values in enumerate(every):
+        ranks[column == c] = np.searchsorted(values, above[column == c])
+    one = word(1)
+    struck = ((one << (middle - first).astype(word)) - one) << first.astype(word)
+    counts = np.array([len(tree.column) for tree in trees])
+    # each tree is padded with nodes that strike nothing
+    offsets = np.cumsum([0, *(-(-np.maximum(counts, 1) // _TOGETHER) * _TOGETHER)])
+    place = np.arange(len(column)) + np.repeat(offsets[:-1] - np.cumsum(counts) + counts, counts)
+
+    def padded(values: np.ndarray, fill: Any, dtype: Any) -> np.ndarray:
+        rows = np.full(offsets[-1], fill, dtype)
+        rows[place] = values
+        return rows
+
     return Kernel(
         thresholds=table,
-        columns=np.concatenate([part[0] for part in nodes]),
-        ranks=np.concatenate([part[1] for part in nodes]).astype(np.min_scalar_type(size - 1)),
-        masks=np.concatenate([part[2] for part in nodes]),
-        offsets=np.cumsum([0, *(len(part[0]) for part in nodes)]),
-        leaves=np.stack([_placed(tree.leaves.astype(forest.dtype), width) for tree in trees]),
+        columns=padded(column, 0, np.int64),
+        ranks=padded(ranks, 0, np.min_scalar_type(size - 1)),
+        masks=padded(~struck, ~word(0), word),
+        offsets=offsets,
+        leaves=_placed([tree.leaves for tree in trees], width, forest.dtype),
         base=forest.base,
     )
 
@@ -182,25 +199,13 @@ def _single(threshold: np.ndarray, closed: bool) -> np.ndarray:
     return np.where(nearest > threshold if closed else True, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
-def _nodes(
-    tree: Split, above: np.ndarray, every: list[np.ndarray], width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return columns, ranks and masks of a tree's nodes, padded with nodes that strike nothing."""
-    size = -(-max(len(tree.column), 1) // _TOGETHER) * _TOGETHER
-    whole = (1 << width) - 1
-    columns, ranks, masks = np.zeros(size, np.int64), np.zeros(size, np.int64), [whole] * size
-    for k, (column, first, middle) in enumerate(zip(tree.column, tree.first, tree.middle, strict=True)):
-        columns[k], ranks[k] = column, np.searchsorted(every[column], above[k])
-        masks[k] = whole & ~(((1 << int(middle - first)) - 1) << int(first))
-    return columns, ranks, np.array(masks, np.uint32 if width == 32 else np.uint64)
-
-
-def _placed(leaves: np.ndarray, width: int) -> np.ndarray:
-    """Return the values of leaves at the places that the de Bruijn sequence gives their bits."""
+def _placed(leaves: list[np.ndarray], width: int, dtype: type) -> np.ndarray:
+    """Return the values of each tree's leaves, (trees, width), at the places that the de Bruijn sequence gives bits."""
     magic, shift = int(_DE_BRUIJN[width][0]), _DE_BRUIJN[width][1]
-    placed = np.zeros(width, leaves.dtype)
-    for bit, value in enumerate(leaves):
-        placed[((magic << bit) & ((1 << width) - 1)) >> shift] = value
+    places = np.array([((magic << bit) & ((1 << width) - 1)) >> shift for bit in range(width)])
+    placed: np.ndarray = np.zeros((len(leaves), width), dtype)
+    for row, values in zip(placed, leaves, strict=True):
+        row[places[: len(values)]] = values
     return placed
 
 

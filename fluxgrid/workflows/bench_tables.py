@@ -79,7 +79,7 @@ def _caption(report: Report) -> str:
         f"End to end from zarr to zarr, medians of {report['rounds']} runs in turns; of peak: matrix work of delivered "
         "and spin-up days over the best product of squares;\ndelivered: of delivered days alone. Error against plain "
         "torch in float64, over the largest value of the flux. Peers run GRU-128 over the same\ncells and days without "
-        f"spin-up, trees a booster of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
+        f"spin-up, trees boosters of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
         f"{left}\n{report['seconds']:.0f} s in all: {parts}."
     )
 
@@ -135,7 +135,7 @@ def _others(report: Report) -> Iterator[tuple[str, str]]:
         said = f"{row['stride_over_exact']:.1f} of {row['work_ratio']:.1f} in work: {row['stride_of_work']:.2f}"
         yield f"{row['model']} stride / exact", said
     for row in report["ratios"]:
-        if row["name"] == "ours / JAX scan, compute only":
+        if row["name"] in ("ours / JAX scan, compute only", "ours / XGBoost, one flux"):
             yield row["name"], f"{row['ratio']:.2f} {_interval(row)}"
     for row in report["scaling"]:
         what = f"region {row['region']}, {row['years']} years: {row['cells']:,} cells"

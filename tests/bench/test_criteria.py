@@ -36,6 +36,7 @@ def test_figures_are_found_in_a_report():
         "models": models,
         "ratios": [
             {"name": "ours / XGBoost", "ratio": 16.0, "low": 14.0},
+            {"name": "ours / XGBoost, one flux", "ratio": 11.0, "low": 10.0},
             {"name": "ours / JAX scan", "ratio": 1.0, "low": 0.94},
             {"name": "ours / ONNX Runtime", "ratio": 1.1, "low": 0.98},
         ],
@@ -63,6 +64,7 @@ def test_figures_are_found_in_a_report():
         "ours / JAX scan, end to end: lower end": False,
         "ours / ONNX Runtime: lower end": False,
         "ours / XGBoost, depth 10, 1000 trees": True,
+        "ours, three fluxes / the same XGBoost, one flux": False,
         "a member of the ensemble / the single run": True,
         "bytes read for the ensemble / for one member": False,
         "stride over exact / ratio of the work, the worst network": False,

@@ -13,7 +13,7 @@ import zarr
 
 from fluxgrid.bench.cubes import middle
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
-from fluxgrid.bench.peers import Peer, run_plain, tune
+from fluxgrid.bench.peers import OUTPUTS, Peer, run_plain, tune
 from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime, jax_function
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
@@ -85,20 +85,28 @@ def test_our_map_is_that_of_the_same_network(peer_data, truth, tmp_path):
 
 @pytest.mark.parametrize("peer", [XGBoostDask(), LightGBMDask()])
 def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_data):
-    booster = peer.booster(peer_data)
+    boosters = peer.boosters(peer_data)
     many, one = peer.forms(3)
     runs = [peer.start(peer_data, form) for form in (many, one)]
     assert all(run() > 0 for run in runs)
     days = peer.days(peer_data)
     assert peer.pixel_days(peer_data) == 16 * 48 * days
     if isinstance(peer, XGBoostDask):  # no form sets threads on the booster of another
-        assert '"nthread":"2"' in booster.save_config()
+        assert '"nthread":"2"' in boosters[0].save_config()
     cube = xr.open_zarr(peer_data.cube, consolidated=False)
     part = cube.isel(time=slice(0, days))
     rows = np.stack([peer_data.scaled(i, part[n].values).ravel() for i, n in enumerate(peer_data.names)], axis=-1)
-    gpp = zarr.open_group(peer_data.work / f"{type(peer).__name__}.zarr", mode="r")["gpp"]
-    assert gpp.compressors == zarr.open_array(peer_data.cube / peer_data.names[0], mode="r").compressors
-    np.testing.assert_allclose(gpp[:].ravel(), peer.values(booster, 1)(rows), atol=1e-6)
+    codec = zarr.open_array(peer_data.cube / peer_data.names[0], mode="r").compressors
+    written = zarr.open_group(peer_data.work / f"{type(peer).__name__}-2.zarr", mode="r")
+    gpp, reco = (peer.values(booster, 1)(rows) for booster in boosters)
+    assert not np.allclose(gpp, reco, atol=1e-3)
+    for name, expected in (("gpp", gpp), ("reco", reco), ("nee", reco - gpp)):
+        assert written[name].compressors == codec
+        np.testing.assert_allclose(written[name][:].ravel(), expected, atol=2e-6)
+    assert peer.start_fluxes(peer_data, one, 1)() > 0
+    alone = zarr.open_group(peer_data.work / f"{type(peer).__name__}-1.zarr", mode="r")
+    assert {name for name in OUTPUTS if name in alone} == {"gpp"}
+    np.testing.assert_array_equal(alone["gpp"][:], written["gpp"][:])
 
 
 @pytest.mark.parametrize("form", JaxScan().forms(2)[:4])
