@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
@@ -27,16 +27,17 @@ class Apart:
     def __init__(self, peers: Sequence[Peer], data: PeerData):
         spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
         self.data = data
+        self._threads = ThreadPoolExecutor(2)
         self._pools = {
             peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data))
             for peer in peers
             if not peer.lacking()
         }
 
-    def prepare(self, peer: Peer) -> None:
-        """Start the process of a peer, which imports and trains what serves all forms; nothing where it is missing."""
-        if peer.name in self._pools:
-            self._pools[peer.name].submit(_prepare).result()
+    def prepare(self) -> list[Future[None]]:
+        """Start the processes, two at a time, which import and train what serves all forms; done when they are."""
+        # more at once would wait for each other: importing is work, and training is for one thread
+        return [self._threads.submit(_prepared, pool) for pool in self._pools.values()]
 
     def tune(self, peer: Peer) -> Tuned:
         """Return a peer in the best of its forms, as `fluxgrid.bench.peers.tune` does, with what runs it over there."""
@@ -52,8 +53,10 @@ class Apart:
 
     def close(self) -> None:
         """End the processes."""
-        for pool in self._pools.values():
-            pool.shutdown(cancel_futures=True)
+        for wait in (False, True):  # all are told to end before any is waited for
+            for pool in self._pools.values():
+                pool.shutdown(wait, cancel_futures=True)
+        self._threads.shutdown()
 
     def _told(self, peer: Peer, name: str) -> Run:
         """Return what has a peer run once; the time is taken over there."""
@@ -73,6 +76,11 @@ class _Held:
 
 _HELD: list[_Held] = []
 """Of this process, if it is one of a peer."""
+
+
+def _prepared(pool: ProcessPoolExecutor) -> None:
+    """Return when the process has prepared its peer."""
+    pool.submit(_prepare).result()
 
 
 def _begin(peer: Peer, data: PeerData) -> None:

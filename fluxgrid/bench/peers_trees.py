@@ -51,11 +51,11 @@ class _TreesPeer(Peer, Protocol):
         """Return the trained boosters of GPP and RECO, made once."""
         if self.name not in data.made:
             rows = [target_rows(data.settings.rows, len(data.names), seed) for seed in range(2)]
-            data.made[self.name] = [self.train(x, y, data.settings.trees, data.cores) for x, y, _ in rows]
+            data.made[self.name] = [self.train(x, y, data.settings.trees) for x, y, _ in rows]
         return data.made[self.name]
 
-    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
-        """Return a booster of rows (N, F) and targets (N,)."""
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:
+        """Return a booster of rows (N, F) and targets (N,), trained on one thread."""
         raise NotImplementedError
 
     def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -102,11 +102,11 @@ class XGBoostDask(_TreesPeer):
     packages: ClassVar[tuple[str, ...]] = ("xgboost",)
     install: ClassVar[str] = "pip install 'fluxgrid[trees]'"
 
-    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:
         """Return a booster."""
         import xgboost
 
-        settings = {"max_depth": DEPTH, "eta": _RATE, "tree_method": "hist", "nthread": cores}
+        settings = {"max_depth": DEPTH, "eta": _RATE, "tree_method": "hist", "nthread": 1}
         return xgboost.train(settings, xgboost.DMatrix(x, label=y), trees)
 
     def values(self, booster: Any, threads: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -137,7 +137,7 @@ class LightGBMDask(_TreesPeer):
         """Return few of the days: its prediction takes seven times as long as that of the other."""
         return max(super().days(data) // 16, 1)
 
-    def train(self, x: np.ndarray, y: np.ndarray, trees: int, cores: int) -> Any:
+    def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:
         """Return a booster."""
         import lightgbm
 
@@ -147,7 +147,7 @@ class LightGBMDask(_TreesPeer):
             "num_leaves": _LEAVES,
             "learning_rate": _RATE,
             "min_data_in_leaf": 5,
-            "num_threads": cores,
+            "num_threads": 1,
             "verbosity": -1,
         }
         return lightgbm.train(settings, lightgbm.Dataset(x, y), trees)

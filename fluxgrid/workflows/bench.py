@@ -231,9 +231,7 @@ class _Bench:
             machine = self._machine()
         data = self._peer_data()
         self.apart = apart = Apart(PEERS, data)
-        with self._part("peers, prepared"):
-            for peer in PEERS:
-                apart.prepare(peer)
+        making = apart.prepare()
         with self._part("models, once"):
             models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
         with self._part("heads and ensemble, once"):
@@ -241,6 +239,8 @@ class _Bench:
             single = next(model for model in models if model.entry.name == "GRU-128")
             ensemble, alone = self._ensemble(single)
         with self._part("peers, tuned"):
+            for made in making:
+                made.result()
             self._add_ours(data)
             peers = [self._tuned(apart, peer) for peer in PEERS]
             self._add_peers(apart, peers, data)
