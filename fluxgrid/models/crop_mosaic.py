@@ -145,7 +145,7 @@ class CropMosaic(Network):
         """Return the taps, or what is read of them."""
         dynamic = steps_first(dynamic)  # and so is all that is made of it
         cover_state, *crop_states = state.split([self.cover.hidden_size, *[self.crop.state_size] * 2], dim=1)
-        cover_raw, cover, cover_last = self._cover(dynamic, static, cover_state, reads and reads["cover"])
+        cover_raw, cover, cover_last = self._cover(dynamic, static, cover_state, reads["cover"] if reads else None)
         days = dynamic * self.dynamic_scale[1] + self.dynamic_scale[0]
         soil = static * self.static_scale[1] + self.static_scale[0]
         context = self._context(days, soil)
@@ -164,7 +164,7 @@ class CropMosaic(Network):
         if self.config.year == "held":
             own[..., YEAR] = 0.0
         rows = own.permute(2, 1, 0, 3).flatten(1, 2).transpose(0, 1)  # (2 B, T, 19)
-        run = self._rotations(rows, torch.cat(crop_states), days, reads and _of_rotations(reads))
+        run = self._rotations(rows, torch.cat(crop_states), days, _of_rotations(reads) if reads else None)
         hidden = {name: run[name].unflatten(0, (2, batch)).transpose(0, 1) for name in ("ra", "rh")}
         context["grain"] = run["grain"].unflatten(0, (2, batch)).transpose(0, 1)  # (B, 2, T)
         last = torch.cat([cover_last, *run["state"].split(batch)], dim=1)
