@@ -92,7 +92,7 @@ def test_tree_peers_predict_every_row_on_the_threads_of_their_form(peer, peer_da
     days = peer.days(peer_data)
     assert peer.pixel_days(peer_data) == 16 * 48 * days
     if isinstance(peer, XGBoostDask):  # no form sets threads on the booster of another
-        assert '"nthread":"2"' in boosters[0].save_config()
+        assert '"nthread":"1"' in boosters[0].save_config()
     cube = xr.open_zarr(peer_data.cube, consolidated=False)
     part = cube.isel(time=slice(0, days))
     rows = np.stack([peer_data.scaled(i, part[n].values).ravel() for i, n in enumerate(peer_data.names)], axis=-1)
