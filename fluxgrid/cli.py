@@ -656,11 +656,11 @@ def _day(text: str | None) -> date | None:
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Under a minute: the same entries, smaller.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute: fewer models, all peers, smaller.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
 ) -> None:
-    """Measure how fast this machine makes maps, against its limit and its peers; some 25 minutes on two idle cores."""
+    """Measure how fast this machine makes maps, against its limit and its peers; some 18 minutes on two idle cores."""
     from fluxgrid.workflows.bench import bench as run
     from fluxgrid.workflows.bench_tables import bench_tables
 

@@ -53,10 +53,9 @@ class Apart:
 
     def close(self) -> None:
         """End the processes."""
-        for wait in (False, True):  # all are told to end before any is waited for
-            for pool in self._pools.values():
-                pool.shutdown(wait, cancel_futures=True)
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
+        with ThreadPoolExecutor(len(self._pools) or 1) as ending:  # side by side, and none is left when the next begins
+            list(ending.map(lambda pool: pool.shutdown(cancel_futures=True), self._pools.values()))
 
     def _told(self, peer: Peer, name: str) -> Run:
         """Return what has a peer run once; the time is taken over there."""

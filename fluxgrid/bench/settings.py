@@ -71,7 +71,7 @@ class BenchSettings:
 
 
 FULL = BenchSettings()
-"""Seventeen minutes on two idle cores, as measured; ten are the aim."""
+"""Eighteen minutes on two idle cores, as measured; ten are the aim."""
 
 QUICK = BenchSettings(
     name="quick",
@@ -123,7 +123,7 @@ TINY = BenchSettings(
     scaling=None,
     windows=64,
 )
-"""A minute or so; its figures mean nothing, its shape is that of the others."""
+"""Less than a minute; its figures mean nothing, its shape is that of the others."""
 
 SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
 """By name."""

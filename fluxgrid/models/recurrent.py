@@ -42,9 +42,9 @@ def read_both(linear: nn.Linear, read: Read) -> Read:
 def cut_both(both: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
     """Return what `read_both` read, (B, T, outputs + m), of the linear map and of the other.
 
-    The first has its steps first in memory whatever m is: sums and softplus round by how their input lies there.
+    Both have their steps first in memory as if read alone: sums and softplus round by how their input lies there.
     """
-    return steps_first(both[..., :outputs]), both[..., outputs:]
+    return steps_first(both[..., :outputs]), steps_first(both[..., outputs:])
 
 
 After = TypeVar("After")

@@ -92,7 +92,7 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        About a quarter of an hour on two idle cores, a few minutes, or seconds whose figures mean nothing; or sizes of
+        18 minutes on two idle cores, a minute, or less whose figures mean nothing; or sizes of
         one's own.
     json_file : str, optional
         Where the report is written.
