@@ -16,7 +16,7 @@ from threading import enumerate as enumerate_threads
 
 import dask
 from distributed import Client, Future, LocalCluster
-from distributed.comm import CommClosedError
+from distributed.comm import CommClosedError, resolve_address
 
 from fluxgrid.errors import ClusterUnavailable, ConfigError, IncompleteMap
 from fluxgrid.upscaling.attempts import Attempts
@@ -76,9 +76,9 @@ def connect(executor: Executor) -> Iterator[Client]:
     """
     if executor.scheduler:
         try:
-            # a client whose address is wrong would stay the scheduler of all that dask computes in this process
-            with dask.config.set(scheduler=dask.config.get("scheduler", None)):
-                client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
+            # a client of an address that is none would stay what all of dask computes with in this process
+            resolve_address(executor.scheduler)
+            client = Client(executor.scheduler, timeout=CONNECT_SECONDS)
         except ValueError as error:
             message = (
                 f"--scheduler {executor.scheduler!r} is no address of a dask scheduler ({error}). Give the one that "

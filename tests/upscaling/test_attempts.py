@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import dask.config
+import dask.base
 import numpy as np
 import pandas as pd
 import pytest
@@ -164,7 +164,7 @@ def test_an_address_without_a_scheduler_says_what_to_do(monkeypatch, job, addres
     with pytest.raises(kind, match="dask scheduler") as caught:
         run_tiles([task_of("t0")], job(), Executor(scheduler=address), lambda _: None)
     assert caught.value.exit_code == code
-    assert dask.config.get("scheduler", None) is None  # the process can still compute
+    assert dask.base.get_scheduler() is None  # the process can still compute
 
 
 class _Silent:
