@@ -61,7 +61,7 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
 
 
 _NOT_HERE = {
-    "ours / XGBoost, depth 10, 1000 trees",  # of three trees nothing is judged
+    "ours / XGBoost, GPP and RECO, depth 10, 1000 trees each",  # of three trees nothing is judged
     "ours, three fluxes / the same XGBoost, one flux",
     "GPU: largest difference from the CPU",
 }
