@@ -134,7 +134,7 @@ class LightGBMDask(_TreesPeer):
     install: ClassVar[str] = "pip install fluxgrid"
 
     def days(self, data: PeerData) -> int:
-        """Return few of the days: its prediction takes seven times as long as that of the other."""
+        """Return a sixteenth of the days: its prediction takes seven times as long as that of the other."""
         return max(super().days(data) // 16, 1)
 
     def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:

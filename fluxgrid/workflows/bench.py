@@ -512,7 +512,8 @@ class _Bench:
         """Return memory and speed along region and years, and of two workers; nothing of a short benchmark."""
         largest = self.settings.scaling
         if largest is None:
-            return {"scaling": [], "workers": [], "left_out": ["scaling", "workers"]}
+            memory = ["memory"] if self.settings.children == () else []
+            return {"scaling": [], "workers": [], "left_out": ["scaling", "workers", *memory]}
         entry = scaling_entry(self.settings.hidden)
         path = self.folder / "models" / "scaling"
         write_checkpoint(path, entry)

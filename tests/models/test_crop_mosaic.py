@@ -341,6 +341,46 @@ def test_the_day_left_out_does_not_reach_gradients(make_mosaic, make_inputs):
     assert mosaic.crop.ra_head.weight.grad.any()
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("leap_day", ["run", "none"])
+@pytest.mark.parametrize("start", ["2003-11-01", "2004-12-31"])
+def test_what_is_read_on_the_way_is_what_is_read_of_states_that_are_kept(make_mosaic, make_inputs, leap_day, start):
+    """Over the end of a year, from before it and from the last day of a leap year; compiled, and as torch does it."""
+    mosaic = make_mosaic(leap_day=leap_day)
+    dynamic, static = make_inputs(start, 450)
+    state = 0.1 * torch.randn(BATCH, mosaic.state_size, generator=torch.Generator().manual_seed(1))
+    kept = mosaic.run(dynamic, static, state)
+    fluxes, last = mosaic.predict(dynamic, static, state)
+    assert torch.equal(mosaic.advance(dynamic, static, state), last)
+    # products over all days and over some of them may differ in their last bits
+    torch.testing.assert_close(last, kept.state, rtol=0, atol=2e-6)
+    expected = mosaic.finish(mosaic.raw(kept.hidden), kept.context)
+    torch.testing.assert_close(fluxes, expected, rtol=2e-5, atol=2e-5, equal_nan=True)
+    exact = mosaic.double()
+    given = dynamic.double(), static.double(), state.double()
+    kept, (fluxes, last) = exact.run(*given), exact.predict(*given)
+    torch.testing.assert_close(last, kept.state, rtol=0, atol=1e-12)
+    expected = exact.finish(exact.raw(kept.hidden), kept.context)
+    torch.testing.assert_close(fluxes, expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@torch.inference_mode()
+def test_other_reads_change_no_bit_of_what_the_network_reads(mosaic, make_inputs):
+    """A blend of no weight is the global model to the last bit: what stands beside a readout must not move it."""
+    dynamic, static = make_inputs("2003-09-01", 100)
+    state = zero_state(mosaic, BATCH)
+
+    def twice(read):
+        return lambda hidden: torch.cat([read(hidden), hidden], dim=-1)
+
+    alone = mosaic.run_read(dynamic, static, state, mosaic.readouts)
+    beside = mosaic.run_read(dynamic, static, state, {name: twice(read) for name, read in mosaic.readouts.items()})
+    assert torch.equal(alone.state, beside.state)
+    cut = {name: beside.hidden[name][..., : raw.shape[-1]].clone() for name, raw in alone.hidden.items()}
+    for name, raw in alone.hidden.items():
+        assert torch.equal(cut[name], raw)
+
+
 def test_inputs_of_another_order_are_refused():
     config = model_config("kgml_ag", {})
     with pytest.raises(ValueError, match=r"kgml_ag reads dynamic temperature_2m, tmin.* and static crop_fraction"):
