@@ -15,15 +15,15 @@ from fluxgrid.bench.accuracy import block_inputs, block_places
 from fluxgrid.bench.machine import torch_threads
 from fluxgrid.bench.peers import PeerData, Tuned
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
-from fluxgrid.bench.published import PublishedTAMRL, predict_published
+from fluxgrid.bench.published import BATCH, PublishedTAMRL, predict_published
 from fluxgrid.bench.timing import Run
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.prediction.predictor import Predictor
 from fluxgrid.upscaling.memory import keep_memory
 
-_PUBLISHED_BATCH, _BATCHES = 2048, (256, 2048)
-"""Windows that the script of the published ensembles gives at once, and what else is tried."""
+_BATCHES = (256, 2048)
+"""Windows given to the published network at once, of which the faster is its tuned form."""
 _DAYS_TOGETHER = 32
 """Days of a record that ours cuts into windows at once."""
 
@@ -84,7 +84,7 @@ class Windows:
     windows: int
     ours: Run
     published: Run
-    """Batches as in the published script, on the threads of torch."""
+    """Batches as in the published scripts, on the threads of torch."""
     tuned: Run
     """The published network in the form that is fastest here."""
     difference: float
@@ -139,7 +139,7 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
     best = min(seconds, key=lambda name: seconds[name])
     exact, found = theirs(_BATCHES[0], slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
-    as_published = _timed(partial(whole, _PUBLISHED_BATCH))
+    as_published = _timed(partial(whole, BATCH))
     quick = _timed(lambda: _split(ours, places, threads))
     return Windows(len(dynamic) * _DAYS_TOGETHER, quick, as_published, forms[best], difference, best)
 

@@ -2,7 +2,10 @@
 
 For each day its window and, beside it, a support window of the same place are encoded; codes are also decoded back to
 the inputs by an LSTM that reads its own last state, step by step, and nothing of that is used (Rozanov et al. 2026,
-arXiv:2603.09974). Of a code of 64 and 71 inputs the inverse network has 121,671 parameters, 75,456 of them used.
+arXiv:2603.09974). Of a code of 64 and 71 inputs the inverse network has 121,671 parameters, 75,456 of them used. The
+scripts that evaluate the published models give 32 windows at once unless told otherwise, and their runs tell nothing
+else; 2048, and 128 for TAM-RL, are the batches of training. They cut each window from a table of the site when it is
+asked for, which takes longer than the networks do; that is not done here, all are cut in one copy.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.models.tam_rl import TAMRL
+
+BATCH = 32
+"""Windows that the scripts of the published evaluation give at once."""
 
 
 class PublishedTAMRL(nn.Module):
@@ -45,11 +51,10 @@ class PublishedTAMRL(nn.Module):
         code = self.code(self.encoder(rows)[1][0].sum(dim=0))
         self.static_out(code)
         state = self.start(code)[None], torch.zeros_like(code)[None]
-        fed, steps = torch.zeros_like(code)[:, None], []
-        for _ in range(inputs.shape[1]):
+        fed, decoded = torch.zeros_like(code)[:, None], torch.zeros_like(inputs)
+        for day in range(inputs.shape[1]):
             fed, state = self.decoder(fed, state)
-            steps.append(fed)
-        self.decoded(torch.cat(steps, dim=1))
+            decoded[:, day] = self.decoded(fed[:, 0])
         return code
 
     def forward(self, windows: Tensor, support: Tensor, static: Tensor) -> Tensor:
@@ -64,7 +69,7 @@ class PublishedTAMRL(nn.Module):
 
 
 def predict_published(
-    published: PublishedTAMRL, record: Tensor, static: Tensor, window: int, batch: int = 256
+    published: PublishedTAMRL, record: Tensor, static: Tensor, window: int, batch: int = BATCH
 ) -> Tensor:
     """Return the fluxes of the last day of every window of a record.
 
@@ -85,7 +90,7 @@ def predict_published(
     cut = record.unfold(1, window, 1).transpose(2, 3)  # (B, T, W, F)
     places, days = cut.shape[:2]
     rows, where = cut.reshape(places * days, *cut.shape[2:]), static.repeat_interleave(days, dim=0)
-    with torch.inference_mode():
+    with torch.no_grad():
         parts = [
             published(part, part.roll(1, dims=0), at)[:, -1]
             for part, at in zip(rows.split(batch), where.split(batch), strict=True)

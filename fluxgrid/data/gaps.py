@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numba
 import numpy as np
 import pandas as pd
+
+from fluxgrid import compiling
 
 _HALF_YEAR = {"daily": 183, "monthly": 6}
 
@@ -130,7 +131,8 @@ class History:
             return self
         normal, moment, span = self.normal.copy(), self.moment.copy(), self.span.copy()
         basis = np.ascontiguousarray(_basis(time, self.moment.shape[-1]), np.float64)
-        _add_rows(np.ascontiguousarray(values, np.float64), basis, normal[:, 1], moment[:, 1], span[:, 1])
+        add = _add_rows if compiling.AVAILABLE else _add_plainly
+        add(np.ascontiguousarray(values, np.float64), basis, normal[:, 1], moment[:, 1], span[:, 1])
         return replace(self, normal=normal, moment=moment, span=span)
 
     def _predict(self, time: pd.DatetimeIndex) -> np.ndarray:
@@ -147,7 +149,7 @@ class History:
         return np.where(self.normal[:, 0, 0, 0] >= needed, fit, np.nan)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiling.kernel()
 def _add_rows(values: np.ndarray, basis: np.ndarray, normal: np.ndarray, moment: np.ndarray, span: np.ndarray) -> None:
     """Add observations (T, n) on a basis (T, p) to sums (n, p, p), (n, p) and the range (n, 2), in the order of time.
 
@@ -167,6 +169,20 @@ def _add_rows(values: np.ndarray, basis: np.ndarray, normal: np.ndarray, moment:
                 moment[column, i] += value * basis[row, i]
                 for j in range(basis.shape[1]):
                     normal[column, i, j] += basis[row, i] * basis[row, j]
+
+
+def _add_plainly(
+    values: np.ndarray, basis: np.ndarray, normal: np.ndarray, moment: np.ndarray, span: np.ndarray
+) -> None:
+    """Do what `_add_rows` does, all columns at once."""
+    for value, terms in zip(values, basis, strict=True):
+        known = np.isfinite(value)
+        given = value[known]
+        first = normal[known, 0, 0] == 0
+        span[known, 0] = np.where(first, given, np.minimum(span[known, 0], given))
+        span[known, 1] = np.where(first, given, np.maximum(span[known, 1], given))
+        moment[known] += given[:, None] * terms
+        normal[known] += terms[:, None] * terms
 
 
 @dataclass(frozen=True, eq=False)

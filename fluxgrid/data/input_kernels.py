@@ -2,20 +2,26 @@
 
 Each variable is an array (T, n) of its own, and a call for each, or a copy side by side, would cost more than the work:
 kernels get the addresses of the arrays (`Rows`). Every element is worked on by itself, and sums run over the steps in
-their order, so that a place gets the same bits whatever stands beside it.
+their order, so that a place gets the same bits whatever stands beside it. Without numba numpy does the same, variable
+by variable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+from fluxgrid import compiling
+
+if compiling.AVAILABLE:
+    import numba
+    from numba import types
+    from numba.extending import intrinsic
+
+_compiled = compiling.kernel()
 _LARGEST = np.finfo(np.float32).max
 
 
@@ -29,13 +35,13 @@ class Rows:
     """
 
     def __init__(self, arrays: Sequence[np.ndarray]):
-        self._held = [np.ascontiguousarray(array, np.float32) for array in arrays]
-        shapes = {array.shape for array in self._held}
+        self.arrays = [np.ascontiguousarray(array, np.float32) for array in arrays]
+        shapes = {array.shape for array in self.arrays}
         if len(shapes) > 1:
             message = f"Variables of one block must have one shape (steps, places), got {sorted(shapes)}."
             raise ValueError(message)
         self.shape = shapes.pop() if shapes else (0, 0)
-        self.addresses = np.array([array.ctypes.data for array in self._held], np.uintp)
+        self.addresses = np.array([array.ctypes.data for array in self.arrays], np.uintp)
 
 
 def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -56,6 +62,11 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
         Every value is credible or NaN.
     """
     _check_width(rows, len(low), len(high))
+    if not compiling.AVAILABLE:
+        limits = list(zip(rows.arrays, low, high, strict=True))
+        false = [bool(((x < least) | (x > most)).any()) for x, least, most in limits]
+        known = [bool(np.isfinite(x).all()) for x in rows.arrays]
+        return np.array(known, np.bool_) & ~np.array(false, np.bool_), ~np.array(false, np.bool_)
     whole, credible = np.ones(len(low), np.bool_), np.ones(len(low), np.bool_)
     steps, places = rows.shape
     _screen(rows.addresses, steps, places, low, high, whole, credible)
@@ -64,9 +75,14 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
 
 def mark_unknown(rows: Rows, missing: np.ndarray) -> None:
     """Set `missing`, bool (T, n), where any of the variables is not finite."""
-    if len(rows.addresses):
-        _check(rows, missing.shape, 0)
+    if not len(rows.addresses):
+        return
+    _check(rows, missing.shape, 0)
+    if compiling.AVAILABLE:
         _mark(rows.addresses, missing)
+    else:
+        for values in rows.arrays:
+            missing |= ~np.isfinite(values)
 
 
 def scale_rows(rows: Rows, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -84,7 +100,12 @@ def scale_rows(rows: Rows, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """
     _check_width(rows, len(mean), len(std))
     scaled = np.empty((*rows.shape, len(mean)), np.float32)
-    _scale(rows.addresses, mean, std, scaled)
+    if compiling.AVAILABLE:
+        _scale(rows.addresses, mean, std, scaled)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            for f, values in enumerate(rows.arrays):
+                scaled[..., f] = np.nan_to_num((values - mean[f]) / std[f])
     return scaled
 
 
@@ -104,7 +125,15 @@ def mean_rows(rows: Rows, starts: np.ndarray, missing: np.ndarray, out: np.ndarr
     _check(rows, missing.shape, int(starts[-1]))
     _check_width(rows, min(out.shape[-1], len(rows.addresses)))
     edges = np.append(starts, rows.shape[0]).astype(np.intp)
-    _mean(rows.addresses, edges, np.ascontiguousarray(missing), out)
+    if compiling.AVAILABLE:
+        _mean(rows.addresses, edges, np.ascontiguousarray(missing), out)
+        return
+    with np.errstate(invalid="ignore"):
+        for m, (first, after) in enumerate(pairwise(edges)):
+            known = ~missing[first:after]
+            for f, values in enumerate(rows.arrays):
+                total = np.where(known, values[first:after], 0).sum(axis=0, dtype=np.float64)
+                out[m, :, f] = total / known.sum(axis=0)
 
 
 def _check_width(rows: Rows, *widths: int) -> None:
@@ -130,7 +159,7 @@ def _point(typing: Any, address: Any) -> Any:  # noqa: ARG001
     return types.CPointer(types.float32)(types.uintp), generate
 
 
-_as_pointer: Any = intrinsic(_point)
+_as_pointer: Any = intrinsic(_point) if compiling.AVAILABLE else None
 
 
 @_compiled

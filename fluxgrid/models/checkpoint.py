@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 
+from fluxgrid import compiling
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.data.windows import WindowMode
 from fluxgrid.errors import CheckpointError, ConfigError, UnknownName, itemise
@@ -99,6 +100,9 @@ class Checkpoint:
                 f"--precision bf16 is for GRUs that carry a state ({', '.join(_WITH_GRU)}, in mode stream), not for "
                 f"{self.spec.name!r} ({self.spec.kind}). Leave it out."
             )
+            raise ConfigError(message)
+        if not compiling.AVAILABLE:
+            message = "--precision bf16 is for compiled steps: numba cannot be imported. Install it, or leave it out."
             raise ConfigError(message)
         for cell in cells:
             cell.factors = torch.bfloat16

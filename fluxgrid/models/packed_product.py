@@ -3,7 +3,7 @@
 A recurrent network multiplies the same weights at every step. `torch.mm` packs them anew each time and needs Python,
 and so the interpreter's lock, before and after each product. Torch's own library holds MKL, whose products of packed
 weights give the same numbers (and here the same bits); kernels that call them run many steps without Python. Where
-torch is built without MKL (`AVAILABLE` is False) callers take `torch.mm`.
+torch is built without MKL, or numba is missing (`AVAILABLE` is False), callers take `torch.mm`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from llvmlite import binding
+
+from fluxgrid import compiling
+
+if compiling.AVAILABLE:
+    from llvmlite import binding
 
 _ROWS_FIRST, _PLAIN, _PACKED, _SECOND = 101, 111, 151, 162  # of mkl_cblas.h
 _SIZE, _PACK, _COMPUTE = "cblas_sgemm_pack_get_size", "cblas_sgemm_pack", "cblas_sgemm_compute"
@@ -48,6 +52,8 @@ def _pack(library: ctypes.CDLL, weights: np.ndarray, rows: int) -> np.ndarray:
 
 def _find() -> ctypes.CDLL | None:
     """Return torch's library, and tell numba's linker where its product is; None where there is no such product."""
+    if not compiling.AVAILABLE:
+        return None
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib", "torch_cpu.dll"):
         try:
             library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))

@@ -2,7 +2,7 @@
 
 `GRU` holds the weights of `torch.nn.GRU` under the same names and gives the same numbers to rounding. On a CPU in
 single precision it is faster: torch spends much of its time between the small operations of a gate, here they are one
-pass over the batch. Elsewhere (GPU, double precision) torch's own kernels run.
+pass over the batch. Elsewhere (GPU, double precision, no numba) torch's own kernels run.
 
 `LSTM` runs torch's own kernels, over slices of the batch, where a gradient is wanted. Where none is, both run their
 layers as `fluxgrid.models.cell_layers` says, an LSTM only where `fluxgrid.models.packed_product` is available.
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fluxgrid import compiling
 from fluxgrid.models import packed_product
 from fluxgrid.models.cell_layers import input_side, run_layers, weights_of
 from fluxgrid.models.network import Read
@@ -161,7 +162,7 @@ class GRU(nn.GRU):
         """
         parts = [x] if isinstance(x, Tensor) else list(x)
         batch, like = len(parts[0]), parts[0]
-        if like.device.type != "cpu" or like.dtype != torch.float32:
+        if like.device.type != "cpu" or like.dtype != torch.float32 or not compiling.AVAILABLE:
             return read_states(read, *super().forward(side_by_side(parts), start))
         if start is None:
             start = like.new_zeros(self.num_layers, batch, self.hidden_size)
@@ -189,7 +190,9 @@ class GRU(nn.GRU):
 
 
 def is_quick(*tensors: Tensor) -> bool:
-    """Return whether compiled steps may be taken: on a CPU, in single precision, and no gradient is wanted."""
+    """Return whether compiled steps may be taken: numba, a CPU, single precision, and no gradient is wanted."""
+    if not compiling.AVAILABLE:
+        return False
     plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
     return plain and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 

@@ -1,18 +1,21 @@
 """Compiled kernels of recurrent cells: gates, forwards and backwards, and whole runs of steps; arrays only.
 
 They stand in one file because numba's cache looks at the file of the kernel that is called, not at those it calls. The
-runs multiply by `fluxgrid.models.packed_product` and must be called only where that is available.
+runs multiply by `fluxgrid.models.packed_product` and must be called only where that is available; all are for numba,
+and as plain Python take for ever.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
+from fluxgrid import compiling
 from fluxgrid.models.packed_product import SYMBOL
+
+if compiling.AVAILABLE:
+    from numba import types
 
 _LIMIT = np.float32(9.02)
 """Beyond it tanh is 1 in single precision."""
@@ -29,14 +32,16 @@ _ONE, _HALF = np.float32(1.0), np.float32(0.5)
 _FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
 """What of a product's output is kept."""
 
-_int, _float = types.int32, types.float32
-_array = types.CPointer(_float)
-_sgemm: Any = types.ExternalFunction(SYMBOL, types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int))
+if compiling.AVAILABLE:
+    _int, _float = types.int32, types.float32
+    _array = types.CPointer(_float)
+    _product = types.void(*[_int] * 6, _array, _int, _array, _int, _float, _array, _int)
+    _sgemm: Any = types.ExternalFunction(SYMBOL, _product)
 _ROWS_FIRST, _PLAIN, _PACKED = 101, 111, 151
 """First arguments of ``cblas_sgemm_compute``, of mkl_cblas.h."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nnan", "ninf", "nsz"})
-_inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+compiled = compiling.kernel(fastmath={"contract", "nnan", "ninf", "nsz"})
+_inlined = compiling.kernel(forceinline=True)
 
 
 @_inlined

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
+
+from fluxgrid import compiling
 
 MOST_LEAVES = 64
 """Leaves of the largest tree that fits a mask."""
@@ -26,7 +27,7 @@ _TOGETHER = 4
 # A de Bruijn sequence turns the lowest bit of a mask into the place of its leaf, by one product and one shift.
 _DE_BRUIJN: dict[int, tuple[Any, int]] = {32: (np.uint32(0x077CB531), 27), 64: (np.uint64(0x03F79D71B4CB0A89), 58)}
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=False)
+_compiled = compiling.kernel(boundscheck=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,7 @@ class Kernel:
 
 
 def compile_trees(forest: Forest, columns: int) -> Kernel | None:
-    """Return a kernel, or None where a tree has too many leaves or there is none.
+    """Return a kernel, or None where a tree has too many leaves, or there is no tree or no numba.
 
     Parameters
     ----------
@@ -156,7 +157,7 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     """
     trees = forest.trees
     most = max((len(tree.leaves) for tree in trees), default=1)
-    if not trees or most > MOST_LEAVES:
+    if not trees or most > MOST_LEAVES or not compiling.AVAILABLE:
         return None
     width = 32 if most <= 32 else 64
     word = np.uint32 if width == 32 else np.uint64

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+from scipy.spatial import cKDTree
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-_inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
-_bounding = numba.njit(
-    nogil=True, cache=True, error_model="numpy", forceinline=True, fastmath={"contract", "reassoc"}
-)  # of what only says which points need not be measured
+from fluxgrid import compiling
+
+_compiled = compiling.kernel()
+_inlined = compiling.kernel(forceinline=True)
+_bounding = compiling.kernel(  # of what only says which points need not be measured
+    forceinline=True, fastmath={"contract", "reassoc"}
+)
 
 _LEAF = 32
 """Most points of a leaf."""
@@ -62,7 +64,9 @@ class NearestPoints:
     """
 
     def __init__(self, points: np.ndarray):
-        self._tree = _plant(np.ascontiguousarray(points, np.float64))
+        points = np.ascontiguousarray(points, np.float64)
+        self._width = points.shape[1]
+        self._tree = _plant(points) if compiling.AVAILABLE else cKDTree(points)
 
     def distances(self, rows: np.ndarray) -> np.ndarray:
         """Return the Euclidean distance of each row to the nearest point.
@@ -77,10 +81,11 @@ class NearestPoints:
         distances : ndarray, (R,), float64
             The same for a row whatever the others are.
         """
-        width = self._tree.turn.shape[1]
-        if rows.shape[1] != width:  # the kernel would read beyond a row
-            message = f"Rows of {rows.shape[1]} numbers have no distance to points of {width}."
+        if rows.shape[1] != self._width:  # the kernel would read beyond a row
+            message = f"Rows of {rows.shape[1]} numbers have no distance to points of {self._width}."
             raise ValueError(message)
+        if isinstance(self._tree, cKDTree):
+            return self._tree.query(rows)[0]
         found = np.empty(len(rows))
         _search(np.ascontiguousarray(rows, np.float64), self._tree, found)
         return found
