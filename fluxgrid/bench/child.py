@@ -1,26 +1,29 @@
-"""A map in a process of its own, whose peak memory is then that of the map alone.
+"""Maps in processes of their own, whose peak memory is then that of the map alone.
 
-    python -m fluxgrid.bench.child '{"job": {...}, "workers": 1, "threads": 2}'
-
-The process reports the high-water mark of its own memory: what the system tells a parent of a child (`wait4`) also
-counts what the parent held when it started the child.
+A process reports the high-water mark of its own memory: what the system tells a parent of a child (`wait4`) also counts
+what the parent held when it started the child.
 """
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import resource
-import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
 from fluxgrid.bench.workers import compare_workers
 from fluxgrid.errors import ConfigError
 from fluxgrid.upscaling.execute import Executor
+
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -28,46 +31,77 @@ class Measured:
     """What a process of its own took for a map."""
 
     peak_rss_mb: float
-    """Largest resident memory, 10^6 B; of the process that leads, where there are several."""
+    """Largest resident memory, 10^6 B."""
     seconds: float
     pixel_days: int
 
 
-def run_child(job: MapJob, workers: int, threads: int) -> Measured:
-    """Make a map in a process of its own.
+class Child:
+    """A process that does one thing, and may be started well before it is told."""
+
+    def __init__(self) -> None:
+        spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
+        self._pool = ProcessPoolExecutor(1, spawn)
+
+    def start(self) -> None:
+        """Return when the process has imported all it needs."""
+        self._ask(peak_memory)
+
+    def measure(self, job: MapJob, threads: int) -> Measured:
+        """Make a map, on so many threads, and end.
+
+        Raises
+        ------
+        ConfigError
+            If the process was lost.
+        """
+        return self._last(_measure, job, threads)
+
+    def compare(self, job: MapJob, runs: int) -> list[dict[str, Any]]:
+        """Do what `fluxgrid.bench.workers.compare_workers` does, and end.
+
+        Raises
+        ------
+        ConfigError
+            If the process was lost.
+        """
+        return self._last(_compare, job, runs)
+
+    def _last(self, work: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs) -> Answer:
+        """Return what the process answers, and end it."""
+        with self._pool:
+            return self._ask(work, *given, **named)
+
+    def _ask(self, work: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs) -> Answer:
+        """Return what the process answers."""
+        try:
+            return self._pool.submit(work, *given, **named).result()
+        except BrokenProcessPool as error:
+            message = "A process that made a map by itself was lost. See whether memory ran out (`dmesg`); try again."
+            raise ConfigError(message) from error
+
+
+def start_all(children: Sequence[Child]) -> None:
+    """Start processes, two at a time: importing is work for one core."""
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(Child.start, children))
+
+
+def measure_all(jobs: Sequence[MapJob], threads: int) -> list[Measured]:
+    """Return what maps took in a process each, two side by side: their memory counts, not their time.
 
     Parameters
     ----------
-    job : MapJob
-    workers, threads : int
-        Of the executor.
+    jobs : sequence of MapJob
+    threads : int
+        Of each.
 
     Returns
     -------
-    measured : Measured
-
-    Raises
-    ------
-    ConfigError
-        If the process failed, with its last words.
+    measured : list of Measured
     """
-    return Measured(**run_apart({"job": asdict(job), "workers": workers, "threads": threads}))
-
-
-def run_apart(order: dict[str, Any]) -> Any:
-    """Return what a process of its own answers to an order, as `main` takes it.
-
-    Raises
-    ------
-    ConfigError
-        If the process failed, with its last words.
-    """
-    command = [sys.executable, "-m", __name__, json.dumps(order)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        message = f"A map in a process of its own failed: {done.stderr.strip()[-400:]} Run it by itself to see why."
-        raise ConfigError(message)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    with ThreadPoolExecutor(2) as two:
+        return list(two.map(lambda job: Child().measure(job, threads), jobs))
 
 
 def peak_memory() -> float:
@@ -80,19 +114,14 @@ def peak_memory() -> float:
         return most / 1e6 if sys.platform == "darwin" else most * 1024 / 1e6
 
 
-def main(order: str) -> None:
-    """Make the map that is asked for, or compare workers over it, and print what it took, JSON."""
-    row = json.loads(order)
-    job = MapJob(**{**row["job"], "cells": tuple(row["job"]["cells"])})
+def _measure(job: MapJob, threads: int) -> Measured:
+    """Make a map in this process."""
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "map"
-        if "worker_runs" in row:
-            answer: Any = compare_workers(job, work, row["worker_runs"])
-        else:
-            done = run_map(plan_map(job), work, Executor(row["workers"], row["threads"]))
-            answer = asdict(Measured(peak_memory(), done.seconds, done.pixel_days))
-    sys.stdout.write(json.dumps(answer) + "\n")
+        done = run_map(plan_map(job), Path(folder) / "map", Executor(1, threads))
+    return Measured(peak_memory(), done.seconds, done.pixel_days)
 
 
-if __name__ == "__main__":
-    main(sys.argv[1])
+def _compare(job: MapJob, runs: int) -> list[dict[str, Any]]:
+    """Compare workers over a map, led by this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return compare_workers(job, Path(folder) / "map", runs)

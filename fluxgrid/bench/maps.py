@@ -151,6 +151,13 @@ def finished_of(plan: Plan, result: RunResult, seconds: float, arrivals: list[fl
     return Finished(seconds, result.expected, int(plan.wanted.sum()) * spin_up, result.missing, tuple(arrivals))
 
 
-def timed(plan: Plan, work: Path, executor: Executor, device: str = "cpu") -> Callable[[], float]:
-    """Return a function that makes the map and returns the seconds it took."""
-    return lambda: run_map(plan, work, executor, device).seconds
+def timed(plan: Plan, work: Path, executor: Executor, done: list[Finished] | None = None) -> Callable[[], float]:
+    """Return a function that makes the map and returns the seconds it took; it adds each run to `done`."""
+
+    def run() -> float:
+        finished = run_map(plan, work, executor)
+        if done is not None:
+            done.append(finished)
+        return finished.seconds
+
+    return run

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fluxgrid.bench.child import run_apart, run_child
+from fluxgrid.bench.child import Child, start_all
 from fluxgrid.bench.maps import MapJob
 from fluxgrid.bench.settings import Cells
 
 
-def region_rows(job: MapJob, largest: Cells, threads: int) -> list[dict[str, Any]]:
-    """Return time and memory of a region, four and sixteen times as large, each in a process of its own.
+@dataclass(frozen=True)
+class Step:
+    """A map on one of the axes."""
+
+    axis: str
+    region: str
+    years: int
+    job: MapJob
+
+
+def region_steps(job: MapJob, largest: Cells) -> list[Step]:
+    """Return a region, four and sixteen times as large.
 
     Parameters
     ----------
@@ -21,47 +31,61 @@ def region_rows(job: MapJob, largest: Cells, threads: int) -> list[dict[str, Any
         On a cube that holds the largest; its own cells do not count.
     largest : (rows, columns)
         Multiples of 128 and 128.
-    threads : int
-
-    Returns
-    -------
-    rows : list of dict
-        ``region``, ``cells``, ``years``, ``pixel_days``, ``seconds``, ``pixel_days_per_s``, ``peak_rss_mb``.
     """
-    rows = []
-    for factor in (1, 4, 16):
-        part = int(np.sqrt(16 / factor))
-        cells = (largest[0] // part, largest[1] // part)
-        rows.append(_row(replace(job, cells=cells), f"x{factor}", 1, threads))
-    return rows
+    parts = [int(np.sqrt(16 / factor)) for factor in (1, 4, 16)]
+    cells = [(largest[0] // part, largest[1] // part) for part in parts]
+    return [Step("region", f"x{16 // part**2}", 1, replace(job, cells=c)) for part, c in zip(parts, cells, strict=True)]
 
 
-def year_rows(job: MapJob, years: tuple[int, ...], threads: int) -> list[dict[str, Any]]:
-    """Return time and memory of more and more years of one region, each in a process of its own.
+def year_steps(job: MapJob, years: tuple[int, ...]) -> list[Step]:
+    """Return more and more years of one region.
 
     Parameters
     ----------
     job : MapJob
         Over one year, on a cube that holds the longest period from its first day on.
     years : tuple of int
+    """
+    first = int(job.first[:4])
+    return [Step("years", "x1", count, replace(job, last=f"{first + count - 1}-12-31")) for count in years]
+
+
+def scaling_rows(
+    steps: list[Step], shared: MapJob, runs: int, threads: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return time and memory of each step, one after the other in a process each, and the speed of one and two workers.
+
+    Parameters
+    ----------
+    steps : list of Step
+    shared : MapJob
+        What workers share: a whole number of tiles for two of them, four at least.
+    runs : int
+        Times that workers are compared.
     threads : int
+        Of a step.
 
     Returns
     -------
     rows : list of dict
-        As of `region_rows`.
+        ``axis``, ``region``, ``cells``, ``years``, ``pixel_days``, ``seconds``, ``pixel_days_per_s``, ``peak_rss_mb``.
+    workers : list of dict
+        ``workers``, ``tiles``, ``seconds`` with the start of processes, ``tiles_per_s`` in steady running, ``runs``.
     """
-    first = int(job.first[:4])
-    return [_row(replace(job, last=f"{first + count - 1}-12-31"), "x1", count, threads) for count in years]
+    *children, leader = [Child() for _ in (*steps, shared)]
+    start_all([*children, leader])  # before anything is timed
+    rows = [_row(step, child, threads) for step, child in zip(steps, children, strict=True)]
+    return rows, leader.compare(shared, runs)
 
 
-def _row(job: MapJob, region: str, years: int, threads: int) -> dict[str, Any]:
+def _row(step: Step, child: Child, threads: int) -> dict[str, Any]:
     """Return what one map took."""
-    found = run_child(job, workers=1, threads=threads)
+    found = child.measure(step.job, threads)
     return {
-        "region": region,
-        "cells": job.cells[0] * job.cells[1],
-        "years": years,
+        "axis": step.axis,
+        "region": step.region,
+        "cells": step.job.cells[0] * step.job.cells[1],
+        "years": step.years,
         "pixel_days": found.pixel_days,
         "seconds": found.seconds,
         "pixel_days_per_s": found.pixel_days / found.seconds,
@@ -79,21 +103,3 @@ def growth(rows: list[dict[str, Any]]) -> float:
     """
     peaks = [row["peak_rss_mb"] for row in rows]
     return round(max(peaks) / min(peaks) - 1, 4)
-
-
-def worker_rows(job: MapJob, runs: int) -> list[dict[str, Any]]:
-    """Return the speed of one worker and of two, as `fluxgrid.bench.workers.compare_workers` does, apart from all else.
-
-    Parameters
-    ----------
-    job : MapJob
-        Of a whole number of tiles for two workers, four at least.
-    runs : int
-        Times that they are compared.
-
-    Returns
-    -------
-    rows : list of dict
-        ``workers``, ``seconds`` with the start of processes, ``tiles_per_s`` in steady running; medians and all runs.
-    """
-    return run_apart({"job": asdict(job), "worker_runs": runs})

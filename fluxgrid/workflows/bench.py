@@ -18,7 +18,7 @@ import torch
 from fluxgrid.bench.accuracy import Accuracy, accuracy_of
 from fluxgrid.bench.apart import Apart
 from fluxgrid.bench.checkpoints import write_checkpoint
-from fluxgrid.bench.child import run_child
+from fluxgrid.bench.child import measure_all
 from fluxgrid.bench.compute import Windows, jax_blocks, on_device, our_blocks, tam_windows
 from fluxgrid.bench.criteria import judge_all
 from fluxgrid.bench.cubes import write_bench_cube, write_rate
@@ -39,7 +39,7 @@ from fluxgrid.bench.peers import Peer, PeerData, Tuned
 from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask, one_flux
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
-from fluxgrid.bench.scaling import region_rows, worker_rows, year_rows
+from fluxgrid.bench.scaling import region_steps, scaling_rows, year_steps
 from fluxgrid.bench.settings import SIZES, BenchSettings, Cells
 from fluxgrid.bench.timing import Run, in_turns, speed_ratio, spread_of
 from fluxgrid.errors import ConfigError
@@ -92,8 +92,8 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        18 minutes on two idle cores, a minute, or less whose figures mean nothing; or sizes of
-        one's own.
+        Some ten minutes on two idle cores, a minute, or less whose figures mean nothing; or sizes
+        of one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
@@ -177,10 +177,15 @@ class _Model:
     entry: Entry
     job: MapJob
     plan: Plan
-    first: Finished
-    """The run that warmed it up."""
     work: Work | None
     accuracy: Accuracy | None
+    done: list[Finished] = field(default_factory=list)
+    """Its runs, each the same map."""
+
+    @property
+    def one(self) -> Finished:
+        """One of them, for what is the same in all."""
+        return self.done[-1]
 
 
 @dataclass(eq=False)
@@ -238,10 +243,10 @@ class _Bench:
             self._add_heads()
             single = next(model for model in models if model.entry.name == "GRU-128")
             ensemble, alone = self._ensemble(single)
+            self._add_ours(data)
         with self._part("peers, tuned"):
             for made in making:
                 made.result()
-            self._add_ours(data)
             peers = [self._tuned(apart, peer) for peer in PEERS]
             self._add_peers(apart, peers, data)
             windows = self._windows(models)
@@ -251,7 +256,9 @@ class _Bench:
         with self._part("peak once more"):
             machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
         with self._part("memory of single models"):
-            rows = [self._model_row(model, machine["gemm_gflops"] * 1e9) for model in models]
+            memory = self._memory(models)
+            peak = machine["gemm_gflops"] * 1e9
+            rows = [self._model_row(model, peak, memory.get(model.entry.name)) for model in models]
         with self._part("scaling and workers"):
             scaling = self._scaling()
         with self._part("GPU"):
@@ -264,7 +271,7 @@ class _Bench:
             "models": rows,
             "peers": [self._peer_row(tuned, data) for tuned in peers],
             "ratios": self._ratios(data, peers),
-            "ensembles": self._ensemble_row(ensemble, alone, single),
+            "ensembles": self._ensemble_row(ensemble[-1], alone, single),
             "heads": self._head_rows(),
             "windows": self._windows_row(windows),
             "strides": _stride_rows(rows),
@@ -305,7 +312,7 @@ class _Bench:
         return row
 
     def _model(self, entry: Entry) -> _Model:
-        """Write the checkpoint of a model, plan its map, and run it once to warm up."""
+        """Write the checkpoint of a model, plan its map, and compile what it runs by way of its error."""
         self.say(f"  {entry.name}")
         path = self.folder / "models" / entry.checkpoint
         if not path.exists():
@@ -316,10 +323,9 @@ class _Bench:
         days = self._days(entry)
         # windows do not hang on each other: a few days say it all
         accuracy = accuracy_of(checkpoint, min(days, 32) if entry.window_mode else days)
-        work = self.folder / "map"
-        first = run_map(plan, work, self.executor)
-        self.runs[entry.name] = timed(plan, work, self.executor)
-        return _Model(entry, job, plan, first, work_of(checkpoint.model), accuracy)
+        model = _Model(entry, job, plan, work_of(checkpoint.model), accuracy)
+        self.runs[entry.name] = timed(plan, self.folder / "map", self.executor, model.done)
+        return model
 
     def _job(self, entry: Entry, path: Path, calibration: str = "none", cells: Cells | None = None) -> MapJob:
         """Return the map of an entry."""
@@ -347,17 +353,17 @@ class _Bench:
                 self.runs[name] = timed(plan_map(job), self.folder / "map", self.executor)
                 self.runs[name]()
 
-    def _ensemble(self, single: _Model) -> tuple[Finished, Finished]:
-        """Add the ensemble, and return its first run and that of one model over the same map."""
+    def _ensemble(self, single: _Model) -> tuple[list[Finished], Finished]:
+        """Add the ensemble, and return where its runs will stand, and a run of one model over the same map."""
         entry = ensemble_entry(self.settings.members, self.settings.hidden)
         path = self.folder / "models" / "ensemble"
         write_checkpoint(path, entry)
         job, work = self._job(entry, path), self.folder / "map"
         plan = plan_map(job)
-        self.runs["ensemble"] = timed(plan, work, self.executor)
-        self.runs["ensemble"]()  # what is read to compile is not counted
+        done: list[Finished] = []
+        self.runs["ensemble"] = timed(plan, work, self.executor, done)
         alone = plan_map(replace(job, checkpoint=single.job.checkpoint))
-        return run_map(plan, work, self.executor), run_map(alone, work, self.executor)
+        return done, run_map(alone, work, self.executor)
 
     def _peer_data(self) -> PeerData:
         """Return what peers are given."""
@@ -400,26 +406,31 @@ class _Bench:
         self.runs |= {_TAM_OURS: found.ours, _TAM_PUBLISHED: found.published, _TAM_TUNED: found.tuned}
         return found
 
-    def _model_row(self, model: _Model, peak: float) -> dict[str, Any]:
+    def _memory(self, models: list[_Model]) -> dict[str, float]:
+        """Return the peak memory of the models that it is measured of, 10^6 B."""
+        wanted, (height, width) = self.settings.children, self.settings.children_cells
+        names = [m.entry.name for m in models if m.entry.checkpoint == m.entry.name] if wanted is None else wanted
+        jobs = {m.entry.name: m.job for m in models if m.entry.name in names}
+        small = [replace(job, cells=(min(job.cells[0], height), min(job.cells[1], width))) for job in jobs.values()]
+        measured = measure_all(small, self.cores)
+        return {name: found.peak_rss_mb for name, found in zip(jobs, measured, strict=True)}
+
+    def _model_row(self, model: _Model, peak: float, memory: float | None) -> dict[str, Any]:
         """Return the row of a model."""
-        entry, first, work = model.entry, model.first, model.work
+        entry, one, work = model.entry, model.one, model.work
         spread = spread_of(self.seconds[entry.name])
         delivered = done = None
         if work is not None:
-            delivered = work.delivered * first.pixel_days / spread.median / peak
-            done = delivered + work.spin_up * first.spin_up_pixel_days / spread.median / peak
-        wanted = self.settings.children
-        memory = None
-        if entry.name in wanted if wanted is not None else entry.checkpoint == entry.name:
-            memory = run_child(model.job, 1, self.cores).peak_rss_mb
+            delivered = work.delivered * one.pixel_days / spread.median / peak
+            done = delivered + work.spin_up * one.spin_up_pixel_days / spread.median / peak
         return {
             "model": entry.name,
             "kind": entry.kind,
             "cells": model.job.cells[0] * model.job.cells[1],
-            "pixel_days": first.pixel_days,
-            "spin_up_pixel_days": first.spin_up_pixel_days,
-            "missing": first.missing,
-            "pixel_days_per_s": first.pixel_days / spread.median,
+            "pixel_days": one.pixel_days,
+            "spin_up_pixel_days": one.spin_up_pixel_days,
+            "missing": one.missing,
+            "pixel_days_per_s": one.pixel_days / spread.median,
             "seconds": asdict(spread),
             "flop_per_pixel_day": work.delivered if work else None,
             "share_of_peak": done,
@@ -473,7 +484,7 @@ class _Bench:
     def _ensemble_row(self, first: Finished, alone: Finished, single: _Model) -> dict[str, Any]:
         """Return speed of a member beside that of the single run, per pixel-day, and bytes read beside one member's."""
         seconds, members = self.seconds["ensemble"], self.settings.members
-        work = members * first.pixel_days / single.first.pixel_days
+        work = members * first.pixel_days / single.one.pixel_days
         found = speed_ratio(seconds, self.seconds[single.entry.name], work)
         return {
             "members": members,
@@ -523,11 +534,9 @@ class _Bench:
         write_bench_cube(wide, SCALING_FORCINGS, largest, before, self.period[1])
         write_bench_cube(long, SCALING_FORCINGS, smallest, before, last)
         job = MapJob(str(wide), str(path), smallest, *self.period)
-        rows = [{"axis": "region", **row} for row in region_rows(job, largest, self.cores)]
-        lengthy = replace(job, cube=str(long))
-        rows += [{"axis": "years", **row} for row in year_rows(lengthy, self.settings.years, self.cores)]
+        steps = [*region_steps(job, largest), *year_steps(replace(job, cube=str(long)), self.settings.years)]
         quarter = replace(job, cells=(largest[0] // 2, largest[1] // 2))
-        workers = worker_rows(quarter, self.settings.worker_runs)
+        rows, workers = scaling_rows(steps, quarter, self.settings.worker_runs, self.cores)
         return {"scaling": rows, "workers": workers, "left_out": []}
 
     def _gpu(self, models: list[_Model]) -> list[dict[str, Any]] | str:
