@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
@@ -27,17 +27,20 @@ class Apart:
     def __init__(self, peers: Sequence[Peer], data: PeerData):
         spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
         self.data = data
-        self._threads = ThreadPoolExecutor(2)
         self._pools = {
             peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data))
             for peer in peers
             if not peer.lacking()
         }
 
-    def prepare(self) -> list[Future[None]]:
-        """Start the processes, two at a time, which import and train what serves all forms; done when they are."""
-        # more at once would wait for each other: importing is work, and training is for one thread
-        return [self._threads.submit(_prepared, pool) for pool in self._pools.values()]
+    def prepare(self) -> None:
+        """Start the processes, two at a time, which import and train what serves all forms, one thread each.
+
+        Nothing else should run: threads of a product that wait for each other take a multiple of the time.
+        """
+        longest_first = [self._pools[name] for name in reversed(self._pools)]  # trees stand last, and are trained
+        with ThreadPoolExecutor(2) as two:
+            list(two.map(lambda pool: pool.submit(_prepare).result(), longest_first))
 
     def tune(self, peer: Peer) -> Tuned:
         """Return a peer in the best of its forms, as `fluxgrid.bench.peers.tune` does, with what runs it over there."""
@@ -53,7 +56,6 @@ class Apart:
 
     def close(self) -> None:
         """End the processes."""
-        self._threads.shutdown(cancel_futures=True)
         with ThreadPoolExecutor(len(self._pools) or 1) as ending:  # side by side, and none is left when the next begins
             list(ending.map(lambda pool: pool.shutdown(cancel_futures=True), self._pools.values()))
 
@@ -75,11 +77,6 @@ class _Held:
 
 _HELD: list[_Held] = []
 """Of this process, if it is one of a peer."""
-
-
-def _prepared(pool: ProcessPoolExecutor) -> None:
-    """Return when the process has prepared its peer."""
-    pool.submit(_prepare).result()
 
 
 def _begin(peer: Peer, data: PeerData) -> None:

@@ -236,7 +236,8 @@ class _Bench:
             machine = self._machine()
         data = self._peer_data()
         self.apart = apart = Apart(PEERS, data)
-        making = apart.prepare()
+        with self._part("peers, prepared"):
+            apart.prepare()
         with self._part("models, once"):
             models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
         with self._part("heads and ensemble, once"):
@@ -245,8 +246,6 @@ class _Bench:
             ensemble, alone = self._ensemble(single)
             self._add_ours(data)
         with self._part("peers, tuned"):
-            for made in making:
-                made.result()
             peers = [self._tuned(apart, peer) for peer in PEERS]
             self._add_peers(apart, peers, data)
             windows = self._windows(models)
