@@ -65,6 +65,7 @@ _YEAR = 2019
 """That is mapped; the one before is the spin-up."""
 _OURS, _OURS_COMPUTE, _JAX_COMPUTE = "ours", "ours, compute only", "JAX scan, compute only"
 _ONE_FLUX = "XGBoost through dask, one flux"
+_LIMIT = "products of squares"
 _TAM_OURS, _TAM_PUBLISHED = "TAM-RL windows", "TAM-RL windows as published"
 _TAM_TUNED = "TAM-RL windows as published, tuned"
 _PER_CHUNK = (MapBlocks.name, ApplyUfunc.name)
@@ -250,10 +251,13 @@ class _Bench:
             self._add_peers(apart, peers, data)
             windows = self._windows(models)
         with self._part("all in turns"):
+            # the limit takes its turns too: on a machine whose speed changes its best moment is nobody's measure
+            limits: list[float] = []
+            self.runs[_LIMIT] = lambda: self._limit(limits)
             self.seconds = in_turns(self.runs, self.settings.rounds, self.say)
             self.close()
-        with self._part("peak once more"):
-            machine["gemm_gflops"] = max(machine["gemm_gflops"], self._gemm(self.cores))
+            machine |= {"gemm_gflops": float(np.median(limits)), "gemm_gflops_rounds": limits}
+            machine["gemm_gflops_best"] = max(machine["gemm_gflops_best"], *limits)
         with self._part("memory of single models"):
             memory = self._memory(models)
             peak = machine["gemm_gflops"] * 1e9
@@ -295,14 +299,18 @@ class _Bench:
 
     def _gemm(self, threads: int) -> float:
         """Return the peak, GFLOP/s."""
-        return gemm_rate(threads, self.settings.squares) / 1e9
+        return gemm_rate(threads, self.settings.squares, repeats=2) / 1e9
+
+    def _limit(self, found: list[float]) -> float:
+        """Add the peak of a round, GFLOP/s, and return the seconds that it took to find."""
+        begun = time.perf_counter()
+        found.append(self._gemm(self.cores))
+        return time.perf_counter() - begun
 
     def _machine(self) -> dict[str, Any]:
         """Describe and measure the machine; writes the cube by the way."""
         row = describe_machine()
-        alone = self._gemm(1)
-        # what one thread does the machine can do: on a busy one threads that wait for each other do less
-        row |= {"gemm_gflops": max(alone, self._gemm(self.cores)), "gemm_gflops_one_thread": alone}
+        row |= {"gemm_gflops_one_thread": self._gemm(1), "gemm_gflops_best": self._gemm(self.cores)}
         row["copy_gb_per_s"] = copy_rate(8 if self.settings.name == "tiny" else 256) / 1e9
         cells = self.settings.peer_cells
         row["write_gb_per_s"] = write_rate(self.folder / "written.zarr", cells, self.settings.days) / 1e9

@@ -65,7 +65,8 @@ def _title(report: Report) -> str:
     return (
         f"fluxgrid bench, {report['size']}, {report['date'][:10]}: {machine['processor'] or machine['machine']}, "
         f"{machine['cores']} cores, {machine['isa']}\n"
-        f"products {machine['gemm_gflops']:.0f} GFLOP/s ({machine['gemm_gflops_one_thread']:.0f} on one thread), copy "
+        f"products {machine['gemm_gflops']:.0f} GFLOP/s (at best {machine['gemm_gflops_best']:.0f}, on one thread "
+        f"{machine['gemm_gflops_one_thread']:.0f}), copy "
         f"{machine['copy_gb_per_s']:.1f} GB/s, zarr read {machine['read_gb_per_s']:.2f} and written "
         f"{machine['write_gb_per_s']:.2f} GB/s"
     )
