@@ -1,7 +1,7 @@
 """Compiling of kernels by numba, which may be missing or fail to be imported.
 
 Without it networks run on plain torch, trees by their libraries, inputs and gaps in numpy, distances in scipy: slower,
-and the same to rounding. The reference world alone needs it.
+and the same to rounding. The reference world, and what stands on it, and products of bfloat16 need it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 try:
     import numba
-except ImportError:  # an interpreter or a numpy that it does not know yet
+except (ImportError, OSError):  # an interpreter or a numpy that it does not know yet; a library that cannot be loaded
     AVAILABLE = False
 else:
     AVAILABLE = True

@@ -76,5 +76,5 @@ def test_the_world_says_that_it_needs_numba(tmp_path):
         "from fluxgrid.cli import main\nsys.exit(main())"
     )
     assert done.returncode == 2, done.stderr
-    assert "Install numba, or give a cube of your own" in done.stderr
+    assert "Install numba, or use data of your own" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """Maps in processes of their own, whose peak memory is then that of the map alone.
 
 A process reports the high-water mark of its own memory: what the system tells a parent of a child (`wait4`) also counts
-what the parent held when it started the child.
+what the parent held when it started the child. Processes import what the program that called imports at its start.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from fluxgrid.bench.workers import compare_workers
 from fluxgrid.errors import ConfigError
 from fluxgrid.upscaling.execute import Executor
 
-Given = ParamSpec("Given")
-Answer = TypeVar("Answer")
+_Given = ParamSpec("_Given")
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,21 @@ class Child:
         """Return when the process has imported all it needs."""
         self._ask(peak_memory)
 
+    def close(self) -> None:
+        """End the process, which may have ended."""
+        self._pool.shutdown(cancel_futures=True)
+
     def measure(self, job: MapJob, threads: int) -> Measured:
-        """Make a map, on so many threads, and end.
+        """Make a map and end.
+
+        Parameters
+        ----------
+        job : MapJob
+        threads : int
+
+        Returns
+        -------
+        measured : Measured
 
         Raises
         ------
@@ -60,6 +73,15 @@ class Child:
     def compare(self, job: MapJob, runs: int) -> list[dict[str, Any]]:
         """Do what `fluxgrid.bench.workers.compare_workers` does, and end.
 
+        Parameters
+        ----------
+        job : MapJob
+        runs : int
+
+        Returns
+        -------
+        rows : list of dict
+
         Raises
         ------
         ConfigError
@@ -67,12 +89,12 @@ class Child:
         """
         return self._last(_compare, job, runs)
 
-    def _last(self, work: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs) -> Answer:
+    def _last(self, work: Callable[_Given, _Answer], *given: _Given.args, **named: _Given.kwargs) -> _Answer:
         """Return what the process answers, and end it."""
         with self._pool:
             return self._ask(work, *given, **named)
 
-    def _ask(self, work: Callable[Given, Answer], *given: Given.args, **named: Given.kwargs) -> Answer:
+    def _ask(self, work: Callable[_Given, _Answer], *given: _Given.args, **named: _Given.kwargs) -> _Answer:
         """Return what the process answers."""
         try:
             return self._pool.submit(work, *given, **named).result()
@@ -82,7 +104,12 @@ class Child:
 
 
 def start_all(children: Sequence[Child]) -> None:
-    """Start processes, two at a time: importing is work for one core."""
+    """Start processes, two at a time: importing is work for one core.
+
+    Parameters
+    ----------
+    children : sequence of Child
+    """
     with ThreadPoolExecutor(2) as two:
         list(two.map(Child.start, children))
 

@@ -20,7 +20,7 @@ from fluxgrid.provenance import versions
 from fluxgrid.upscaling.tile import read_tile
 
 SQUARES = (2048, 4096)
-"""Sides of the products whose best is the peak."""
+"""Sides of products, of which the better one counts."""
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 For each day its window and, beside it, a support window of the same place are encoded; codes are also decoded back to
 the inputs by an LSTM that reads its own last state, step by step, and nothing of that is used (Rozanov et al. 2026,
 arXiv:2603.09974). Of a code of 64 and 71 inputs the inverse network has 121,671 parameters, 75,456 of them used. The
-scripts that evaluate the published models give 32 windows at once unless told otherwise, and their runs tell nothing
-else; 2048, and 128 for TAM-RL, are the batches of training. They cut each window from a table of the site when it is
-asked for, which takes longer than the networks do; that is not done here, all are cut in one copy.
+scripts that evaluate the published models give 32 windows at once unless told otherwise, and the one that starts them
+names a batch of 128 without telling them; 2048, and 128 for TAM-RL, are the batches of training. They cut each window
+from a table of the site when it is asked for; that is not done here, all are cut in one copy.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from fluxgrid.bench.child import Child, start_all
 from fluxgrid.bench.maps import MapJob
@@ -17,7 +16,9 @@ class Step:
     """A map on one of the axes."""
 
     axis: str
+    """``region`` or ``years``."""
     region: str
+    """How large it is: ``x1``, ``x4``..."""
     years: int
     job: MapJob
 
@@ -31,10 +32,13 @@ def region_steps(job: MapJob, largest: Cells) -> list[Step]:
         On a cube that holds the largest; its own cells do not count.
     largest : (rows, columns)
         Multiples of 128 and 128.
+
+    Returns
+    -------
+    steps : list of Step
     """
-    parts = [int(np.sqrt(16 / factor)) for factor in (1, 4, 16)]
-    cells = [(largest[0] // part, largest[1] // part) for part in parts]
-    return [Step("region", f"x{16 // part**2}", 1, replace(job, cells=c)) for part, c in zip(parts, cells, strict=True)]
+    cells = {part: (largest[0] // part, largest[1] // part) for part in (4, 2, 1)}
+    return [Step("region", f"x{16 // part**2}", 1, replace(job, cells=box)) for part, box in cells.items()]
 
 
 def year_steps(job: MapJob, years: tuple[int, ...]) -> list[Step]:
@@ -45,6 +49,10 @@ def year_steps(job: MapJob, years: tuple[int, ...]) -> list[Step]:
     job : MapJob
         Over one year, on a cube that holds the longest period from its first day on.
     years : tuple of int
+
+    Returns
+    -------
+    steps : list of Step
     """
     first = int(job.first[:4])
     return [Step("years", "x1", count, replace(job, last=f"{first + count - 1}-12-31")) for count in years]
@@ -72,10 +80,11 @@ def scaling_rows(
     workers : list of dict
         ``workers``, ``tiles``, ``seconds`` with the start of processes, ``tiles_per_s`` in steady running, ``runs``.
     """
-    *children, leader = [Child() for _ in (*steps, shared)]
-    start_all([*children, leader])  # before anything is timed
-    rows = [_row(step, child, threads) for step, child in zip(steps, children, strict=True)]
-    return rows, leader.compare(shared, runs)
+    with ExitStack() as held:
+        *children, leader = [held.enter_context(closing(Child())) for _ in (*steps, shared)]
+        start_all([*children, leader])  # before anything is timed; they wait, each for its turn
+        rows = [_row(step, child, threads) for step, child in zip(steps, children, strict=True)]
+        return rows, leader.compare(shared, runs)
 
 
 def _row(step: Step, child: Child, threads: int) -> dict[str, Any]:

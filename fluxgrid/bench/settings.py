@@ -17,7 +17,7 @@ class BenchSettings:
     rounds: int = 7
     """Times that every entry runs, all in turns."""
     squares: tuple[int, ...] = (2048, 4096)
-    """Sides of the products whose best is the peak."""
+    """Sides of the products, of which the better one is the peak of a round."""
     days: int = 365
     """Days of a map; of fewer than a year the spin-up is as short, on the same days."""
     models: tuple[str, ...] | None = None
@@ -59,9 +59,8 @@ class BenchSettings:
     sweep_days: int = 73
     """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
-    """Models whose memory is measured, in a process each; by default all that have weights of their own..."""
-    children_cells: Cells = (32, 64)
-    """...over no more cells than these, two tiles: scaling says what more of them take."""
+    """Models whose memory is measured, in a process each, with a tile for each thread; by default all that have weights
+    of their own."""
     scaling: Cells | None = (128, 256)
     """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
     years: tuple[int, ...] = (1, 4, 16)

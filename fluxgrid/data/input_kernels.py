@@ -64,9 +64,8 @@ def screen(rows: Rows, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, n
     _check_width(rows, len(low), len(high))
     if not compiling.AVAILABLE:
         limits = list(zip(rows.arrays, low, high, strict=True))
-        false = [bool(((x < least) | (x > most)).any()) for x, least, most in limits]
-        known = [bool(np.isfinite(x).all()) for x in rows.arrays]
-        return np.array(known, np.bool_) & ~np.array(false, np.bool_), ~np.array(false, np.bool_)
+        credible = ~np.array([((x < least) | (x > most)).any() for x, least, most in limits], np.bool_)
+        return credible & np.array([np.isfinite(x).all() for x in rows.arrays], np.bool_), credible
     whole, credible = np.ones(len(low), np.bool_), np.ones(len(low), np.bool_)
     steps, places = rows.shape
     _screen(rows.addresses, steps, places, low, high, whole, credible)
@@ -103,7 +102,7 @@ def scale_rows(rows: Rows, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     if compiling.AVAILABLE:
         _scale(rows.addresses, mean, std, scaled)
     else:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             for f, values in enumerate(rows.arrays):
                 scaled[..., f] = np.nan_to_num((values - mean[f]) / std[f])
     return scaled

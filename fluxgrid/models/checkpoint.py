@@ -102,7 +102,7 @@ class Checkpoint:
             )
             raise ConfigError(message)
         if not compiling.AVAILABLE:
-            message = "--precision bf16 is for compiled steps: numba cannot be imported. Install it, or leave it out."
+            message = "--precision bf16 needs numba, which cannot be imported. Install it, or leave --precision out."
             raise ConfigError(message)
         for cell in cells:
             cell.factors = torch.bfloat16

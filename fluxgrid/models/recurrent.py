@@ -249,7 +249,7 @@ class LSTM(nn.LSTM):
     Notes
     -----
     Gates as in torch (Hochreiter & Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735, with forget gates). Its kernels
-    are torch's where a gradient is wanted or torch has no MKL, and compiled ones otherwise.
+    are torch's where a gradient is wanted, or MKL or numba is missing, and compiled ones otherwise.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1, dropout: float = 0.0):  # noqa: ARG002

@@ -143,7 +143,7 @@ class Kernel:
 
 
 def compile_trees(forest: Forest, columns: int) -> Kernel | None:
-    """Return a kernel, or None where a tree has too many leaves, or there is no tree or no numba.
+    """Return a kernel, or None where a tree has too many leaves or there is none.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def compile_trees(forest: Forest, columns: int) -> Kernel | None:
     """
     trees = forest.trees
     most = max((len(tree.leaves) for tree in trees), default=1)
-    if not trees or most > MOST_LEAVES or not compiling.AVAILABLE:
+    if not trees or most > MOST_LEAVES:
         return None
     width = 32 if most <= 32 else 64
     word = np.uint32 if width == 32 else np.uint64

@@ -22,6 +22,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from fluxgrid import compiling
 from fluxgrid.errors import ConfigError
 from fluxgrid.models.base import STRICT, Sizes
 from fluxgrid.models.tree_kernel import Forest, Kernel, compile_trees
@@ -226,7 +227,7 @@ class Trees(ABC):
         """Return what `values` does, bit for bit, from a kernel where there is one."""
         with self._lock:
             if booster not in self._kernels:
-                forest = self.splits(booster)
+                forest = self.splits(booster) if compiling.AVAILABLE else None
                 self._kernels[booster] = compile_trees(forest, rows.shape[1]) if forest else None
             kernel = self._kernels[booster]
         if kernel is None:

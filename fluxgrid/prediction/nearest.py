@@ -5,6 +5,7 @@ vectors of correlated predictors differ most; a distance there is never longer t
 points are put aside by a few columns, a leaf at a time in vector instructions. What is left is measured in full, in
 double precision. A search begins with the point found for the query before: neighbours of a map have nearly the same.
 That changes how long it takes, not what it finds: the result is the least of the distances as `_squared` adds them up.
+Where numba is missing scipy's k-d tree answers.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ take days, so that there is no world without numba.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from fluxgrid import compiling
@@ -16,10 +17,11 @@ from fluxgrid.errors import ConfigError
 def _refuse(function: Any) -> Any:
     """Return what says why a kernel is not there."""
 
+    @functools.wraps(function)
     def refuse(*given: Any, **named: Any) -> None:  # noqa: ARG001
         message = (
-            "The built-in world is computed by kernels of numba, which cannot be imported here (try `python -c 'import "
-            f"numba'`); {function.__name__} is one. Install numba, or give a cube of your own with --cube."
+            "The built-in world is computed by kernels of numba, which cannot be imported here (`python -c 'import "
+            "numba'` says why). Install numba, or use data of your own: --cube for maps, a table of sites for training."
         )
         raise ConfigError(message)
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import torch
 
+from fluxgrid import compiling
 from fluxgrid.errors import ConfigError, itemise
 from fluxgrid.models import NUMERICS_VERSION, packed_product
 from fluxgrid.provenance import versions
@@ -42,7 +43,7 @@ class Machine:
     lightgbm: str
     xgboost: str
     products: str
-    """``packed``, or ``plain`` where torch is built without MKL."""
+    """``packed``, or ``plain`` where torch is built without MKL or numba cannot be imported."""
 
     @classmethod
     def here(cls, device: str = "cpu") -> Machine:
@@ -77,6 +78,8 @@ class Machine:
 def _here(device: str) -> Machine:
     """Look once."""
     found = versions()
+    if not compiling.AVAILABLE:
+        found["numba"] = ABSENT  # installed perhaps, and not to be imported
     return Machine(
         machine=found["machine"],
         isa=torch.backends.cpu.get_cpu_capability(),

@@ -78,9 +78,9 @@ def _caption(report: Report) -> str:
     parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["parts"].items())
     return (
         f"End to end from zarr to zarr, medians of {report['rounds']} runs in turns; of peak: matrix work of delivered "
-        "and spin-up days over the best product of squares;\ndelivered: of delivered days alone. Error against plain "
-        "torch in float64, over the largest value of the flux. Peers run GRU-128 over the same\ncells and days without "
-        f"spin-up, trees boosters of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
+        "and spin-up days over the\nproducts of squares; delivered: of delivered days alone. Error against torch in "
+        "float64, over the largest value of the flux.\nPeers run GRU-128 over the same cells and days without spin-up, "
+        f"trees boosters of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
         f"{left}\n{report['seconds']:.0f} s in all: {parts}."
     )
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
+from fluxgrid import compiling
 from fluxgrid.config import UpscaleConfig
 from fluxgrid.data.cube import open_cube, open_reader, reading_of
 from fluxgrid.errors import ConfigError, IncompleteMap, OutputExists
@@ -270,6 +271,11 @@ _HALF_PRECISION = (
     "to 2 % of the largest flux, as measured with the default model; half-widths do not know of it."
 )
 
+_NO_KERNELS = (
+    "numba cannot be imported (`python -c 'import numba'` says why), so that plain torch and numpy make this map: "
+    "several times slower than compiled kernels, and the same to rounding."
+)
+
 
 def pick_device(wanted: str) -> str:
     """Return ``cpu`` or ``cuda``.
@@ -379,6 +385,8 @@ def plan_map(
     warnings = agreed.warnings
     if config.precision == "bf16":
         warnings = (*warnings, _HALF_PRECISION)
+    if not compiling.AVAILABLE:
+        warnings = (*warnings, _NO_KERNELS)
     if plan.blend is not None:
         warnings = (*warnings, *uncalibrated_warning(plan.blend, plan.wanted))
     return plan, warnings, (*cut_warning(region, grid, share), *land_warning(region, grid, share, land))

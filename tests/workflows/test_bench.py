@@ -38,6 +38,10 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
     first = report["models"][0]
     assert (first["pixel_days"], first["spin_up_pixel_days"], first["missing"]) == (768 * 20, 768 * 20, 0)
     assert 0 < first["share_delivered"] < first["share_of_peak"]  # of 64 squares: no peak
+    machine = report["machine"]
+    assert len(machine["gemm_gflops_rounds"]) == settings.rounds
+    assert machine["gemm_gflops_best"] >= machine["gemm_gflops"] >= machine["gemm_gflops_one_thread"]
+    assert first["share_of_best"] <= first["share_of_peak"]
     assert first["peak_rss_mb"] > 100
     assert first["seconds"]["n"] == 1
     missing = {row["peer"]: row["missing"] for row in report["peers"] if row["pixel_days_per_s"] is None}
