@@ -54,7 +54,7 @@ class JaxScan(Peer):
 
         ``unroll`` is that of the scan; with ``inside`` the readout is done in each of its steps, otherwise afterwards.
         """
-        kinds = [{"unroll": unroll, "inside": inside} for unroll in (1, 4) for inside in (1, 0)]
+        kinds = [{"unroll": unroll, "inside": inside} for unroll, inside in ((1, 1), (1, 0), (4, 1))]
         many = [{"batch": batch, "workers": cores, **kind} for batch in (1024, 256) for kind in kinds]
         return [*many, {**many[0], "batch": 512}, {**many[0], "workers": 1}]
 
