@@ -33,6 +33,16 @@ for number, kind in enumerate({kinds!r}):
     predictor = bits.predictor_of(kind)
     fluxes, state = predictor.predict(bits.places_of(predictor))
     np.savez({out!r} + f"/{{number}}.npz", index=fluxes.applicability, missing=fluxes.missing, **fluxes.daily)
+from fluxgrid.errors import ConfigError
+from fluxgrid.upscaling.machine import ABSENT, Machine
+machine = Machine.here()
+assert (machine.numba, machine.products) == (ABSENT, "plain")  # another plan than with numba
+try:
+    bits.predictor_of("gru").checkpoint.in_precision("bf16")
+except ConfigError as error:
+    assert "needs numba" in str(error)
+else:
+    raise AssertionError
 """
 
 

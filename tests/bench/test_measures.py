@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import torch
 
 from fluxgrid.bench.accuracy import accuracy_of
 from fluxgrid.bench.checkpoints import write_checkpoint
-from fluxgrid.bench.child import peak_memory
+from fluxgrid.bench.child import Child, peak_memory
 from fluxgrid.bench.compute import on_device, tam_windows
 from fluxgrid.bench.cubes import box_of, grid_of_cells
 from fluxgrid.bench.entries import model_entries
 from fluxgrid.bench.machine import bytes_read, gemm_rate
+from fluxgrid.errors import ConfigError
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import load_checkpoint
 from fluxgrid.upscaling.cover import land_share
@@ -63,6 +65,13 @@ def test_a_box_of_cells_is_those_cells_and_all_land(cells):
     assert part.shape == cells
     assert grid.window(part) == (slice(0, cells[0]), slice(0, cells[1]))
     assert (land_share(part) > 0).all()
+
+
+def test_a_process_that_is_lost_is_told_and_can_be_closed():
+    child = Child()
+    with pytest.raises(ConfigError, match="was lost"):
+        child._last(os._exit, 1)
+    child.close()
 
 
 def test_rates_are_those_of_a_machine():
