@@ -660,7 +660,7 @@ def bench(
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
 ) -> None:
-    """Measure how fast this machine makes maps, against its limit and its peers; some ten minutes on two idle cores."""
+    """Measure how fast this machine makes maps, against its limit and its peers; 10 to 20 minutes on two cores."""
     from fluxgrid.workflows.bench import bench as run
     from fluxgrid.workflows.bench_tables import bench_tables
 

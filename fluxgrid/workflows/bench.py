@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fluxgrid import compiling
 from fluxgrid.bench.accuracy import Accuracy, accuracy_of
 from fluxgrid.bench.apart import Apart
 from fluxgrid.bench.checkpoints import write_checkpoint
@@ -94,8 +95,8 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        Some ten minutes on two idle cores, a minute, or less whose figures mean nothing; or sizes
-        of one's own.
+        10 to 20 minutes on two cores, one or two, or less whose figures mean nothing; or sizes of
+        one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
@@ -233,7 +234,12 @@ class _Bench:
     def run(self) -> dict[str, Any]:
         """Measure everything."""
         wanted = self.settings.models
-        entries = model_entries(self.settings.hidden, self.settings.trees)
+        entries = [
+            entry
+            for entry in model_entries(self.settings.hidden, self.settings.trees)
+            if wanted is None or entry.name in wanted
+        ]
+        lacking = [entry.name for entry in entries if entry.kind == "xgboost" and XGBoostDask().lacking()]
         with self._part("machine"):
             machine = self._machine()
         data = self._peer_data()
@@ -241,7 +247,7 @@ class _Bench:
         with self._part("peers, prepared"):
             apart.prepare()
         with self._part("models, once"):
-            models = [self._model(entry) for entry in entries if wanted is None or entry.name in wanted]
+            models = [self._model(entry) for entry in entries if entry.name not in lacking]
         with self._part("heads and ensemble, once"):
             self._add_heads()
             single = next(model for model in models if model.entry.name == "GRU-128")
@@ -278,6 +284,11 @@ class _Bench:
             "windows": self._windows_row(windows),
             "strides": _stride_rows(rows),
             **scaling,
+            "left_out": [
+                *scaling["left_out"],
+                *(f"{name} of ours ({XGBoostDask.install})" for name in lacking),
+                *([] if compiling.AVAILABLE else ["compiled kernels (numba cannot be imported)"]),
+            ],
             "gpu": gpu,
             "parts": self.parts,
         }

@@ -75,13 +75,16 @@ def _title(report: Report) -> str:
 def _caption(report: Report) -> str:
     """Say what the columns are."""
     left = f" Left out: {', '.join(report['left_out'])}." if report["left_out"] else ""
-    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["parts"].items())
+    parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["parts"].items() if seconds >= 0.5)
+    start = " Quick: the start of each run weighs most, so that no share or ratio is to be judged." * (
+        report["size"] == "quick"
+    )
     return (
         f"End to end from zarr to zarr, medians of {report['rounds']} runs in turns; of peak: matrix work of delivered "
         "and spin-up days over the\nproducts of squares; delivered: of delivered days alone. Error against torch in "
         "float64, over the largest value of the flux.\nPeers run GRU-128 over the same cells and days without spin-up, "
-        f"trees boosters of their own; ours / it: as fast per pixel-day, 95 % interval. GPU: {_gpu(report)}."
-        f"{left}\n{report['seconds']:.0f} s in all: {parts}."
+        f"trees boosters of their own; ours / it: GRU-128\nover it, per pixel-day, 95 % interval. GPU: {_gpu(report)}."
+        f"{start}{left}\n{report['seconds']:.0f} s in all: {parts}."
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fluxgrid.bench.criteria import CRITERIA
 from fluxgrid.bench.peers_engines import JaxScan
+from fluxgrid.bench.peers_trees import XGBoostDask
 from fluxgrid.bench.peers_xarray import MapBlocks, XBatcher
 from fluxgrid.bench.settings import TINY
 from fluxgrid.errors import ConfigError
@@ -25,7 +26,8 @@ class _NoScan(JaxScan):
 def test_the_report_has_its_shape(monkeypatch, tmp_path):
     monkeypatch.setattr(workflow, "PEERS", (MapBlocks(), _NoXBatcher(), *workflow.PEERS[1:2], _NoScan()))
     models = ("GRU-128", "TAM-RL exact", "TAM-RL stride")
-    settings = replace(TINY, models=models, kinds=("affine",), rounds=1)
+    monkeypatch.setattr(XGBoostDask, "lacking", lambda _: ["xgboost"])  # as after `make demo`
+    settings = replace(TINY, models=(*models, "XGBoost"), kinds=("affine",), rounds=1)
     said = []
     outcome = workflow.bench(settings, str(tmp_path / "bench.json"), said.append)
     assert said
@@ -35,6 +37,7 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
             "strides", "scaling", "workers", "gpu", "criteria", "seconds",
             "parts", "left_out"} <= set(report)  # fmt: skip
     assert [row["model"] for row in report["models"]] == list(models)
+    assert "XGBoost of ours (pip install 'fluxgrid[trees]')" in report["left_out"]
     first = report["models"][0]
     assert (first["pixel_days"], first["spin_up_pixel_days"], first["missing"]) == (768 * 20, 768 * 20, 0)
     assert 0 < first["share_delivered"] < first["share_of_peak"]  # of 64 squares: no peak
