@@ -150,12 +150,14 @@ def _others(report: Report) -> Iterator[tuple[str, str]]:
 
 def _criteria(report: Report) -> Table:
     """Return the criteria."""
-    table = Table(title=Text("Criteria"), title_justify="left")
+    full = report["size"] == "full"
+    title = "Criteria" if full else f"Criteria, which a {report['size']} benchmark shows and cannot judge"
+    table = Table(title=Text(title), title_justify="left")
     for name in ("", "bar", "aim", "measured", ""):
         table.add_column(name, justify="left" if not name else "right")
     for row in report["criteria"]:
         sign = "<=" if row["bound"] == "at most" else ">="
-        verdict = {True: "met", False: "NOT met", None: "not measured"}[row["met"]]
+        verdict = {True: "met", False: "NOT met" if full else "not met", None: "not measured"}[row["met"]]
         aim = "" if row["aim"] is None else f"{row['aim']:g}"
         measured = "" if row["measured"] is None else f"{row['measured']:.3g}"
         table.add_row(row["criterion"], f"{sign} {row['bar']:g}", aim, measured, verdict)
