@@ -15,14 +15,14 @@ from fluxgrid.bench.accuracy import block_inputs, block_places
 from fluxgrid.bench.machine import torch_threads
 from fluxgrid.bench.peers import PeerData, Tuned
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
-from fluxgrid.bench.published import BATCH, PublishedTAMRL, predict_published
+from fluxgrid.bench.published import BATCH, NAMED_BATCH, PublishedTAMRL, predict_published
 from fluxgrid.bench.timing import Run
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.prediction.predictor import Predictor
 from fluxgrid.upscaling.memory import keep_memory
 
-_BATCHES = (BATCH, 128, 256, 1024)
+_BATCHES = (BATCH, NAMED_BATCH, 256, 1024)
 """Windows given to the published network at once; the fastest, on threads of torch or of ours, is its tuned form."""
 _DAYS_TOGETHER = 32
 """Days of a record that ours cuts into windows at once."""
@@ -88,7 +88,7 @@ class Windows:
     tuned: Run
     """The published network in the form that is fastest here."""
     named: Run
-    """In batches of 128, which the script that starts its evaluation names and does not tell."""
+    """In the batches that the script which starts its evaluation names."""
     difference: float
     """Largest difference of their fluxes over the largest absolute flux."""
     form: str
@@ -139,9 +139,9 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
         forms[f"batches of {batch}, threads of torch"] = _timed(partial(whole, batch))
     seconds = {name: min(run(), run()) for name, run in forms.items()}
     best = min(seconds, key=lambda name: seconds[name])
-    exact, found = theirs(256, slice(0, places)), ours(slice(0, places))
+    exact, found = theirs(BATCH, slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
-    as_published, named = (_timed(partial(whole, batch)) for batch in (BATCH, 128))
+    as_published, named = (_timed(partial(whole, batch)) for batch in (BATCH, NAMED_BATCH))
     quick = _timed(lambda: _split(ours, places, threads))
     return Windows(len(dynamic) * _DAYS_TOGETHER, quick, as_published, forms[best], named, difference, best)
 

@@ -18,6 +18,8 @@ from fluxgrid.models.tam_rl import TAMRL
 
 BATCH = 32
 """Windows that the scripts of the published evaluation give at once."""
+NAMED_BATCH = 128
+"""Windows that the script which starts them names and does not tell them."""
 
 
 class PublishedTAMRL(nn.Module):

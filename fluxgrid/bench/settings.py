@@ -97,7 +97,7 @@ QUICK = BenchSettings(
     scaling=None,
     windows=256,
 )
-"""A minute: the four networks that have a bar, TAM-RL, trees, all peers; ratios scatter more."""
+"""A minute or two: the four networks that have a bar, TAM-RL, trees, all peers; ratios scatter more."""
 
 TINY = BenchSettings(
     name="tiny",

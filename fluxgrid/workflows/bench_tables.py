@@ -76,9 +76,8 @@ def _caption(report: Report) -> str:
     """Say what the columns are."""
     left = f" Left out: {', '.join(report['left_out'])}." if report["left_out"] else ""
     parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in report["parts"].items() if seconds >= 0.5)
-    start = " Quick: the start of each run weighs most, so that no share or ratio is to be judged." * (
-        report["size"] == "quick"
-    )
+    short = report["size"] != "full"
+    start = " In short runs the start weighs most: no share or ratio is to be judged." if short else ""
     return (
         f"End to end from zarr to zarr, medians of {report['rounds']} runs in turns; of peak: matrix work of delivered "
         "and spin-up days over the\nproducts of squares; delivered: of delivered days alone. Error against torch in "
