@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.simulation.land import places_at
 from fluxgrid.simulation.parameters import WORLD_VERSION, world_digest
 from fluxgrid.simulation.weather import weather
@@ -124,7 +125,7 @@ def anomaly(series: pd.Series) -> pd.Series:
 
 def both_grids(data: Path) -> tuple[xr.Dataset, xr.Dataset]:
     """Return monthly ``temperature`` degC and ``rain`` mm of the world and of the grid, (cell, month of record)."""
-    with xr.open_dataset(data / GRID) as cube:
+    with open_netcdf(data / GRID) as cube:
         inside = np.isin(cube["state_fips"].values, _MIDWEST) & np.isfinite(cube["tair"].values[0])
         row, column = (part[::_EVERY] for part in np.nonzero(inside))
         months = pd.DatetimeIndex(cube["time"].values)

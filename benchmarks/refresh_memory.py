@@ -27,6 +27,7 @@ import yaml
 from fluxgrid.bench.checkpoints import write_checkpoint
 from fluxgrid.bench.cubes import box_of, grid_of_cells, write_bench_cube
 from fluxgrid.bench.entries import Entry
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.output.archive import Archive
 
 FORCINGS = ("temperature_2m", "precipitation", "shortwave", "vpd")
@@ -75,7 +76,7 @@ class Region:
             array.attrs.pop("grid_mapping", None)
             array.encoding["grid_mapping"] = "spatial_ref"
         week.attrs = {"status": "final", "date_created": f"{days[-1]:%Y-%m-%d}", "day_definition": "UTC"}
-        week.to_netcdf(self.incoming / f"week_{first:%Y_%m_%d}.nc")
+        save_netcdf(week, self.incoming / f"week_{first:%Y_%m_%d}.nc")
 
 
 def measure(region: Region) -> tuple[float, float]:

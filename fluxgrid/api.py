@@ -11,6 +11,7 @@ import xarray as xr
 from fluxgrid.config import UpscaleConfig, load_config
 from fluxgrid.errors import OutputError, itemise
 from fluxgrid.models import load_checkpoint
+from fluxgrid.netcdf import join_netcdf
 from fluxgrid.prediction import Predictor
 from fluxgrid.upscaling.folder import MANIFEST, Mode, RunFolder
 from fluxgrid.workflows.upscale import upscale as _upscale
@@ -96,4 +97,6 @@ def open_map(folder: Path | str) -> xr.Dataset:
     if missing := [file.name for file in files if not file.is_file()]:
         header = f"Files of the map in {folder} are gone; put them back, or run `fluxgrid upscale` again"
         raise OutputError(itemise(header, missing))
-    return xr.open_mfdataset(files, decode_coords="all", data_vars="minimal", coords="minimal", compat="override")
+    return join_netcdf(
+        files, {"chunks": {}, "decode_coords": "all"}, data_vars="minimal", coords="minimal", compat="override"
+    )

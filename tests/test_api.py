@@ -10,6 +10,7 @@ import xarray as xr
 
 import fluxgrid
 from fluxgrid.errors import CheckpointError, ConfigError, OutputError, UnknownName
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.prediction import Predictor
 from fluxgrid.upscaling.folder import MANIFEST
 
@@ -53,7 +54,7 @@ def write_map(folder: Path, files: dict[str, int]) -> None:
     for name, value in files.items():
         time = pd.date_range("2019-01-01", periods=1) + pd.Timedelta(days=value)
         nee = xr.DataArray(np.full((1, 2, 3), value, "float32"), {"time": time}, ("time", "y", "x"), name="nee")
-        nee.to_netcdf(folder / name)
+        save_netcdf(nee, folder / name)
     (folder / MANIFEST).write_text(json.dumps({"files": {**dict.fromkeys(files, 1), "totals.csv": 1}}))
 
 

@@ -13,7 +13,6 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import netCDF4
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -21,6 +20,7 @@ import xarray as xr
 from fluxgrid.data.steps import step_ends
 from fluxgrid.errors import OutputError, itemise
 from fluxgrid.files import atomic_path
+from fluxgrid.netcdf import NetCDF, netcdf_file, others_first
 from fluxgrid.output.cf import (
     YEAR,
     coordinate_attributes,
@@ -150,7 +150,7 @@ def export_netcdf(
     dataset = _part(open_map(source), steps, info.step)
     _check_door(dataset, grid, land_fraction)
     with atomic_path(path) as temporary:
-        with _netcdf_errors(path), netCDF4.Dataset(temporary, "w", format="NETCDF4") as file:
+        with _netcdf_errors(path), netcdf_file(temporary, "w") as file:
             inside = land_fraction if region_land is None else region_land
             _write_frame(file, dataset, grid, info, land_fraction, inside, compression)
             for name in layers_of(dataset).dtypes:
@@ -179,7 +179,7 @@ def export_rate(values: np.ndarray, path: Path, compression: Compression = "zlib
         Of bytes before compression.
     """
     begun = time.perf_counter()
-    with netCDF4.Dataset(path, "w") as file:
+    with netcdf_file(path, "w") as file:
         for name, size in zip(("time", "y", "x"), values.shape, strict=True):
             file.createDimension(name, size)
         variable = file.createVariable("nee", values.dtype, ("time", "y", "x"), **_CODECS[compression])
@@ -204,7 +204,7 @@ def verify_netcdf(path: Path | str, dataset: xr.Dataset, grid: Grid) -> list[str
     problems : list of str
         Empty if dims, time axis and all values of the first, middle and last step agree.
     """
-    with netCDF4.Dataset(path, "r") as file:
+    with netcdf_file(path) as file:
         file.set_auto_mask(False)
         problems = _frame_problems(file, dataset, grid)
         if not problems:
@@ -258,7 +258,7 @@ def _netcdf_errors(path: Path | str) -> Iterator[None]:
 
 
 def _write_frame(
-    file: netCDF4.Dataset,
+    file: NetCDF,
     dataset: xr.Dataset,
     grid: Grid,
     info: MapInfo,
@@ -287,7 +287,7 @@ def _write_frame(
         _create_map_variable(file, name, layers, grid, cells[name], compression)
 
 
-def _write_time(file: netCDF4.Dataset, times: pd.DatetimeIndex, ends: pd.DatetimeIndex, attributes: dict) -> None:
+def _write_time(file: NetCDF, times: pd.DatetimeIndex, ends: pd.DatetimeIndex, attributes: dict) -> None:
     """Write time and its bounds."""
     days = np.stack([_days(times), _days(ends)], axis=1)
     chunk = min(len(times), 512)  # the default chunk of an unlimited dimension is one value
@@ -295,7 +295,7 @@ def _write_time(file: netCDF4.Dataset, times: pd.DatetimeIndex, ends: pd.Datetim
     _put(file, "time_bnds", ("time", "nv"), days, {}, chunks=(chunk, 2))
 
 
-def _write_axes(file: netCDF4.Dataset, grid: Grid, attributes: dict) -> None:
+def _write_axes(file: NetCDF, grid: Grid, attributes: dict) -> None:
     """Write the centres and bounds of rows and columns and, on a projection, latitude and longitude of the cells."""
     for name, centres, edges in zip(grid.dims, (grid.y, grid.x), (grid.y_edges, grid.x_edges), strict=True):
         _put(file, name, (name,), np.asarray(centres, "float64"), attributes[name])
@@ -306,7 +306,7 @@ def _write_axes(file: netCDF4.Dataset, grid: Grid, attributes: dict) -> None:
         _put(file, "lon", grid.dims, lon, attributes["lon"])
 
 
-def _put(file: netCDF4.Dataset, name: str, dims: tuple, values: Any, attributes: dict, chunks: Any = None) -> None:
+def _put(file: NetCDF, name: str, dims: tuple, values: Any, attributes: dict, chunks: Any = None) -> None:
     """Write one small variable, without a fill value: it has a value everywhere."""
     values = np.asarray(values)
     large = values.ndim == 2
@@ -318,7 +318,7 @@ def _put(file: netCDF4.Dataset, name: str, dims: tuple, values: Any, attributes:
 
 
 def _create_map_variable(
-    file: netCDF4.Dataset, name: str, layers: Layers, grid: Grid, attributes: dict, compression: Compression
+    file: NetCDF, name: str, layers: Layers, grid: Grid, attributes: dict, compression: Compression
 ) -> None:
     """Declare one variable of the map."""
     height, width = (min(n, _MAX_SIDE) for n in grid.shape)
@@ -344,7 +344,7 @@ def _fill(name: str, dtype: np.dtype) -> Any:
     return FILL if dtype.kind == "f" else False
 
 
-def _copy_variable(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> None:
+def _copy_variable(file: NetCDF, dataset: xr.Dataset, name: str) -> None:
     """Copy one variable, block by block; a block is whole chunks of the file, so each is compressed once."""
     variable = file[name]
     variable.set_auto_maskandscale(False)
@@ -363,7 +363,7 @@ def _blocks(shape: tuple[int, ...], chunks: Sequence[int]) -> Iterator[tuple[sli
 def _read(dataset: xr.Dataset, name: str, block: tuple) -> np.ndarray:
     """Read a block of the store as the file shall hold it."""
     dtype = layers_of(dataset).dtypes[name]
-    with readable(f"{name} at (time, row, column) {block}"):
+    with readable(f"{name} at (time, row, column) {block}"), others_first():
         values = dataset[name][block].values
     empty = np.isnan(values)  # of a NetCDF map also where an integer had its fill value
     if empty.any():
@@ -371,7 +371,7 @@ def _read(dataset: xr.Dataset, name: str, block: tuple) -> np.ndarray:
     return np.asarray(values, dtype)
 
 
-def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> list[str]:
+def _frame_problems(file: NetCDF, dataset: xr.Dataset, grid: Grid) -> list[str]:
     """Compare dims and axes with what they should be."""
     sizes = {name: len(file.dimensions[name]) for name in ("time", *grid.dims)}
     right = dict(zip(("time", *grid.dims), dataset["nee"].shape, strict=True))
@@ -381,7 +381,7 @@ def _frame_problems(file: netCDF4.Dataset, dataset: xr.Dataset, grid: Grid) -> l
     return problems + [f"{name} differs from the store's" for name in unlike]
 
 
-def _same_values(file: netCDF4.Dataset, dataset: xr.Dataset, name: str) -> bool:
+def _same_values(file: NetCDF, dataset: xr.Dataset, name: str) -> bool:
     """Compare the first, middle and last step bit for bit, where a shifted or cut copy shows."""
     *steps, _, _ = file[name].shape
     picks = [sorted({0, count // 2, count - 1}) for count in steps]

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
-import netCDF4
 import numpy as np
 import pandas as pd
 from pyproj import CRS
 
 from fluxgrid.errors import OutputError
 from fluxgrid.files import write_text
+from fluxgrid.netcdf import NetCDF, netcdf_file
 from fluxgrid.output.layers import error_name
 from fluxgrid.output.qgis_style import ANNUAL_SUFFIX, add_mesh_style, add_raster_style
 from fluxgrid.output.ramps import Scale, flux_scale
@@ -74,7 +74,7 @@ class _File:
     @classmethod
     def read(cls, path: Path, folder: Path, most: int) -> _File:
         """Read axes and a sample of the values, of each variable so many at most."""
-        with readable(f"the map {path}"), netCDF4.Dataset(path, "r") as file:
+        with readable(f"the map {path}"), netcdf_file(path) as file:
             y, x = file["nee"].dimensions[1:]
             bounds = pd.Timestamp(0) + pd.to_timedelta(file["time_bnds"][:].ravel(), unit="D")
             picks, samples = _sample(file)
@@ -187,7 +187,7 @@ class _Document:
         return layer
 
 
-def _sample(file: netCDF4.Dataset) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _sample(file: NetCDF) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return some steps and the values of some cells in them: enough for the range of colours."""
     steps, ny, nx = file["nee"].shape
     picks = np.unique(np.linspace(0, steps - 1, min(steps, _SAMPLED_STEPS)).round().astype(int))
@@ -213,7 +213,7 @@ def _extent(x_bounds: np.ndarray, y_bounds: np.ndarray) -> tuple[float, float, f
     return float(x_bounds.min()), float(x_bounds.max()), float(y_bounds.min()), float(y_bounds.max())
 
 
-def _mesh_groups(file: netCDF4.Dataset) -> tuple[str, ...]:
+def _mesh_groups(file: NetCDF) -> tuple[str, ...]:
     """Return the names MDAL gives the variables of the map, in its order: sorted by long name."""
     cells = file["nee"].dimensions[1:]
     on_cells = [v for v in file.variables.values() if v.dimensions[-2:] == cells and v.name not in ("lat", "lon")]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.store import open_store, readable
 
 BUDGET_BYTES = 8 * 2**20
@@ -44,7 +45,7 @@ def open_map(source: MapSource) -> xr.Dataset:
     if Path(source).suffix != ".nc":
         return open_store(source, dask=False)
     with readable(f"the map {source}"):
-        return xr.open_dataset(source, chunks={})
+        return open_netcdf(source, chunks={})
 
 
 def blocks(shape: tuple[int, ...], align: int = 32, budget: int = BUDGET_BYTES) -> Iterator[Block]:

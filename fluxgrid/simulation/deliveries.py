@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from fluxgrid.netcdf import save_netcdf
+
 Story = Literal[
     "on time",
     "late",
@@ -206,7 +208,7 @@ def _write(event: Event, cube: xr.Dataset, path: Path) -> None:
         array.encoding = {"zlib": True, "fletcher32": True, "grid_mapping": "spatial_ref"}
         array.attrs.pop("grid_mapping", None)
     whole = path.with_name(f"{path.name}.whole.tmp")
-    days.to_netcdf(whole, engine="netcdf4")
+    save_netcdf(days, whole)
     data = _damaged(whole.read_bytes(), event.damage)
     whole.write_bytes(data)
     os.utime(whole, (issued.timestamp(), issued.timestamp()))

@@ -17,6 +17,7 @@ import xarray as xr
 from fluxgrid.data.kgml import KGML_CROPS, KGML_FEATURES, KGML_YEAR_DAYS, feature_index
 from fluxgrid.errors import TableError, itemise
 from fluxgrid.files import atomic_path
+from fluxgrid.netcdf import open_netcdf, save_netcdf
 from fluxgrid.sources.kgml_layout import OUTPUTS, Layout, known_names, layout_problems, to_layout
 
 _NETCDF = (".nc", ".nc4", ".cdf")
@@ -129,7 +130,7 @@ def write_kgml_set(path: Path | str, synthetic: KGMLSet) -> Path:
             names = {"feature": [feature.name for feature in KGML_FEATURES], "output": list(OUTPUTS[:3])}
             attributes = {"title": "Synthetic set for KGML-ag", "source": synthetic.source}
             packed = {name: {"zlib": True, "complevel": 1} for name in ("X", "Y1")}
-            xr.Dataset(variables, names, attributes).to_netcdf(temporary, encoding=packed)
+            save_netcdf(xr.Dataset(variables, names, attributes), temporary, encoding=packed)
     return path
 
 
@@ -172,7 +173,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise TableError(message)
     try:
         if path.suffix in _NETCDF:
-            with xr.open_dataset(path, decode_times=False) as dataset:
+            with open_netcdf(path, decode_times=False) as dataset:
                 return {str(name): array.to_numpy() for name, array in dataset.data_vars.items()}
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

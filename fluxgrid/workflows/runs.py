@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.steps import days_per_step
 from fluxgrid.errors import ConfigError, OutputError
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.archive import Archive, Version
 from fluxgrid.output.exports import Exports
 from fluxgrid.upscaling.lock import locked
@@ -224,7 +224,7 @@ def _row(version: Version) -> dict[str, Any]:
 def _land(place: Place, archive: Archive) -> np.ndarray | None:
     """Return the land of the region in each cell, m2 (y, x), as it stands in files beside the archive."""
     for path in sorted((place.out / EXPORTS).glob("*/*.nc"), reverse=True):
-        with suppress(OSError, ValueError, KeyError), xr.open_dataset(path, engine="netcdf4") as file:
+        with suppress(OSError, ValueError, KeyError), open_netcdf(path) as file:
             share = file["region_land_area_fraction"].values
             if share.shape == archive.design.grid.shape:
                 return share * archive.design.grid.cell_area()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fluxgrid.data.cube import input_digest, open_cube
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import UnknownName
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.testing import small_cube, write_cube
 
 WINDOW = {"steps": slice(0, 11), "rows": slice(0, 3), "cols": slice(4, 7)}
@@ -152,11 +153,11 @@ def test_metadata_and_mapping_matter(tmp_path):
 
 def test_netcdf_is_digested_by_value(tmp_path):
     ds = small_cube()
-    ds.to_netcdf(tmp_path / "a.nc")
+    save_netcdf(ds, tmp_path / "a.nc")
     ds.vpd[5, 4, 0] += 1  # outside the window
-    ds.to_netcdf(tmp_path / "b.nc")
+    save_netcdf(ds, tmp_path / "b.nc")
     ds.vpd[5, 0, 5] += 1
-    ds.to_netcdf(tmp_path / "c.nc")
+    save_netcdf(ds, tmp_path / "c.nc")
     a, b, c = (digest(tmp_path / f"{name}.nc") for name in "abc")
     assert a == b != c
 

@@ -11,6 +11,7 @@ from zarr.codecs import BloscCodec, GzipCodec
 
 from fluxgrid.data.cube import open_cube, open_reader
 from fluxgrid.errors import CubeError
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.testing import small_cube, write_cube
 
 
@@ -29,7 +30,7 @@ def stores(tmp_path_factory):
     cube = small_cube(shape=(4, 8), resolution=45.0, centre=(0.0, 0.0))
     plain = write_cube(cube, folder / "plain.zarr")
     foreign(cube).to_zarr(folder / "foreign.zarr", zarr_format=3, consolidated=False)
-    foreign(cube).to_netcdf(folder / "foreign.nc")
+    save_netcdf(foreign(cube), folder / "foreign.nc")
     return {"plain": plain, "zarr": folder / "foreign.zarr", "netcdf": folder / "foreign.nc"}
 
 

@@ -27,6 +27,7 @@ from fluxgrid.data.cube.growth import CubePlan, Growth
 from fluxgrid.data.cube.kept import cube_damages
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import CubeError, OutputError, SourceUnavailable
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.provenance import seal, unseal
 from fluxgrid.simulation.deliveries import Scenario, play
 from fluxgrid.sources.deliveries import DeliverySource, look
@@ -58,7 +59,7 @@ class Place:
         ds.attrs |= {"status": status}
         if when is not None:
             ds.attrs["date_created"] = f"2019-06-{when:02d}"
-        change(ds).to_netcdf(self.folder / name)
+        save_netcdf(change(ds), self.folder / name)
 
     def look(self):
         return look(self.source, self.folder.parent / "state.json")

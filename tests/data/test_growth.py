@@ -15,6 +15,7 @@ from fluxgrid.data.cube.grow import grow, growth_folder, is_grown
 from fluxgrid.data.cube.growth import CubePlan
 from fluxgrid.errors import OutputError, RunLocked
 from fluxgrid.locks import held
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.sources.deliveries import DeliverySource, look
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.workflows import refresh_source
@@ -35,7 +36,7 @@ class Region:
     def drop(self, name, cube=CUBE, days=slice(None), when=None, **attrs):
         part = cube[list(NAMES)].isel(time=days)
         part.attrs |= {"status": "final", "date_created": "2019-06-01"} | attrs
-        part.to_netcdf(self.folder / name)
+        save_netcdf(part, self.folder / name)
         if when is not None:
             seconds = np.datetime64(when, "s").astype(int)
             os.utime(self.folder / name, (seconds, seconds))

@@ -16,6 +16,7 @@ from fluxgrid.data.cube import rechunk as module
 from fluxgrid.data.cube.rechunk import best_extent, blocks_of, checksum, rechunk
 from fluxgrid.data.mapping import load_mapping
 from fluxgrid.errors import CubeError, OutputError
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.testing import small_cube
 
 SHAPE, STEPS = (40, 70), 90
@@ -52,7 +53,7 @@ def test_map_chunks_become_tile_chunks(tmp_path, budget, options):
 @pytest.mark.parametrize("budget", [10**9, LITTLE])
 def test_a_contiguous_netcdf_becomes_a_cube(tmp_path, budget):
     cube = small_cube(shape=SHAPE, periods=STEPS)[["vpd", "climate_group"]]
-    cube.to_netcdf(tmp_path / "cube.nc")
+    save_netcdf(cube, tmp_path / "cube.nc")
     made = rechunk(tmp_path / "cube.nc", tmp_path / "tiles.zarr", budget=budget)
     xr.testing.assert_identical(open_cube(tmp_path / "cube.nc").compute(), open_cube(made.path).compute())
 
@@ -108,8 +109,8 @@ def test_no_dimensions_no_copy(tmp_path):
 def two_files(folder, first, second, change=lambda part: part):
     """Write a cube as two files with encodings of their own."""
     cube = small_cube(shape=(6, 7), periods=STEPS, missing=0.02)[["vpd", "climate_group"]].drop_encoding()
-    cube.isel(time=slice(0, 50)).to_netcdf(folder / "a.nc", encoding=first)
-    change(cube.isel(time=slice(50, None)).copy()).to_netcdf(folder / "b.nc", encoding=second)
+    save_netcdf(cube.isel(time=slice(0, 50)), folder / "a.nc", encoding=first)
+    save_netcdf(change(cube.isel(time=slice(50, None)).copy()), folder / "b.nc", encoding=second)
     return [folder / "a.nc", folder / "b.nc"]
 
 
@@ -143,7 +144,7 @@ def test_ends_of_steps_follow_their_times(tmp_path):
     for name, steps in (("a", slice(0, 50)), ("b", slice(50, None))):
         part = bounded(cube.isel(time=steps).copy())
         units = {"units": f"days since {part.time[0].dt.strftime('%Y-%m-%d').item()}"}
-        part.to_netcdf(tmp_path / f"{name}.nc", encoding={"time": units})
+        save_netcdf(part, tmp_path / f"{name}.nc", encoding={"time": units})
     made = rechunk(sorted(tmp_path.glob("*.nc")), tmp_path / "tiles.zarr")
     found = xr.open_zarr(made.path)
     np.testing.assert_array_equal(found.ends, bounded(cube).ends)
@@ -173,7 +174,7 @@ def test_the_advice_is_a_command_that_works(tmp_path):
     folder.mkdir()
     cube = small_cube(shape=SHAPE, periods=STEPS)[["vpd"]].drop_encoding()
     for part, steps in (("a", slice(0, 50)), ("b", slice(50, None))):
-        cube.isel(time=steps).to_netcdf(folder / f"{part}.nc")
+        save_netcdf(cube.isel(time=steps), folder / f"{part}.nc")
     mapping = tmp_path / "map.yaml"
     mapping.write_text("{}")
     pattern = str(folder / "*.nc")

@@ -9,7 +9,6 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
-import xarray as xr
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from fluxgrid.geo import boundaries
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.land import land_fraction
 from fluxgrid.geo.region import find_region
+from fluxgrid.netcdf import open_netcdf
 
 GEOD = pyproj.Geod(ellps="WGS84")
 STEPS = st.sampled_from([0.05, 0.1, 0.25, 0.5, 1 / 24, 1 / 12, 1 / 120])
@@ -275,7 +275,7 @@ def test_land_fraction_leaves_out_the_great_lakes():
 @pytest.mark.data
 def test_cells_of_a_published_grid_are_in_the_states_it_says(data_dir):
     """The grid was made by others, with other boundaries: cells mostly inside one state must agree."""
-    with xr.open_dataset(data_dir / "conus_monthly_covariates_025.nc") as published:
+    with open_netcdf(data_dir / "conus_monthly_covariates_025.nc") as published:
         grid = Grid.from_centres(published["lon"].values, published["lat"].values, "EPSG:4326")
         fips = published["state_fips"].values
     assert (grid.shape, grid.bounds) == ((104, 236), (-125.0, -66.0, 24.0, 50.0))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.archive import Archive, Version
 from fluxgrid.output.archive.layout import STORE
 from fluxgrid.output.flags import NO_VALUE
@@ -126,7 +127,7 @@ class Reader:
         self._check(self.tables.setdefault(number, tables) == tables, f"totals of version {number} changed")
         years = Archive.open(self.out / "archive").years(number)
         for path in sorted(folder.glob("*.nc")):
-            with xr.open_dataset(path) as file:
+            with open_netcdf(path) as file:
                 maps = years[int(str(file["time"].values[0])[:4])]
                 for name in ("nee", "quality_flag"):
                     same = file[name].values.tobytes() == maps[name].values.astype(file[name].dtype).tobytes()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
-import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +31,7 @@ from fluxgrid.models import Checkpoint, ModelSpec, load_checkpoint
 from fluxgrid.models.checkpoint import save_checkpoint
 from fluxgrid.models.trees import Trees
 from fluxgrid.models.windowed import WindowNetwork
+from fluxgrid.netcdf import netcdf_file
 from fluxgrid.prediction.applicability import fit_domain, month_vectors
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.training.sequences import Sequence, fit_scaler, inputs_of, make_sequence
@@ -177,7 +177,7 @@ def digests(out: Path) -> dict[str, str]:
     """Return a hash of each array (variables and coordinates) of each map, and of the table of totals."""
     found = {}
     for path in sorted(out.glob("*.nc")):
-        with netCDF4.Dataset(path) as file:
+        with netcdf_file(path) as file:
             file.set_auto_maskandscale(False)
             for name, variable in file.variables.items():
                 values = np.ascontiguousarray(variable[...])

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 
 from fluxgrid.api import open_map
 from fluxgrid.config import UpscaleConfig, load_config
@@ -18,6 +17,7 @@ from fluxgrid.models import load_checkpoint
 from fluxgrid.models.checkpoint import save_checkpoint
 from fluxgrid.models.ensemble import Ensemble
 from fluxgrid.models.uncertainty import FluxUncertainty, Uncertainty
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.prediction import Predictor
 from fluxgrid.prediction.sites import predict_site
 from fluxgrid.variables import MAP_FLUXES, STANDARD_ERROR_COVERAGE
@@ -95,7 +95,7 @@ def test_a_cell_is_a_site(world, ensembles, mapped, tools, kind):
 
 @pytest.mark.parametrize("kind", ["ct_gru", "lightgbm"])
 def test_half_widths_stand_where_fluxes_stand_and_nothing_else_hangs_on_them(mapped, manifest, kind):
-    with xr.open_dataset(next(mapped[kind].glob("*_2021.nc"))) as january:
+    with open_netcdf(next(mapped[kind].glob("*_2021.nc"))) as january:
         for name in MAP_FLUXES:
             np.testing.assert_array_equal(np.isnan(january[name]), np.isnan(january[f"{name}_se"]))
             assert january[f"{name}_se"].min() >= np.float32(FACTOR * FLOOR)
@@ -118,6 +118,6 @@ def test_a_dry_run_counts_members_one_after_another(world, ensembles, tmp_path):
 
 
 def test_a_model_without_half_widths_has_none(baseline):
-    with xr.open_dataset(next(baseline["ct_gru"].glob("*_2021.nc"))) as january:
+    with open_netcdf(next(baseline["ct_gru"].glob("*_2021.nc"))) as january:
         assert not [name for name in january.variables if name.endswith("_se")]
         assert "fluxgrid_uncertainty" not in january.attrs

@@ -18,6 +18,7 @@ from fluxgrid.data.records import plan_segments, site_places
 from fluxgrid.errors import ConfigError, IncompleteMap
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.models import load_checkpoint, save_checkpoint
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.flags import Quality
 from fluxgrid.prediction import BlockState, Predictor
 from fluxgrid.upscaling.heads import map_blend
@@ -50,7 +51,7 @@ def make(out: Path, model: Path, mode: str = "new", **changes) -> xr.Dataset:
 
 def read(out: Path) -> xr.Dataset:
     (path,) = out.glob("*_2019.nc")
-    with xr.open_dataset(path) as found:
+    with open_netcdf(path) as found:
         return found.load()
 
 

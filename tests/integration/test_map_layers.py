@@ -19,6 +19,7 @@ from fluxgrid.models.calibrated import Calibration
 from fluxgrid.models.calibration import Heads
 from fluxgrid.models.checkpoint import save_checkpoint
 from fluxgrid.models.places import Bandwidth, CalibratedPlaces
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import whole_year
 from fluxgrid.prediction import Predictor
@@ -50,7 +51,7 @@ def rich_model(monkeypatch):
 
 def test_a_map_holds_what_its_model_gives(world, rich_model, tmp_path, digests_of):
     world.run(tmp_path / "map", start="2020-01-01")
-    with xr.open_dataset(next(tmp_path.glob("map/*_2020.nc"))) as year:
+    with open_netcdf(next(tmp_path.glob("map/*_2020.nc"))) as year:
         known = np.isfinite(year["nee"]).any("time")
         lat, _ = xr.broadcast(year["lat"], year["lon"])
         np.testing.assert_array_equal(year["harvest_removal"], lat.astype("float32").where(year["harvest_removal"] > 0))
@@ -60,7 +61,7 @@ def test_a_map_holds_what_its_model_gives(world, rich_model, tmp_path, digests_o
             balance.where(known), year["balance_after_harvest"].where(known), rtol=1e-3, atol=1e-2
         )
         assert not (year["quality_flag"] & Quality.PROVISIONAL).any()
-    with xr.open_dataset(next(tmp_path.glob("map/*_2021.nc"))) as january:
+    with open_netcdf(next(tmp_path.glob("map/*_2021.nc"))) as january:
         assert "rh" in january
         assert not {*ANNUAL, "year"} & {*january.variables}
         known = np.isfinite(january["nee"])
@@ -108,7 +109,7 @@ def test_a_calibrated_map_says_whose_heads_it_blends(world, calibrated, baseline
     assert outcome.manifest["calibration"] == calibration
     files, plain = (sorted(folder.glob("*.nc")) for folder in (tmp_path / "map", baseline["ct_gru"]))
     for path, other in zip(files, plain, strict=True):
-        with xr.open_dataset(path) as found, xr.open_dataset(other) as without:
+        with open_netcdf(path) as found, open_netcdf(other) as without:
             check_blended(found, without)
             assert found.attrs["fluxgrid_calibration"] == f"{calibration}: invented heads"
             if calibration == "state":

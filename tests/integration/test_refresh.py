@@ -31,6 +31,7 @@ from fluxgrid.errors import (
     UnknownName,
 )
 from fluxgrid.geo.grid import Grid
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output.archive import Archive, Difference
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import Layers
@@ -175,7 +176,7 @@ def test_first_refresh_publishes_whole_years_with_files_and_report(region):
     assert region.archive.newest().covered == "2021-06-01"
     names = {path.name.rpartition("_")[2] for path in (region.out / "latest").iterdir()}
     assert {"2020.nc", "2021.nc", "totals.csv", "quicklook.png", "export.json"} <= names
-    with xr.open_dataset(next((region.out / "latest").glob("*2021.nc"))) as file:
+    with open_netcdf(next((region.out / "latest").glob("*2021.nc"))) as file:
         np.testing.assert_array_equal(file["nee"].values, maps[2021]["nee"].values)
     row = json.loads(done.files[0].read_text())
     assert row["why"] == {"new": 4}

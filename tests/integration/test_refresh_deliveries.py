@@ -20,6 +20,7 @@ import xarray as xr
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import ConfigError, CubeError, OutputError, PublicationStopped
 from fluxgrid.geo.grid import Grid
+from fluxgrid.netcdf import open_netcdf, save_netcdf
 from fluxgrid.output.archive import Archive
 from fluxgrid.output.flags import Quality
 from fluxgrid.simulation import build_world
@@ -199,7 +200,7 @@ def assert_same(one: Delivered, other: Delivered) -> None:
     assert tables[0]
     files = [sorted((region.folder / "out" / "latest").glob("*.nc")) for region in (one, other)]
     for paths in zip(*files, strict=True):
-        with xr.open_dataset(paths[0]) as left, xr.open_dataset(paths[1]) as right:
+        with open_netcdf(paths[0]) as left, open_netcdf(paths[1]) as right:
             xr.testing.assert_equal(left, right)
 
 
@@ -314,4 +315,4 @@ def drop(cube: xr.Dataset, path: Path, status: str) -> None:
     """Write a delivery."""
     days = cube[[name for stream in STREAMS for name in stream]]
     days.attrs |= {"status": status, "date_created": f"2019-02-0{1 + (status == 'final')}"}
-    days.to_netcdf(path)
+    save_netcdf(days, path)

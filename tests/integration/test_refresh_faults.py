@@ -27,6 +27,7 @@ import yaml
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import RunLocked
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.output.archive import Archive
 from fluxgrid.testing import small_cube
 from fluxgrid.upscaling import export
@@ -122,7 +123,7 @@ class Fed(Region):
         for part in range(number + 6):
             path = self.folder / "incoming" / f"{part:02d}.nc"
             if not path.exists():
-                days.isel(time=slice(10 * part, 10 * part + 10)).to_netcdf(path)
+                save_netcdf(days.isel(time=slice(10 * part, 10 * part + 10)), path)
 
 
 @pytest.fixture

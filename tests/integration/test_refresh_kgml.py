@@ -13,6 +13,7 @@ import xarray as xr
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import load_checkpoint
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.output.archive import Archive
 from fluxgrid.output.flags import Quality
 from fluxgrid.testing import write_cube
@@ -61,7 +62,7 @@ class Season:
         for array in days.data_vars.values():
             array.encoding["grid_mapping"] = "spatial_ref"
         days.attrs = {"status": status, "date_created": f"2020-01-0{1 + (status == 'final')}"}
-        days.to_netcdf(self.folder / "incoming" / f"days_{first:03d}_{status}.nc")
+        save_netcdf(days, self.folder / "incoming" / f"days_{first:03d}_{status}.nc")
 
     def refresh(self) -> Refreshed:
         source = {"location": str(self.folder / "incoming"), "base": str(self.folder / "base.zarr"), "settle": 0}

@@ -16,6 +16,7 @@ from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.cube import grid_of
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.geo.state_of import state_of
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.output.archive import Archive
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling import export
@@ -98,7 +99,7 @@ def drop(cube: xr.Dataset, days: pd.DatetimeIndex, path: Path) -> None:
     """Deliver days of a cube, revised."""
     part = cube[list(FORCINGS)].sel(time=days).drop_encoding()
     part.attrs = {"status": "final", "date_created": "2023-01-05"}
-    part.to_netcdf(path)
+    save_netcdf(part, path)
 
 
 def change(cube: xr.Dataset, days: pd.DatetimeIndex, where: np.ndarray) -> xr.Dataset:

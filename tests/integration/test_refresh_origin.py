@@ -13,6 +13,7 @@ import xarray as xr
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.cube import check_cube, open_cube
 from fluxgrid.errors import ConfigError
+from fluxgrid.netcdf import open_netcdf, save_netcdf
 from fluxgrid.simulation import WORLD_SOURCE
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling import export
@@ -34,7 +35,7 @@ def deliver(folder: Path, source: str) -> xr.Dataset:
     (folder / "incoming").mkdir(parents=True)
     for number, days in enumerate((slice(0, 12), slice(12, DAYS))):
         part = cube[varying].isel(time=days).assign_attrs(status="final")
-        part.to_netcdf(folder / "incoming" / f"week_{number}.nc")
+        save_netcdf(part, folder / "incoming" / f"week_{number}.nc")
     write_cube(cube.drop_vars([name for name in varying if name != "vpd"]).isel(time=[0, 1]), folder / "base.zarr")
     write_cube(cube, folder / "once.zarr")
     return cube
@@ -71,7 +72,7 @@ def test_a_grown_cube_of_the_reference_world_is_known_as_one(simulated, tmp_path
     assert refresh(values(tmp_path, simulated)).status == "published"
     grown, once = (open_cube(tmp_path / name) for name in ("out/cube.zarr", "once.zarr"))
     assert is_simulated(grown)
-    with xr.open_dataset(next((tmp_path / "out" / "latest").glob("*.nc"))) as file:
+    with open_netcdf(next((tmp_path / "out" / "latest").glob("*.nc"))) as file:
         assert file.attrs["title"].startswith("Synthetic carbon fluxes")
     assert grown.attrs == once.attrs
     used = [name for name in once.data_vars if name in grown.data_vars]

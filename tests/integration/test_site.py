@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import geopandas as gpd
-import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +11,7 @@ from fluxgrid.data.cube import grid_of, open_cube
 from fluxgrid.data.records import plan_segments, site_places
 from fluxgrid.geo.land import land_fraction
 from fluxgrid.geo.region import find_region
+from fluxgrid.netcdf import netcdf_file
 from fluxgrid.output.flags import NO_VALUE, Quality
 from fluxgrid.prediction import BlockState, Predictor
 from fluxgrid.prediction.sites import predict_site
@@ -33,7 +33,7 @@ def read_map(out) -> dict[str, np.ndarray]:
     """Return the arrays of a map, files joined in time, NaN where they hold fill values."""
     parts: dict[str, list[np.ndarray]] = {}
     for path in sorted(out.glob("*.nc")):
-        with netCDF4.Dataset(path) as file:
+        with netcdf_file(path) as file:
             file.set_auto_mask(False)
             for name in (*FLUXES, "quality_flag", "applicability", "lat", "lon", "land_area_fraction"):
                 parts.setdefault(name, []).append(file[name][...])

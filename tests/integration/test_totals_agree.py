@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-import xarray as xr
+
+from fluxgrid.netcdf import open_netcdf
 
 
 def test_sum_over_the_map_is_the_region_of_totals(baseline):
@@ -13,7 +14,7 @@ def test_sum_over_the_map_is_the_region_of_totals(baseline):
     files = sorted(out.glob("*.nc"))
     total = 0.0
     for file in files:
-        with xr.open_dataset(file) as fluxes:
+        with open_netcdf(file) as fluxes:
             area = fluxes.cell_area * fluxes.region_land_area_fraction
             total += float((fluxes.nee.astype("float64").sum("time") * area).sum()) / 1e12
             assert (fluxes.region_land_area_fraction <= fluxes.land_area_fraction + 1e-5).all()

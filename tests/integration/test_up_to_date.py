@@ -7,12 +7,12 @@ import shutil
 import sys
 from pathlib import Path
 
-import netCDF4
 import pytest
 import zarr
 
 from fluxgrid import cli
 from fluxgrid.errors import OutputExists
+from fluxgrid.netcdf import netcdf_file
 from fluxgrid.upscaling import publish as publish_module
 
 
@@ -76,7 +76,7 @@ def test_only_a_tile_whose_input_changed_is_made_again(world, other_cube, fluxgr
 
 def read_nee(out):
     """Return NEE of January 2021, fill values as they are."""
-    with netCDF4.Dataset(next(out.glob("*2021.nc"))) as file:
+    with netcdf_file(next(out.glob("*2021.nc"))) as file:
         file.set_auto_mask(False)
         return file["nee"][...]
 

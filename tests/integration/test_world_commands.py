@@ -18,6 +18,7 @@ from fluxgrid.errors import CubeError, IncompatibleCube, OutputError, OutputExis
 from fluxgrid.evaluation.map_places import map_places
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
+from fluxgrid.netcdf import open_netcdf, save_netcdf
 from fluxgrid.simulation import TRUTH, WORLD_VERSION, build_truth, world_digest
 from fluxgrid.simulation.parameters import EXTENT
 from fluxgrid.workflows import world_truth
@@ -79,7 +80,7 @@ def wrong_map(fluxes, seed=0, **attrs):
 def wrong(fluxes, tmp_path_factory):
     """The wrong map as a file, scored."""
     path = tmp_path_factory.mktemp("wrong") / "wrong.nc"
-    wrong_map(fluxes).to_netcdf(path)
+    save_netcdf(wrong_map(fluxes), path)
     return path, score_map([path])
 
 
@@ -243,7 +244,7 @@ def test_the_truth_itself_is_a_perfect_map(run, truth, tmp_path):
 
 def test_scores_are_those_of_a_slow_sum(wrong, fluxes):
     path, outcome = wrong
-    guess = xr.open_dataset(path).isel(lat=slice(None, None, -1))
+    guess = open_netcdf(path).isel(lat=slice(None, None, -1))
     land = weights(fluxes, "-92.0,40.2,-90.9,40.9")
     table = outcome.scores.set_index(KEYS)
     season = fluxes.indexes["time"].month.to_numpy() % 12 // 3
@@ -265,7 +266,7 @@ def test_scores_are_those_of_a_slow_sum(wrong, fluxes):
 def test_what_is_missing_is_told(wrong, fluxes):
     path, outcome = wrong
     land = weights(fluxes, BOX) > 0
-    here = np.isfinite(xr.open_dataset(path)["nee"].values[:, ::-1]) & land
+    here = np.isfinite(open_netcdf(path)["nee"].values[:, ::-1]) & land
     about = outcome.about
     assert about["cells"] == land.sum()
     assert about["cells_missing"] == 1
@@ -285,7 +286,7 @@ def test_tiles_do_not_change_the_scores(wrong, tmp_path, monkeypatch, side):
 def test_monthly_maps_are_scored_on_monthly_means(fluxes, tmp_path):
     means = fluxes.astype("float64").resample(time="MS").mean().assign_attrs(fluxes.attrs)
     months = wrong_map(means, seed=2)
-    months.to_netcdf(tmp_path / "months.nc")
+    save_netcdf(months, tmp_path / "months.nc")
     outcome = score_map([tmp_path / "months.nc"])
     assert set(outcome.scores["scale"]) == {"month", "year"}
     slow = slow_score(months["gpp"].isel(lat=slice(None, None, -1)).values, means["gpp"].values, weights(fluxes, BOX))
@@ -296,7 +297,7 @@ def test_monthly_maps_are_scored_on_monthly_means(fluxes, tmp_path):
 def test_a_region_may_be_chosen_and_files_may_follow_each_other(fluxes, tmp_path):
     guess = wrong_map(fluxes)
     for year in (str(FIRST), str(FIRST + 1)):
-        guess.sel(time=year).to_netcdf(tmp_path / f"part_{year}.nc")
+        save_netcdf(guess.sel(time=year), tmp_path / f"part_{year}.nc")
     outcome = score_map([tmp_path / "part_*.nc"], region="iowa", out=tmp_path / "score")
     slow = slow_score(
         guess["nee"].isel(lat=slice(None, None, -1)).values, fluxes["nee"].values, weights(fluxes, "iowa")
@@ -308,8 +309,8 @@ def test_a_region_may_be_chosen_and_files_may_follow_each_other(fluxes, tmp_path
 
 def test_units_are_converted_and_some_fluxes_are_enough(fluxes, tmp_path):
     guess = wrong_map(fluxes)[["gpp"]].sel(time=slice(f"{FIRST}-06-01", f"{FIRST}-08-31"))
-    guess.to_netcdf(tmp_path / "grams.nc")
-    in_units(guess, "mg m-2 d-1", 1000).to_netcdf(tmp_path / "milligrams.nc")
+    save_netcdf(guess, tmp_path / "grams.nc")
+    save_netcdf(in_units(guess, "mg m-2 d-1", 1000), tmp_path / "milligrams.nc")
     grams, milligrams = (score_map([tmp_path / f"{name}.nc"]).scores for name in ("grams", "milligrams"))
     pd.testing.assert_frame_equal(grams, milligrams, rtol=1e-5)
     assert set(grams["flux"]) == {"gpp"}
@@ -318,7 +319,7 @@ def test_units_are_converted_and_some_fluxes_are_enough(fluxes, tmp_path):
 
 def test_foreign_maps_are_refused_unless_forced(run, fluxes, tmp_path):
     path = tmp_path / "foreign.nc"
-    wrong_map(fluxes, references="real towers").sel(time=str(FIRST)).to_netcdf(path)
+    save_netcdf(wrong_map(fluxes, references="real towers").sel(time=str(FIRST)), path)
     code, said, err = run("world", "score", path)
     assert (code, said) == (2, "")
     assert "names no synthetic world" in err
@@ -334,21 +335,21 @@ def test_foreign_maps_are_refused_unless_forced(run, fluxes, tmp_path):
 def test_maps_of_another_version_of_the_world_are_refused(fluxes, tmp_path):
     path = tmp_path / "old.nc"
     other = "fluxgrid synthetic world 0.0, parameters 0123456789abcdef"
-    wrong_map(fluxes, references=other).sel(time=f"{FIRST}-06").to_netcdf(path)
+    save_netcdf(wrong_map(fluxes, references=other).sel(time=f"{FIRST}-06"), path)
     with pytest.raises(IncompatibleCube, match=r"synthetic world 0\.0, parameters 0123456789abcdef"):
         score_map([path])
 
 
 def test_what_cannot_be_scored_is_said(run, fluxes, tmp_path):
     guess = wrong_map(fluxes).sel(time=f"{FIRST}-06")
-    guess.rename(nee="a", gpp="b", reco="c").to_netcdf(tmp_path / "nameless.nc")
+    save_netcdf(guess.rename(nee="a", gpp="b", reco="c"), tmp_path / "nameless.nc")
     with pytest.raises(CubeError, match="holds none of nee, gpp, reco"):
         score_map([tmp_path / "nameless.nc"])
-    in_units(guess, "umol m-2 s-1").to_netcdf(tmp_path / "mol.nc")
+    save_netcdf(in_units(guess, "umol m-2 s-1"), tmp_path / "mol.nc")
     with pytest.raises(CubeError, match="umol m-2 s-1"):
         score_map([tmp_path / "mol.nc"])
     early = guess.assign_coords(time=guess.indexes["time"] - pd.DateOffset(years=3))
-    early.assign_coords(lon=guess["lon"] + 60).to_netcdf(tmp_path / "early.nc")
+    save_netcdf(early.assign_coords(lon=guess["lon"] + 60), tmp_path / "early.nc")
     with pytest.raises(IncompatibleCube, match=rf"(?s)none of its land.*it begins on {FIRST - 3}-06-01"):
         score_map([tmp_path / "early.nc"])
     with pytest.raises(OutputError, match="no finished map"):
@@ -365,7 +366,7 @@ def test_cells_beyond_the_world_are_counted_and_not_scored(fluxes, tmp_path):
     values = np.ones((3, *grid.shape), "float32")
     wide = xr.Dataset({"gpp": (("time", "lat", "lon"), values, {"units": "g m-2 d-1"})}, {"time": time})
     wide = wide.assign_coords(lat=("lat", grid.y), lon=("lon", grid.x))
-    wide.to_netcdf(tmp_path / "wide.nc")
+    save_netcdf(wide, tmp_path / "wide.nc")
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(OutputExists, match=r"mine\.json exists"):
         score_map([tmp_path / "wide.nc"], force=True, json_file=tmp_path / "mine.json")

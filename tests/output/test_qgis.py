@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import netCDF4
 import numpy as np
 import pytest
 
 from fluxgrid.errors import OutputError
+from fluxgrid.netcdf import netcdf_file
 from fluxgrid.output.netcdf import export_netcdf
 from fluxgrid.output.qgis import write_qlr
 
@@ -68,7 +68,7 @@ def test_nee_alone_is_visible_and_centred_on_zero(run_folder):
 
 def test_still_band_is_the_step_of_strongest_uptake(example, run_folder):
     renderer = layers(run_folder / "iowa.qlr")[0].find("pipe/rasterrenderer")
-    with netCDF4.Dataset(example.netcdf) as file:
+    with netcdf_file(example.netcdf) as file:
         means = file["nee"][:].mean(axis=(1, 2))
     assert int(renderer.get("band")) == int(np.argmin(means)) + 1
 
@@ -133,7 +133,7 @@ def test_half_widths_are_layers_that_are_switched_off(unsure, tmp_path):
     assert (folder.get("name"), folder.get("checked")) == ("Half-widths of single steps", "Qt::Unchecked")
     scale = layers(raster)[3].find("pipe/rasterrenderer")
     assert float(scale.get("classificationMin")) == 0
-    with netCDF4.Dataset(unsure.netcdf) as file:
+    with netcdf_file(unsure.netcdf) as file:
         names = sorted(v.long_name for v in file.variables.values() if v.dimensions[-2:] == ("lat", "lon"))
     shown = layers(mesh)[0].find("mesh-renderer-settings/active-dataset-group").get("scalar")
     assert names[int(shown)].startswith("net ecosystem exchange")

@@ -10,6 +10,7 @@ import xarray as xr
 from fluxgrid.errors import OutputError
 from fluxgrid.geo.grid import Grid
 from fluxgrid.geo.region import find_region
+from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output import stream, totals
 from fluxgrid.output.netcdf import export_netcdf
 from fluxgrid.output.totals import COLUMNS, land_units, write_totals
@@ -131,7 +132,7 @@ def test_blocks_of_cells_change_nothing(daily, tmp_path, monkeypatch):
 def test_netcdf_files_in_parts_give_the_same_totals(daily, tmp_path):
     arguments = daily.region, daily.grid, daily.land
     whole = read(write_totals([daily.store], *arguments, tmp_path / "a.csv", "daily"))
-    with xr.open_dataset(daily.netcdf) as dataset:
+    with open_netcdf(daily.netcdf) as dataset:
         parts = [dataset.isel(time=slice(0, 3)), dataset.isel(time=slice(3, None))]
         pieces = read(write_totals(parts, *arguments, tmp_path / "b.csv", "daily"))
     pd.testing.assert_frame_equal(pieces, whole, rtol=1e-6)

@@ -15,17 +15,16 @@ import time
 import urllib.request
 from itertools import product
 
-import netCDF4
 import numpy as np
 import pandas as pd
 import pyproj
 import pytest
-import xarray as xr
 
 from fluxgrid.data.cube import delivery
 from fluxgrid.data.cube.window import CubeReader
 from fluxgrid.data.mapping import parse_mapping
 from fluxgrid.errors import ConfigError, OutputError, SourceUnavailable
+from fluxgrid.netcdf import netcdf_file, open_netcdf, save_netcdf
 from fluxgrid.sources import deliveries, remote
 from fluxgrid.sources.deliveries import DeliverySource, StatusRule, look
 from fluxgrid.testing import small_cube
@@ -42,7 +41,7 @@ def drop(folder, name="w1.nc", days=slice(0, 7), when=OLD, change=lambda ds: ds,
     for array in ds.data_vars.values():
         array.encoding = {"zlib": True, "fletcher32": True}
     path = folder / name
-    change(ds).to_netcdf(path.with_suffix(".making"))
+    save_netcdf(change(ds), path.with_suffix(".making"))
     os.utime(path.with_suffix(".making"), (when, when))
     return path.with_suffix(".making").replace(path)
 
@@ -196,7 +195,7 @@ def test_no_attribute_of_a_file_stops_a_look(folder, see):
     for number, (place, attribute, value) in enumerate(odd):
         path = folder / f"odd{number}.nc"
         shutil.copy(plain, path)
-        with netCDF4.Dataset(path, "a") as file:
+        with netcdf_file(path, "a") as file:
             (file[place] if place else file).setncattr(attribute, value)
     found = see(settle=0)
     assert "w1.nc" in names(found.deliveries)
@@ -204,7 +203,7 @@ def test_no_attribute_of_a_file_stops_a_look(folder, see):
 
 
 def test_a_grid_larger_than_any_is_refused_before_it_is_read(folder, see):
-    with netCDF4.Dataset(folder / "w2.nc", "w") as file:
+    with netcdf_file(folder / "w2.nc", "w") as file:
         file.status = "final"
         for name, size, units in (("time", 1, "days since 2019-01-01"), ("y", 300_000, "m"), ("x", 300_000, "m")):
             file.createDimension(name, size)
@@ -338,7 +337,7 @@ def test_a_listing_of_a_server(folder, server, see_url):
     first = see_url()
     assert names(first.deliveries) == ["w1.nc", "w2.nc"]
     assert first.deliveries[0].modified_ns == OLD * 10**9
-    with xr.open_dataset(first.deliveries[1].path) as copy:
+    with open_netcdf(first.deliveries[1].path) as copy:
         np.testing.assert_array_equal(copy.vpd, CUBE.vpd.isel(time=slice(7, 14)))
     server[1].asked.clear()
     assert see_url() == first

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fluxgrid.data.kgml import KGML_FEATURES, KGML_OUTPUTS, feature_index, published_scaler
 from fluxgrid.errors import TableError
+from fluxgrid.netcdf import save_netcdf
 from fluxgrid.sources.kgml_layout import OUTPUTS
 from fluxgrid.sources.kgml_sets import KGMLSet, read_kgml_set, scaler_of, write_kgml_set
 
@@ -60,7 +61,7 @@ def save(folder, arrays, name="set.npz"):
         np.savez(path, **arrays)
     else:
         data = {key: ([f"{key}{i}" for i in range(np.ndim(value))], value) for key, value in arrays.items()}
-        xr.Dataset(data).to_netcdf(path)
+        save_netcdf(xr.Dataset(data), path)
     return path
 
 

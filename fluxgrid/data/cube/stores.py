@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from fluxgrid.errors import CubeError, itemise
+from fluxgrid.netcdf import join_netcdf, open_netcdf
 
 StorePath = Path | str | Sequence[Path | str]
 """A zarr store or NetCDF file, a pattern of NetCDF files ("pr_*.nc"), or a list of them."""
@@ -24,7 +25,6 @@ _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
 _PLAIN: dict[str, Any] = {"decode_cf": False}
 _PARTLY: dict[str, Any] = {"decode_coords": False, "decode_timedelta": False, "concat_characters": False}
 # Named, because xarray would else try every reader it knows, and one of them opens pictures.
-_ENGINE = "netcdf4"
 
 
 # what xarray and its readers raise for what they cannot make sense of: attributes of any type, sizes of any number
@@ -232,18 +232,15 @@ def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
         return xr.open_zarr(str(path), chunks=chunks, **decoding)
     files = _files(path)
     if len(files) == 1:
-        return xr.open_dataset(files[0], engine=_ENGINE, chunks=chunks, cache=False, **decoding)
-    return xr.open_mfdataset(
+        return open_netcdf(files[0], chunks=chunks, cache=False, **decoding)
+    return join_netcdf(
         files,
-        engine=_ENGINE,
-        chunks={} if chunks is None else chunks,
-        combine="by_coords",
+        {"chunks": {} if chunks is None else chunks, **decoding},
         data_vars="minimal",
         coords="minimal",
         compat="override",
         join="exact",
         combine_attrs="drop_conflicts",
-        **decoding,
     )
 
 
