@@ -97,6 +97,5 @@ def open_map(folder: Path | str) -> xr.Dataset:
     if missing := [file.name for file in files if not file.is_file()]:
         header = f"Files of the map in {folder} are gone; put them back, or run `fluxgrid upscale` again"
         raise OutputError(itemise(header, missing))
-    return join_netcdf(
-        files, {"chunks": {}, "decode_coords": "all"}, data_vars="minimal", coords="minimal", compat="override"
-    )
+    alike = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
+    return join_netcdf(files, {"chunks": {}, "decode_coords": "all"}, **alike)
