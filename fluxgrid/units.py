@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pint
-from cf_xarray.units import units as _registry
 
 from fluxgrid.errors import UnitError
+
+if TYPE_CHECKING:
+    import pint
 
 Relation = Literal["same", "convertible", "impossible"]
 
 _WATER_DEPTHS = ("mm", "mm d-1")
-_WATER = 1000 * _registry.kilogram / _registry.meter**3
-_UNREADABLE = (pint.PintError, ValueError, TypeError, AttributeError, KeyError, AssertionError, SyntaxError)
+_UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, AssertionError, SyntaxError)
 
 
 def compare_units(source_units: str, target_units: str) -> Relation:
@@ -123,23 +123,39 @@ def _month_factor(values: Any, days: Any, months: int, source_units: str, target
     return days.reshape(-1, *[1] * (values.ndim - 1)) ** months
 
 
+@lru_cache(maxsize=1)
+def _registry() -> pint.UnitRegistry:
+    """Return what reads units; half a second to import, which most cubes, in our own units, do not need."""
+    from cf_xarray.units import units
+
+    return units
+
+
+@lru_cache(maxsize=1)
+def _water() -> pint.Quantity:
+    """Return the density of water."""
+    return 1000 * _registry().kilogram / _registry().meter ** 3
+
+
 @lru_cache(maxsize=512)
 def _rule(source_units: str, target_units: str) -> tuple[int, float, float]:
     """Return (months, factor, offset): target = (source * factor + offset) * days ** months."""
+    if source_units == target_units:
+        return 0, 1.0, 0.0
     source, source_months = _without_months(_parse(source_units), source_units)
     target, target_months = _without_months(_parse(target_units), target_units)
     if target in [_parse(units) for units in _WATER_DEPTHS] and _is_water_mass(source, target):
-        factor = float((1 * source / _WATER).to(target).magnitude)
+        factor = float((1 * source / _water()).to(target).magnitude)
         return source_months - target_months, _clean(factor), 0.0
     if source.dimensionality != target.dimensionality:
         raise _mismatch(source_units, target_units)
-    offset, one = (float(_registry.Quantity(value, source).to(target).magnitude) for value in (0.0, 1.0))
+    offset, one = (float(_registry().Quantity(value, source).to(target).magnitude) for value in (0.0, 1.0))
     return source_months - target_months, _clean(one - offset), _clean(offset)
 
 
 def _is_water_mass(source: pint.Unit, target: pint.Unit) -> bool:
     """Say whether the source is a mass per area where the target is a depth of water."""
-    return bool((source / _WATER.units).dimensionality == target.dimensionality)
+    return bool((source / _water().units).dimensionality == target.dimensionality)
 
 
 def _clean(number: float) -> float:
@@ -160,15 +176,17 @@ def _without_months(unit: pint.Unit, text: str) -> tuple[pint.Unit, int]:
     if not power.is_integer():
         message = f"The unit {text!r} has a fractional power of the month, which means nothing. Correct the unit."
         raise UnitError(message)
-    return unit * (_registry.day / _registry.month) ** int(power) if power else unit, int(power)
+    return unit * (_registry().day / _registry().month) ** int(power) if power else unit, int(power)
 
 
 @lru_cache(maxsize=512)
 def _parse(text: str) -> pint.Unit:
     """Read a unit in CF spelling."""
+    from pint import PintError
+
     try:
-        unit = _registry.Unit(text)
-    except _UNREADABLE as error:
+        unit = _registry().Unit(text)
+    except (PintError, *_UNREADABLE) as error:
         message = f"The unit {text!r} cannot be read.{_advice(text)} Write it in CF spelling, such as 'mm d-1'."
         raise UnitError(message) from error
     # "g C m-2" reads as gram times degree Celsius (elsewhere coulomb): never what its writer meant.
@@ -192,7 +210,7 @@ def _mismatch(source_units: str, target_units: str) -> UnitError:
     """Return the error for two units that measure different things."""
     hint = "correct the unit in the file, or give the true one in the mapping (units:)"
     source, target = _parse(source_units), _parse(target_units)
-    per_day = source / _registry.day
+    per_day = source / _registry().day
     if per_day.dimensionality == target.dimensionality or _is_water_mass(per_day, target):
         hint = (
             f"if each value is the amount of one step, write units: '{source_units} d-1' (daily steps) or "

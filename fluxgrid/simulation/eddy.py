@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from scipy.signal import lfilter
 from scipy.special import ndtri
 
 from fluxgrid.simulation.parameters import strict_dataclass
@@ -138,6 +137,8 @@ def _fill(values: np.ndarray, out: np.ndarray, quality: np.ndarray, p: Eddy) -> 
 
 def _lasting(numbers: np.ndarray, days: float) -> np.ndarray:
     """Return an autoregressive series of mean 0 and variance 1, (time,)."""
+    from scipy.signal import lfilter  # a second to import, and maps of the world have no towers
+
     memory = np.exp(-1.0 / days)
     shocks = np.sqrt(1.0 - memory**2) * _normal(numbers)
     shocks[0] /= np.sqrt(1.0 - memory**2)
