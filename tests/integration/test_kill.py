@@ -21,7 +21,7 @@ from fluxgrid.errors import RunLocked
 RUN_SECONDS = 2.5
 """About how long the small run takes once its folder is claimed."""
 
-FAST_KILLS, SLOW_KILLS = 2, 14
+FAST_KILLS, SLOW_KILLS = 1, 14
 
 
 @pytest.mark.parametrize("kills", [FAST_KILLS, pytest.param(SLOW_KILLS, marks=pytest.mark.slow)])

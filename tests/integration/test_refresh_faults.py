@@ -42,8 +42,8 @@ STREAMS = (("temperature_2m", "precipitation"), ("shortwave",))
 STAGES = ("look", "inputs", "survey", "compute", "check", "publish", "files", "report")
 """Of a refresh, in order; ``growth`` and the ``moving`` of its files are parts of ``inputs``."""
 FED_STAGES = ("growth", "moving", "growth", "publish", "moving", "files", "growth", "compute")
-FAST_KILLS, SLOW_KILLS = 10, 100
-FAST_FED_KILLS, SLOW_FED_KILLS = 6, 32
+FAST_KILLS, SLOW_KILLS = 7, 100  # each stage once
+FAST_FED_KILLS, SLOW_FED_KILLS = 4, 32
 # of Linux: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 _DROP_CAPABILITY, _WRITES_ANYWHERE, _READS_ANYWHERE = 24, 1, 2
 
@@ -385,6 +385,7 @@ def durations(child: Child) -> dict[str, float]:
     return {name: end - begun for (name, begun), end in zip(stages, ends, strict=True)}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_changes_nothing(region, capsys):
     """Two worker processes; the one that has worked most is killed when the first unit is finished."""
     killed: list[str] = []
@@ -533,6 +534,7 @@ def test_two_at_once_publish_once(region, forge, capsys):
         print(f"\ntwo refreshes at once: exit codes {codes[0]} and {codes[1]}, 1 version")
 
 
+@pytest.mark.slow
 def test_a_clock_that_moves_changes_no_order_and_no_map(region, forge, capsys):
     """The day is 400 days off in one direction, then in the other, also while a refresh runs."""
     turns = [{}, {"look": -400}, {"look": 400}, {"publish": -900}, {"look": -20, "files": 400}, {}]

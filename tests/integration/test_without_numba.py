@@ -7,12 +7,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from fluxgrid.netcdf import open_netcdf
 
 _PROGRAM = "import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None; from fluxgrid.cli import main; main()"
 
 
+@pytest.mark.slow
 def test_the_map_is_the_same_to_rounding_and_says_why_it_was_slow(world, baseline, tmp_path):
     command = world.command(tmp_path / "map")
     done = subprocess.run(
