@@ -42,7 +42,7 @@ STREAMS = (("temperature_2m", "precipitation"), ("shortwave",))
 STAGES = ("look", "inputs", "survey", "compute", "check", "publish", "files", "report")
 """Of a refresh, in order; ``growth`` and the ``moving`` of its files are parts of ``inputs``."""
 FED_STAGES = ("growth", "moving", "growth", "publish", "moving", "files", "growth", "compute")
-FAST_KILLS, SLOW_KILLS = 7, 100  # each stage once
+FAST_KILLS, SLOW_KILLS = 8, 100  # each stage once
 FAST_FED_KILLS, SLOW_FED_KILLS = 4, 32
 # of Linux: PR_CAPBSET_DROP, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 _DROP_CAPABILITY, _WRITES_ANYWHERE, _READS_ANYWHERE = 24, 1, 2
