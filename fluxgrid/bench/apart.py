@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import BaseContext
 
 from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
 from fluxgrid.bench.timing import Run
@@ -25,10 +26,10 @@ class Apart:
     """
 
     def __init__(self, peers: Sequence[Peer], data: PeerData):
-        spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
+        context = _context()
         self.data = data
         self._pools = {
-            peer.name: ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=(peer, data))
+            peer.name: ProcessPoolExecutor(1, context, initializer=_begin, initargs=(peer, data))
             for peer in peers
             if not peer.lacking()
         }
@@ -63,6 +64,20 @@ class Apart:
         """Return what has a peer run once; the time is taken over there."""
         pool = self._pools[peer.name]
         return lambda: pool.submit(_once, name).result()
+
+
+def _context() -> BaseContext:
+    """Return what starts processes: copies of one that has imported what all need, or new ones where none is copied.
+
+    A fork of this process, full of threads, could hang; the one that is copied has none at work.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [__name__, "dask.array", "fluxgrid.bench.peers_xarray", "fluxgrid.bench.peers_trees"]
+    )
+    return context
 
 
 @dataclass(eq=False)
