@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fluxgrid.output.info import MapInfo
 
 _INK, _GREY, _FAINT, _NO_DATA, _WARN = "#222222", "#6b6b6b", "#d9d9d9", "#c9c9c9", "#b3261e"
+_CAPTION_WIDTH, _CAPTION_LINES = 198, 4
 _CURVES = {"gpp": ("GPP", "#1b7837"), "reco": ("RECO", "#b35806"), "nee": ("NEE", _INK)}
 _SIZE, _DPI = (13.333, 7.5), 150  # a slide
 _LEFT = 0.04
@@ -254,7 +255,9 @@ def _label_curves(axes: Axes, times: pd.DatetimeIndex, season: pd.DataFrame) -> 
         if not np.isfinite(values).any():
             continue  # the region holds no value at all
         at = int(np.nanargmin(values) if flux == "nee" else np.nanargmax(values))
-        offset = (0, -15) if flux == "nee" else (0, 6)
+        # above RECO runs the curve of GPP; under its peak there is room
+        under = flux == "nee" or (flux == "reco" and season["gpp", "mean"].to_numpy()[at] > values[at])
+        offset = (0, -15 if flux == "nee" else -38) if under else (0, 6)
         text = axes.annotate(
             label,
             (times[at], values[at]),
@@ -331,7 +334,9 @@ def _further_lines(summary: MapSummary) -> list[str]:
 
 def _write_caption(figure: Figure, info: MapInfo) -> None:
     """Write what the map is not good for, and its origin."""
-    caveats = textwrap.wrap(" ".join(info.caveats), 172, max_lines=3, placeholder=" …")
-    origin = ". ".join([f"Made with fluxgrid, {info.created[:10]}", *info.sources])
-    lines = [*caveats, *textwrap.wrap(origin, 172, max_lines=1, placeholder=" …")]
-    figure.text(_LEFT, 0.018, "\n".join(lines), size=9.5, color=_GREY, va="bottom", linespacing=1.4)
+    made = ". ".join([f"Made with fluxgrid, {info.created[:10]}", *info.sources])
+    origin = textwrap.wrap(made, _CAPTION_WIDTH, max_lines=2, placeholder=" …")
+    room = _CAPTION_LINES - len(origin)
+    caveats = textwrap.wrap(" ".join(info.caveats), _CAPTION_WIDTH, max_lines=room, placeholder=" …")
+    text = "\n".join([*caveats, *origin])
+    figure.text(_LEFT, 0.014, text, size=8.8, color=_GREY, va="bottom", linespacing=1.35)

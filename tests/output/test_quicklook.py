@@ -8,14 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from fluxgrid.geo.region import find_region
+from fluxgrid.models import load_checkpoint
 from fluxgrid.output import quicklook, stream, summary
 from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.ramps import Scale, round_limit
 from fluxgrid.output.summary import period_means, summarise
 from fluxgrid.output.totals import land_units
+from fluxgrid.simulation import WORLD_SOURCE
 
 
 def texts(example, monkeypatch, tmp_path, **changes) -> str:
@@ -38,6 +42,25 @@ def test_png_for_each_kind_of_map(example, tmp_path):
 def test_synthetic_maps_say_so_and_others_do_not(monthly, monkeypatch, tmp_path):
     assert "SYNTHETIC DATA" in texts(monthly, monkeypatch, tmp_path)
     assert "SYNTHETIC" not in texts(monthly, monkeypatch, tmp_path, synthetic=False)
+
+
+def test_the_caption_of_the_first_map_is_whole_and_inside_the_picture(example):
+    spec = load_checkpoint("default").spec
+    caveats = ("Weather, land and fluxes are simulated: these are not observations.", *spec.caveats)
+    sources = (*(text.strip(". ") for text in spec.sources), WORLD_SOURCE.strip(". "))
+    figure = Figure(figsize=quicklook._SIZE, dpi=quicklook._DPI)
+    FigureCanvasAgg(figure)
+    info = replace(example.info, caveats=caveats, sources=sources, created="2026-11-30T00:00:00Z")
+    quicklook._write_caption(figure, info)
+    (caption,) = figure.texts
+    words = caption.get_text().replace("\n", " ")
+    assert all(text in words for text in (*caveats, *sources))
+    box = caption.get_window_extent()
+    assert box.x1 < 0.97 * figure.bbox.width
+    assert box.y1 < 0.105 * figure.bbox.height  # the legend ends at 0.107
+    many = replace(info, caveats=("A caveat that is long enough.",) * 40, sources=("A paper.",) * 60)
+    quicklook._write_caption(figure, many)
+    assert len(figure.texts[-1].get_text().splitlines()) == 4
 
 
 def test_steps_without_a_value_are_not_steps_without_a_flux():
