@@ -19,7 +19,7 @@ from fluxgrid.bench.workers import compare_workers
 
 CELLS = (64, 64)
 LAST_DAY = {"LSTM-128": "2019-12-31", "KGML-ag": "2019-12-31", "CT-LSTM 2 x 256": "2019-07-19"}
-"""Of a map that begins with 2019, after the model's spin-up."""
+"""Of a map that begins with 2019; the cube begins a year before, which KGML-ag runs over twice."""
 RUNS = 3
 
 

@@ -98,4 +98,4 @@ def open_map(folder: Path | str) -> xr.Dataset:
         header = f"Files of the map in {folder} are gone; put them back, or run `fluxgrid upscale` again"
         raise OutputError(itemise(header, missing))
     alike = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "combine_attrs": "override"}
-    return join_netcdf(files, {"chunks": {}, "decode_coords": "all"}, **alike)
+    return join_netcdf(files, alike, chunks={}, decode_coords="all")

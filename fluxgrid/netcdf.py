@@ -9,8 +9,8 @@ fluxgrid does with NetCDF goes through this module and holds one lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,12 @@ class _Lock:
 
     def __init__(self) -> None:
         self.own = threading.RLock()
-        self._depth = 0
+        self._depth, self._owner = 0, 0
+
+    @property
+    def depth(self) -> int:
+        """How often this thread has taken it."""
+        return self._depth if self._owner == threading.get_ident() else 0
 
     def acquire(self, blocking: bool = True) -> bool:
         """Take the lock; say whether that was possible, without waiting for it if not `blocking`."""
@@ -36,11 +41,14 @@ class _Lock:
         if not self._depth and not NETCDF4_PYTHON_LOCK.acquire(blocking):
             self.own.release()
             return False
-        self._depth += 1
+        self._depth, self._owner = self._depth + 1, threading.get_ident()
         return True
 
     def release(self) -> None:
         """Give the lock back."""
+        if not self.depth:
+            message = "This thread has not taken the lock of NetCDF files, and cannot give it back."
+            raise RuntimeError(message)
         self._depth -= 1
         if not self._depth:
             NETCDF4_PYTHON_LOCK.release()
@@ -71,7 +79,7 @@ def netcdf_file(path: Path | str, mode: Literal["r", "w", "a"] = "r") -> Iterato
     Yields
     ------
     file : netCDF4.Dataset
-        Closed at the end.
+        Closed at the end. Meanwhile dask, which reads in other threads, reads NetCDF only in `others_first`.
     """
     with _LOCK, NetCDF(path, mode) as file:
         yield file
@@ -80,11 +88,14 @@ def netcdf_file(path: Path | str, mode: Literal["r", "w", "a"] = "r") -> Iterato
 @contextmanager
 def others_first() -> Iterator[None]:
     """Let other threads use NetCDF in the middle of `netcdf_file`, as dask's do that read what is to be written."""
-    _LOCK.release()
+    depth = _LOCK.depth
+    for _ in range(depth):
+        _LOCK.release()
     try:
         yield
     finally:
-        _LOCK.acquire()
+        for _ in range(depth):
+            _LOCK.acquire()
 
 
 def open_netcdf(path: Path | str, **options: Any) -> xr.Dataset:
@@ -101,40 +112,30 @@ def open_netcdf(path: Path | str, **options: Any) -> xr.Dataset:
     dataset : Dataset
         Reads its values, and is closed, when no other thread uses a file.
     """
-    with _LOCK:
+    with _LOCK:  # the engine is named: xarray would else try every reader it knows
         return xr.open_dataset(path, engine="netcdf4", lock=_LOCK, **options)  # noqa: TID251
 
 
-def join_netcdf(paths: list[Path], options: dict[str, Any], **joining: Any) -> xr.Dataset:
+def join_netcdf(paths: Sequence[Path], joining: Mapping[str, Any], **options: Any) -> xr.Dataset:
     """Open NetCDF files by xarray and join them by their coordinates.
 
     Parameters
     ----------
-    paths : list of path
-    options : dict
-        For `open_netcdf`; `chunks` must be among them.
-    **joining
-        For `xarray.combine_by_coords`.
+    paths : sequence of path
+    joining : mapping
+        Options of `xarray.combine_by_coords`.
+    **options
+        For `open_netcdf`, of each file; `chunks` must be among them.
 
     Returns
     -------
     dataset : Dataset
         Closes all files when it is closed.
     """
-    parts: list[xr.Dataset] = []
-
-    def close() -> None:
-        for part in parts:
-            part.close()
-
-    try:
-        for path in paths:
-            parts.append(open_netcdf(path, **options))
+    with ExitStack() as opened:
+        parts = [opened.enter_context(open_netcdf(path, **options)) for path in paths]
         joined: Any = xr.combine_by_coords(parts, **joining)  # a dataset, of datasets
-    except BaseException:
-        close()
-        raise
-    joined.set_close(close)
+        joined.set_close(opened.pop_all().close)
     return joined
 
 
@@ -148,7 +149,15 @@ def save_netcdf(dataset: xr.Dataset, path: Path | str, **options: Any) -> None:
     path : path
     **options
         For `Dataset.to_netcdf`.
+
+    Raises
+    ------
+    RuntimeError
+        Within `netcdf_file`, where it would wait for itself.
     """
+    if _LOCK.depth:
+        message = f"{path} cannot be written by xarray while this thread has a file open by netCDF4: close that first."
+        raise RuntimeError(message)
     dataset = dataset.compute()
     with _LOCK.own:  # xarray takes its own lock, and that one cannot be taken twice
         dataset.to_netcdf(path, engine="netcdf4", **options)

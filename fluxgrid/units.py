@@ -36,7 +36,8 @@ def compare_units(source_units: str, target_units: str) -> Relation:
     Returns
     -------
     relation : {"same", "convertible", "impossible"}
-        "same" means that the numbers stay as they are; a unit that cannot be read is "impossible".
+        "same" means that the numbers stay as they are; a unit that cannot be read is "impossible", unless both texts
+        are equal, which are not read.
 
     Examples
     --------
@@ -61,7 +62,7 @@ def check_units(source_units: str, target_units: str) -> None:
     Raises
     ------
     UnitError
-        If a unit cannot be read or the two measure different things.
+        If a unit cannot be read or the two measure different things; texts that are equal are not read.
     """
     _rule(source_units, target_units)
 

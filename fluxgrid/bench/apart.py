@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -69,9 +70,10 @@ class Apart:
 def _context() -> BaseContext:
     """Return what starts processes: copies of one that has imported what all need, or new ones where none is copied.
 
-    A fork of this process, full of threads, could hang; the one that is copied has none at work.
+    A fork of this process, full of threads, could hang; the one that is copied has only those that libraries start
+    when they are imported, which survive a fork on Linux. If this process has such a one already, it is copied.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fluxgrid.output.info import MapInfo
 
 _INK, _GREY, _FAINT, _NO_DATA, _WARN = "#222222", "#6b6b6b", "#d9d9d9", "#c9c9c9", "#b3261e"
-_CAPTION_WIDTH, _CAPTION_LINES = 198, 4
+_CAPTION_LETTERS, _CAPTION_LINES = 198, 4
 _CURVES = {"gpp": ("GPP", "#1b7837"), "reco": ("RECO", "#b35806"), "nee": ("NEE", _INK)}
 _SIZE, _DPI = (13.333, 7.5), 150  # a slide
 _LEFT = 0.04
@@ -335,8 +335,11 @@ def _further_lines(summary: MapSummary) -> list[str]:
 def _write_caption(figure: Figure, info: MapInfo) -> None:
     """Write what the map is not good for, and its origin."""
     made = ". ".join([f"Made with fluxgrid, {info.created[:10]}", *info.sources])
-    origin = textwrap.wrap(made, _CAPTION_WIDTH, max_lines=2, placeholder=" …")
-    room = _CAPTION_LINES - len(origin)
-    caveats = textwrap.wrap(" ".join(info.caveats), _CAPTION_WIDTH, max_lines=room, placeholder=" …")
-    text = "\n".join([*caveats, *origin])
-    figure.text(_LEFT, 0.014, text, size=8.8, color=_GREY, va="bottom", linespacing=1.35)
+    text = figure.text(_LEFT, 0.014, "", size=8.8, color=_GREY, va="bottom", linespacing=1.35)
+    for letters in range(_CAPTION_LETTERS, 0, -4):  # capitals and digits are wide: lines are measured
+        origin = textwrap.wrap(made, letters, max_lines=2, placeholder=" …")
+        room = _CAPTION_LINES - len(origin)
+        caveats = textwrap.wrap(" ".join(info.caveats), letters, max_lines=room, placeholder=" …")
+        text.set_text("\n".join([*caveats, *origin]))
+        if text.get_window_extent().x1 <= (1 - _LEFT) * figure.bbox.width:
+            break

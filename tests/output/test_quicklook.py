@@ -58,9 +58,10 @@ def test_the_caption_of_the_first_map_is_whole_and_inside_the_picture(example):
     box = caption.get_window_extent()
     assert box.x1 < 0.97 * figure.bbox.width
     assert box.y1 < 0.105 * figure.bbox.height  # the legend ends at 0.107
-    many = replace(info, caveats=("A caveat that is long enough.",) * 40, sources=("A paper.",) * 60)
-    quicklook._write_caption(figure, many)
+    wide = ("USDA-NASS CDL 2019, MODIS/MCD43A4.061.",) * 40
+    quicklook._write_caption(figure, replace(info, caveats=wide, sources=wide))
     assert len(figure.texts[-1].get_text().splitlines()) == 4
+    assert figure.texts[-1].get_window_extent().x1 < 0.97 * figure.bbox.width
 
 
 def test_steps_without_a_value_are_not_steps_without_a_flux():

@@ -24,9 +24,6 @@ _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zmetadata", "c/0", "0")  # the
 _DECODING: dict[str, Any] = {"decode_coords": "all", "decode_timedelta": False}
 _PLAIN: dict[str, Any] = {"decode_cf": False}
 _PARTLY: dict[str, Any] = {"decode_coords": False, "decode_timedelta": False, "concat_characters": False}
-# Named, because xarray would else try every reader it knows, and one of them opens pictures.
-
-
 # what xarray and its readers raise for what they cannot make sense of: attributes of any type, sizes of any number
 _UNOPENABLE = (
     *(OSError, ValueError, KeyError, TypeError, NotImplementedError, RuntimeError, OverflowError),
@@ -233,15 +230,9 @@ def _open(path: StorePath, chunks: Any, decoding: dict[str, Any]) -> xr.Dataset:
     files = _files(path)
     if len(files) == 1:
         return open_netcdf(files[0], chunks=chunks, cache=False, **decoding)
-    return join_netcdf(
-        files,
-        {"chunks": {} if chunks is None else chunks, **decoding},
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
+    alike = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    joining = {**alike, "join": "exact", "combine_attrs": "drop_conflicts"}
+    return join_netcdf(files, joining, chunks={} if chunks is None else chunks, **decoding)
 
 
 def _is_zarr(path: StorePath) -> bool:
