@@ -221,7 +221,7 @@ def global_attributes(info: MapInfo, grid: Grid, times: pd.DatetimeIndex, ends: 
         "id": f"fluxgrid-{info.region_name}-{made_by}-{info.step}-{times[0]:%Y%m%d}-{ends[-1]:%Y%m%d}",
         "source": info.model_text,
         "model": info.model_name,
-        "references": "; ".join(dict.fromkeys(info.sources)) or "none",
+        "references": "; ".join(info.sources) or "none",
         "comment": " ".join(info.caveats) or "none",
         "synthetic": "true" if info.synthetic else "false",
         "day_definition": info.day_definition,

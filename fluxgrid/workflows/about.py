@@ -88,7 +88,8 @@ def map_info(
         day_definition=str(cube.attrs.get("day_definition") or spec.day_definition),
         applicability_threshold=checkpoint.domain.threshold,
         caveats=caveats,
-        sources=(*(text.strip(". ") for text in spec.sources), *covariates),
+        # a model of simulated towers and the cube it maps come from the same world
+        sources=tuple(dict.fromkeys((*(text.strip(". ") for text in spec.sources), *covariates))),
         attributes=attributes,
         created=created,
         calibration=plan.calibration,
