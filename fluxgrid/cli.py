@@ -179,7 +179,7 @@ def _tell_upscale(outcome: Outcome, as_json: bool) -> None:
     )
     if steps := manifest.get("border_step"):
         ratios = ", ".join(f"{name.upper()} {ratio:.2f}" for name, ratio in steps.items())
-        _say(f"Jumps across state borders over jumps inside states: {ratios}")
+        _say(f"Jumps across state borders over jumps inside states (1: no border shows): {ratios}")
     for path in (*outcome.published.all, outcome.published.manifest):
         _say(f"  {path}")
 
