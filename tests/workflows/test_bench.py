@@ -44,7 +44,7 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
     machine = report["machine"]
     assert len(machine["gemm_gflops_rounds"]) == settings.rounds
     assert machine["gemm_gflops_best"] >= machine["gemm_gflops"] >= machine["gemm_gflops_one_thread"]
-    assert first["share_of_best"] <= first["share_of_peak"]
+    assert first["share_of_best"] <= first["share_of_peak"] * (1 + 1e-12)  # the last bit, where the best is the peak
     assert first["peak_rss_mb"] > 100
     assert first["seconds"]["n"] == 1
     missing = {row["peer"]: row["missing"] for row in report["peers"] if row["pixel_days_per_s"] is None}
