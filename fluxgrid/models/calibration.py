@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fluxgrid.errors import ConfigError
-from fluxgrid.models.network import Network
+from fluxgrid.models.network import Beside, Network, Read, read_nothing
 
 Kind = Literal["affine", "linear", "adapter", "lora", "full"]
 _CARRIES = re.compile(r"\.weight_hh|\.in_proj_weight$")
@@ -35,6 +35,8 @@ _CARRIES = re.compile(r"\.weight_hh|\.in_proj_weight$")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ONE_PASS: tuple[Kind, ...] = ("affine", "linear", "adapter")
 """Kinds whose places share a pass of the backbone."""
+MOST_COLUMNS = 96
+"""Of a linear map that reads states for all places: wider ones take longer than the places of each row alone."""
 
 
 class Heads(nn.Module):
@@ -203,45 +205,63 @@ class Heads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Blend heads over one pass of the backbone."""
         places, readouts = slots.clamp_min(0), self.network.readouts
-        reads = {tap: partial(self._read_slots, tap, places) for tap in readouts}
+        more = {tap: self._more_of(tap, places) for tap in readouts}
+        reads = {tap: Beside(readout, more[tap]) for tap, readout in readouts.items()}
         taps = self.network.run_read(dynamic, static, state, reads)
-        raws = {tap: found.split(readouts[tap].out_features, dim=-1) for tap, found in taps.hidden.items()}
+        raws = {tap: self._raw_of_slots(tap, places, more[tap], found) for tap, found in taps.hidden.items()}
         rest = (1.0 - weights.sum(dim=1)).clamp_min(0.0)
         fluxes = torch.zeros((), device=weights.device)
         for k, weight in enumerate((rest, *weights.unbind(dim=1))):
             if k == 0 or bool((weight > 0).any()):
-                raw = {tap: _dense(values[k]) for tap, values in raws.items()}
+                raw = {tap: values[k] for tap, values in raws.items()}
                 fluxes = fluxes + weight[:, None, None] * self.network.finish(raw, taps.context)
         return fluxes, taps.state
 
-    def _read_slots(self, tap: str, slots: Tensor, hidden: Tensor) -> Tensor:
-        """Return the readouts of the global model and of k places of every row, (N, B, (1 + k) * outputs).
+    def _more_of(self, tap: str, slots: Tensor) -> Read:
+        """Return what is read beside the global model for k places of every row, slots (B, k).
 
-        Of states (N, B, H) and slots (B, k). States are read once for all places of a row.
+        Nothing for ``affine``. Where places are few, the changes or bottlenecks of all of them: columns more in the
+        products of the backbone take less time than states that are kept and fetched again.
         """
-        raw = self.network.readouts[tap](hidden)
-        count, outputs = slots.shape[1], raw.shape[-1]
+        if self.kind == "affine":
+            return read_nothing
+        change, offset = (self.phi[f"{tap}_{part}"] for part in ("Ac" if self.kind == "linear" else "Vv"))
+        if offset.numel() > MOST_COLUMNS:
+            return partial(self._read_slots, change[slots], offset[slots])
+        every = nn.utils.skip_init(nn.Linear, change.shape[1], offset.numel(), device=offset.device)
+        weight = change.transpose(1, 2).flatten(0, 1)
+        every.weight, every.bias = (nn.Parameter(each, requires_grad=False) for each in (weight, offset.flatten()))
+        return every
+
+    @staticmethod
+    def _read_slots(change: Tensor, offset: Tensor, hidden: Tensor) -> Tensor:
+        """Return what places (B, k, H, m) and (B, k, m) of every row read of states (N, B, H): (N, B, k * m)."""
+        columns = change.transpose(1, 2).flatten(2)
+        return torch.baddbmm(offset.flatten(1)[:, None], hidden.transpose(0, 1), columns).transpose(0, 1)
+
+    def _raw_of_slots(self, tap: str, slots: Tensor, more: Read, found: Tensor) -> list[Tensor]:
+        """Return the readouts of the global model and of each of k places of every row, (B, R, T, outputs).
+
+        Of slots (B, k), and of what was read, (B, R, T, outputs + m), with `more` beside the global model. They are
+        laid out as those of the global model alone: else functions may round otherwise.
+        """
+        readout, count = self.network.readouts[tap], slots.shape[1]
+        rows = found.permute(2, 1, 0, 3)  # (T, R, B, .), as they lie in memory
+        raw, beside = rows[..., : readout.out_features].contiguous(), rows[..., readout.out_features :]
         if self.kind == "affine":
             a, c = (self.phi[f"{tap}_{part}"][slots] for part in "ac")  # (B, k, outputs)
-            return torch.cat([raw, *((1.0 + a[:, k]) * raw + c[:, k] for k in range(count))], dim=-1)
-        rows = hidden.transpose(0, 1)
-        if self.kind == "linear":
-            change = torch.baddbmm(self._row(f"{tap}_c", slots), rows, self._columns(f"{tap}_A", slots))
+            own = [(1.0 + a[:, k]) * raw + c[:, k] for k in range(count)]
         else:
-            down = torch.baddbmm(self._row(f"{tap}_v", slots), rows, self._columns(f"{tap}_V", slots)).relu_()
-            up = self.phi[f"{tap}_U"][slots] @ self.network.readouts[tap].weight.t()  # (B, k, rank, outputs)
-            apart = up.new_zeros(len(up), count, up.shape[2], count, outputs)  # each place reads its own bottleneck
-            apart.diagonal(dim1=1, dim2=3)[:] = up.permute(0, 2, 3, 1)
-            change = down @ apart.view(len(up), -1, count * outputs)
-        return torch.cat([raw, change.transpose(0, 1) + raw.repeat(1, 1, count)], dim=-1)
-
-    def _row(self, name: str, slots: Tensor) -> Tensor:
-        """Return vectors of k places side by side, (B, 1, k * m), of (P, m)."""
-        return self.phi[name][slots].flatten(1)[:, None]
-
-    def _columns(self, name: str, slots: Tensor) -> Tensor:
-        """Return matrices of k places side by side, (B, H, k * m), of (P, H, m)."""
-        return self.phi[name][slots].transpose(1, 2).flatten(2)
+            wide = readout.out_features if self.kind == "linear" else self.rank
+            if isinstance(more, nn.Linear):  # of all places
+                columns = slots[..., None] * wide + torch.arange(wide, device=slots.device)
+                beside = beside.gather(-1, columns.flatten(1).expand(*rows.shape[:2], -1, -1))
+            change = beside.unflatten(-1, (count, wide))  # (T, R, B, k, .)
+            if self.kind == "adapter":
+                up = self.phi[f"{tap}_U"][slots] @ readout.weight.t()  # (B, k, rank, outputs)
+                change = torch.einsum("trbks,bkso->trbko", change.relu(), up)
+            own = [raw + each for each in change.unbind(dim=-2)]
+        return [each.permute(2, 1, 0, 3) for each in (raw, *own)]
 
     def _pass_each(
         self, dynamic: Tensor, static: Tensor, state: Tensor, slots: Tensor, weights: Tensor
@@ -279,11 +299,6 @@ class Heads(nn.Module):
         with torch.no_grad():
             for name, value in stored.items():
                 self.phi[name].copy_(value)
-
-
-def _dense(raw: Tensor) -> Tensor:
-    """Return readouts (B, R, T, outputs) laid out as those of the global model: else functions may round otherwise."""
-    return raw.permute(2, 1, 0, 3).contiguous().permute(2, 1, 0, 3)
 
 
 def _is_readout(name: str, network: Network) -> bool:

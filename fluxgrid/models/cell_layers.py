@@ -1,20 +1,23 @@
 """Layers of a GRU or LSTM over a block of places, without gradients: all layers over a few steps, then the next few.
 
-What a layer hands to the next so stays in the cache. Where `fluxgrid.models.packed_product` is available the steps of a
-layer are one call of a compiled kernel.
+What a layer hands to the next so stays in the cache. Where `fluxgrid.models.packed_product` is available all steps are
+one call of a compiled kernel, and a linear map that reads the last layer's states is part of its products: states are
+neither kept nor fetched again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fluxgrid.models import packed_product
+from fluxgrid.models.network import Beside, Read, read_nothing
 from fluxgrid.models.packed_product import pack
-from fluxgrid.models.recurrent_kernels import close_cells, close_states, run_gru, run_lstm
+from fluxgrid.models.recurrent_kernels import close_cells, close_states, run_grus, run_lstms
 
 CHUNK_ROWS = 1024
 """Rows of steps times places that all layers are run over before the next."""
@@ -41,103 +44,183 @@ def halve(gates: Tensor, cell: type[nn.RNNBase]) -> Tensor:
     return halved
 
 
-class Layer:
-    """One layer over a block of B places: weights turned, room for n steps.
+class CellWeights(NamedTuple):
+    """What L layers multiply and add, as kernels take it: turned, and halved where a gate is logistic (`halve`)."""
+
+    kind: type[nn.RNNBase]
+    maps: list[Tensor]
+    """(k, G) of each of the inputs that stand side by side, for the lowest layer."""
+    base: Tensor
+    """(1 or B, G): what comes on top there."""
+    upper: list[Tensor]
+    """(H, G) of each layer above."""
+    onto: list[Tensor]
+    """(1, G) of each layer above."""
+    recurrent: list[Tensor]
+    """(H, G) of each layer."""
+    bias: list[Tensor]
+    """(H,) of each layer: b_hn of a GRU."""
+
+
+def cell_weights(cell: nn.RNNBase, maps: Sequence[Tensor], offset: Tensor, lowest: int = 0) -> CellWeights:
+    """Return the weights of the layers from the lowest on.
 
     Parameters
     ----------
-    cell : type
-        GRU or LSTM of torch.
+    cell : GRU or LSTM
+        In one direction.
     maps : sequence of Tensor, (G, k)
-        Columns of W_i for each of the inputs that stand side by side.
+        What brings each of the inputs to the gates of the lowest layer.
     offset : Tensor, (G,), (1, G) or (B, G)
-        What comes on top of their products; all biases but b_h of a GRU.
-    recurrent, bias : Tensor, (G, H), (G,)
-        W_h, and b_h of a GRU.
-    start : tuple of Tensor, (B, H)
-        State, and cells of an LSTM.
-    n : int
-    factors : torch.dtype
-        Of what is multiplied.
+        What comes on top of their products: all biases but b_h of a GRU.
+    lowest : int
+        Number of the lowest layer.
+    """
+    kind, width = type(cell), cell.hidden_size
+    found = CellWeights(kind, [halve(each.detach(), kind).t().contiguous() for each in maps], offset, [], [], [], [])
+    for number in range(lowest, cell.num_layers):
+        _, recurrent, _, bias = (weight.detach() for weight in weights_of(cell, number))
+        into, given = (None, offset) if number == lowest else input_side(cell, number)
+        top = halve(given.detach().reshape(-1, len(recurrent)).t(), kind).t().contiguous()
+        if not issubclass(kind, nn.LSTM):
+            top[:, : 2 * width] += halve(bias, kind)[: 2 * width]
+        if into is None:
+            found = found._replace(base=top)
+        else:
+            found.upper.append(halve(into.detach(), kind).t().contiguous())
+            found.onto.append(top)
+        found.recurrent.append(halve(recurrent, kind).t().contiguous())
+        found.bias.append(bias[2 * width : 3 * width].contiguous())
+    return found
+
+
+_TOGETHER = 16
+"""Columns that a product works on together: fewer at its end cost as much as so many."""
+
+
+class PackedLayers:
+    """Layers over a block of B places in one compiled kernel; only where `fluxgrid.models.packed_product` is available.
+
+    Parameters
+    ----------
+    weights : CellWeights
+    start : sequence of Tensor, (L, B, H)
+        States before the first step, and cells of an LSTM.
+    readouts : sequence of Linear
+        Read the states of the last layer, side by side.
 
     Attributes
     ----------
-    states, cells : Tensor, (B, H)
+    states, cells : Tensor, (L, B, H)
         After the last step that was run; a GRU has no cells.
     """
 
-    def __init__(
-        self,
-        cell: type[nn.RNNBase],
-        maps: Sequence[Tensor],
-        offset: Tensor,
-        recurrent: Tensor,
-        bias: Tensor,
-        start: Sequence[Tensor],
-        n: int,
-        factors: torch.dtype = torch.float32,
-    ):
-        self.is_lstm, self.factors = issubclass(cell, nn.LSTM), factors
-        batch, width = start[0].shape
-        base = halve(offset.reshape(-1, len(recurrent)).t(), cell).t().contiguous()
+    def __init__(self, weights: CellWeights, start: Sequence[Tensor], readouts: Sequence[nn.Linear] = ()):
+        self._is_lstm = issubclass(weights.kind, nn.LSTM)
+        layers, batch, width = start[0].shape
+        biases = [each.bias.detach().numpy() for each in readouts]
+        self._readout = np.concatenate([np.empty(0, np.float32), *biases])
+        reading = start[0].new_zeros(width, -(-len(self._readout) // _TOGETHER) * _TOGETHER)
+        if readouts:
+            torch.cat([each.weight.detach() for each in readouts], out=reading.t()[: len(self._readout)])
         # the widest first: kernels write its product and add the others
-        self.order = sorted(range(len(maps)), key=lambda k: -maps[k].shape[1])
-        weights = [halve(maps[k], cell) for k in self.order]
-        turned = halve(recurrent, cell)
-        if self.is_lstm:
-            weights.append(turned)
-        else:
-            base[:, : 2 * width] += halve(bias, cell)[: 2 * width]
-            weights += [turned[: 2 * width], turned[2 * width :]]
-        self.base, self.bias = base.numpy(), bias[2 * width :].contiguous().numpy()
-        self.packed = packed_product.AVAILABLE and factors == torch.float32
-        rows = [weight.t().contiguous() for weight in weights]
-        self.turned: tuple[Any, ...] = tuple(
-            pack(each.numpy(), batch) if self.packed else each.to(factors) for each in rows
-        )
-        self.gates = start[0].new_empty(1 if self.packed else n, batch, len(recurrent))
-        self.product = start[0].new_empty(batch, width)
+        self._order = sorted(range(len(weights.maps)), key=lambda k: -len(weights.maps[k]))
+        self._maps = tuple(_packed([weights.maps[k]], batch)[0] for k in self._order)
+        self._base, self._upper = weights.base.numpy(), _packed(weights.upper, batch)
+        columns = weights.base.shape[1]
+        self._onto = start[0].new_empty(layers - 1, 1, columns).numpy()
+        for row, onto in zip(self._onto, weights.onto, strict=True):
+            row[:] = onto.numpy()
+        self._bias = torch.stack(weights.bias).numpy()
+        own = [*weights.recurrent[:-1], torch.cat([weights.recurrent[-1], reading], dim=1)]
+        # all gates of an LSTM take one product; n of a GRU wants one of its own, for r comes between
+        first = columns if self._is_lstm else 2 * width
+        self._added = _packed(own if self._is_lstm else [each[:, :first] for each in own], batch)
+        self._apart = _packed([] if self._is_lstm else [each[:, first:] for each in own], batch)
+        extra = reading.shape[1]
+        self._gates = np.empty((batch, columns + (extra if self._is_lstm else 0)), np.float32)
+        self._product = np.empty((batch, width + extra), np.float32)
+        self._n = max(1, CHUNK_ROWS // batch)
+        self._handed = np.empty((layers - 1, 2 * self._n, batch, width), np.float32)
         self.restart(start)
 
     def restart(self, start: Sequence[Tensor]) -> None:
-        """Go back to a state, and cells of an LSTM, (B, H)."""
-        self.states = start[0].contiguous()  # kernels are compiled for one layout
-        self.cells = start[1].clone(memory_format=torch.contiguous_format) if self.is_lstm else self.states
+        """Go back to states, and cells of an LSTM, (L, B, H)."""
+        self.states, self.cells = (each.clone(memory_format=torch.contiguous_format) for each in (start[0], start[-1]))
 
-    def run(self, parts: Sequence[Tensor], out: Tensor) -> None:
-        """Fill the states after each step, `out` (t, B, H), of inputs side by side, (t, B, k) each; t <= n."""
-        inputs, count = [parts[k] for k in self.order], len(parts)
-        if not self.packed:
-            self._run_plain(inputs, out)
+    def run(self, parts: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+        """Run T steps of inputs side by side, (T, B, k) each, and return what is read of the last layer, (T, B, m).
+
+        `out` (T, B, H) takes its states, if they are wanted.
+        """
+        steps, batch, _ = parts[0].shape
+        kept = self.states.new_empty(2, *self.states.shape[1:]) if out is None else out
+        said = self.states.new_empty(steps, batch, len(self._readout))
+        inputs, states = tuple(parts[k].numpy() for k in self._order), self.states.numpy()
+        lowest, above = (inputs, self._maps, self._base), (self._upper, self._onto)
+        rooms = self._handed, kept.numpy(), said.numpy(), self._gates
+        if self._is_lstm:
+            cells = self.cells.numpy()
+            run_lstms(*lowest, *above, self._added, self._readout, self._n, states, cells, *rooms)
         else:
-            arrays = tuple(part.numpy() for part in inputs)
-            maps, own = self.turned[:count], self.turned[count:]
-            before, after, gates = self.states.numpy(), out.numpy(), self.gates[0].numpy()
-            if self.is_lstm:
-                run_lstm(arrays, maps, own[0], self.base, before, self.cells.numpy(), after, gates)
-            else:
-                run_gru(arrays, maps, own[0], own[1], self.base, self.bias, before, after, gates, self.product.numpy())
-        self.states = out[-1]
+            own = self._added, self._apart, self._bias, self._readout
+            run_grus(*lowest, *above, *own, self._n, states, *rooms, self._product)
+        return said
 
-    def _run_plain(self, parts: Sequence[Tensor], out: Tensor) -> None:
-        """Do what the kernels do by products of torch."""
-        rows, count = self.gates[: len(out)], len(parts)
-        for k, (part, turned) in enumerate(zip(parts, self.turned[:count], strict=True)):
-            if k == 0:
-                rows.copy_(part.to(self.factors) @ turned)
-            elif part.shape[2] > 1 or bool(part.any()):
-                rows += part.to(self.factors) @ turned
-        before = self.states
-        for gates, after in zip(rows, out, strict=True):
-            given, own = before.to(self.factors), self.turned[count:]
-            gates[:, : own[0].shape[1]] += given @ own[0]
-            if self.is_lstm:
-                close_cells(gates.numpy(), self.base, self.cells.numpy(), after.numpy())
+
+class PlainLayers:
+    """Layers by products of torch: where there are no packed ones, and for bfloat16.
+
+    Parameters
+    ----------
+    weights, start
+        As `PackedLayers` has them.
+    factors : torch.dtype
+        Of what is multiplied.
+    """
+
+    def __init__(self, weights: CellWeights, start: Sequence[Tensor], factors: torch.dtype = torch.float32):
+        self._weights, self._factors = weights, factors
+        self._maps, self._upper, self._recurrent = (
+            [each.to(factors) for each in some] for some in (weights.maps, weights.upper, weights.recurrent)
+        )
+        self.states, self.cells = start[0].clone(), start[-1].clone()
+
+    def run(self, parts: Sequence[Tensor], out: Tensor) -> Tensor:
+        """Run T steps of inputs side by side, (T, B, k) each, fill the states of the last layer, (T, B, H).
+
+        Returns what is read of them on the way: nothing, (T, B, 0).
+        """
+        n, layers = max(1, CHUNK_ROWS // out.shape[1]), len(self.states)
+        for first in range(0, len(out), n):
+            rows, own = [part[first : first + n] for part in parts], out[first : first + n]
+            for layer in range(layers):
+                after = own if layer == layers - 1 else torch.empty_like(own)
+                self._run_layer(layer, rows, after)
+                rows = [after]
+        return read_nothing(out)
+
+    def _run_layer(self, layer: int, rows: Sequence[Tensor], out: Tensor) -> None:
+        """Fill the states of one layer after each of a few steps."""
+        weights, own = self._weights, self._recurrent[layer]
+        maps, base = (self._upper[layer - 1 :], weights.onto[layer - 1]) if layer else (self._maps, weights.base)
+        gates = out.new_zeros(*out.shape[:2], base.shape[1])
+        for part, turned in zip(rows, maps, strict=False):
+            if part.shape[2] > 1 or bool(part.any()):
+                gates += part.to(self._factors) @ turned
+        before, width = self.states[layer], out.shape[2]
+        for now, after in zip(gates, out, strict=True):
+            product = before.to(self._factors) @ own
+            if issubclass(weights.kind, nn.LSTM):
+                now += product
+                close_cells(now.numpy(), base.numpy(), self.cells[layer].numpy(), after.numpy())
             else:
-                self.product.copy_(given @ own[1])
-                others = self.product.numpy(), self.bias, before.numpy(), after.numpy()
-                close_states(gates.numpy(), self.base, *others)
+                now[:, : 2 * width] += product[:, : 2 * width]
+                inner = product[:, 2 * width :].float().contiguous()
+                others = weights.bias[layer].numpy(), before.numpy(), after.numpy()
+                close_states(now.numpy(), base.numpy(), inner.numpy(), *others)
             before = after
+        self.states[layer] = before
 
 
 def run_layers(
@@ -148,28 +231,23 @@ def run_layers(
     start: Sequence[Tensor],
     factors: torch.dtype = torch.float32,
     lowest: int = 0,
-    read: Callable[[Tensor], Tensor] | None = None,
+    read: Read | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run the upper L layers of a GRU or LSTM without gradients, on a CPU and in single precision.
 
     Parameters
     ----------
-    cell : GRU or LSTM
-        In one direction.
+    cell, maps, offset, lowest
+        As `cell_weights` has them.
     inputs : sequence of Tensor, (T, B, k), contiguous
         Side by side.
-    maps : sequence of Tensor, (G, k)
-        What brings each of them to the gates of the lowest layer.
-    offset : Tensor, (G,), (1, G) or (B, G)
-        What comes on top, as `Layer` has it.
     start : sequence of Tensor, (L, B, H)
         States before the first step, and cells of an LSTM.
     factors : torch.dtype
         Of what is multiplied: bfloat16 is faster and less exact.
-    lowest : int
-        Number of the lowest layer that is run.
     read : callable, optional
-        What is wanted of the last layer's states, (N, B, H) of a few steps: (N, B, m).
+        What is wanted of the last layer's states. Those of a `Linear`, and `Beside` it, come with the products of the
+        steps; others are read a few steps at a time.
 
     Returns
     -------
@@ -179,32 +257,44 @@ def run_layers(
         After the last step; a GRU has no cells, its states twice.
     """
     steps, batch, _ = inputs[0].shape
-    n, kind = max(1, CHUNK_ROWS // batch), type(cell)
-    layers = []
-    for number in range(lowest, cell.num_layers):
-        _, recurrent, _, bias = (weight.detach() for weight in weights_of(cell, number))
-        given = [each.detach() for each in maps], offset.detach()
-        if number > lowest:
-            into, onto = input_side(cell, number)
-            given = [into.detach()], onto.detach()
-        before = [each[number - lowest].detach() for each in start]
-        layers.append(Layer(kind, *given, recurrent, bias, before, n, factors))
-    together = steps if read is None else max(n, READ_STEPS // n * n)
-    outputs = start[0].new_empty(min(steps, together), batch, cell.hidden_size)
-    # two buffers in turn, for the last state of a chunk is the first of the next
-    handed = [outputs.new_empty(2, n, batch, cell.hidden_size) for _ in layers[1:]]
-    found = []
-    for first in range(0, steps, n):
-        rows = [part[first : first + n] for part in inputs]
-        count, at = len(rows[0]), first % together
-        outs = [*(each[first // n % 2, :count] for each in handed), outputs[at : at + count]]
-        for layer, out in zip(layers, outs, strict=True):
-            layer.run(rows, out)
-            rows = [out]
-        if read is not None and (at + count == together or first + count == steps):
-            found.append(read(outputs[: at + count]))
-    states, cells = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("states", "cells"))
-    return outputs if read is None else torch.cat(found), states, cells
+    weights, first = cell_weights(cell, maps, offset, lowest), [each.detach() for each in start]
+    layers: PackedLayers | PlainLayers
+    if packed_product.AVAILABLE and factors == torch.float32:
+        readouts, read = _readouts(read)
+        layers = PackedLayers(weights, first, readouts)
+        if read is read_nothing:
+            return layers.run(inputs), *_after(layers, weights)
+    else:
+        layers = PlainLayers(weights, first, factors)
+    together = steps if read is None else min(steps, READ_STEPS)
+    outputs, found = first[0].new_empty(together, batch, cell.hidden_size), []
+    for low in range(0, steps, together):
+        rows = [part[low : low + together] for part in inputs]
+        out = outputs[: len(rows[0])]
+        said = layers.run(rows, out)
+        if read is not None:
+            found.append(torch.cat([said, read(out)], dim=-1))
+    return outputs if read is None else torch.cat(found), *_after(layers, weights)
+
+
+def _readouts(read: Read | None) -> tuple[list[nn.Linear], Read | None]:
+    """Return the linear maps that a read begins with, and the rest of it."""
+    if isinstance(read, nn.Linear):
+        return [read], read_nothing
+    if isinstance(read, Beside):
+        more, rest = _readouts(read.more)
+        return [read.linear, *more], rest
+    return [], read
+
+
+def _packed(weights: Sequence[Tensor], rows: int) -> np.ndarray:
+    """Return packed weights (L, .) of layers."""
+    return pack([weight.contiguous().numpy() for weight in weights], rows)
+
+
+def _after(layers: PackedLayers | PlainLayers, weights: CellWeights) -> tuple[Tensor, Tensor]:
+    """Return states and cells after the last step; the states twice where there are no cells."""
+    return layers.states, layers.cells if issubclass(weights.kind, nn.LSTM) else layers.states
 
 
 def input_side(cell: nn.RNNBase, layer: int = 0) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,8 @@ from fluxgrid.data.crop_inputs import (
 )
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.kgml_ag import KGMLAg
-from fluxgrid.models.network import Network, Read, Taps
-from fluxgrid.models.recurrent import GRU, cut_both, read_both, read_out, steps_first
+from fluxgrid.models.network import Beside, Network, Read, Taps
+from fluxgrid.models.recurrent import GRU, first_of, read_out, steps_first
 
 COVER_FORCINGS = (
     *("temperature_2m", "tmin", "tmax", "precipitation", "shortwave", "vpd", "lai", "gpp_satellite"),
@@ -138,8 +138,17 @@ class CropMosaic(Network):
         return self._run(dynamic, static, state, None)
 
     def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
-        """Return what `run` does, with what is read of the hidden states in their stead; they are not kept."""
+        """Return what `run` does, with what is read of the hidden states in their stead; they are not kept.
+
+        All `reads` are those of `readouts`, or `Beside` them: KGML-ag reads the GPP of the CT-GRU, and the residue Ra.
+        """
         return self._run(dynamic, static, state, reads)
+
+    def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
+        """Return the state (B, K) that `predict` returns, without its fluxes."""
+        self.eval()
+        with torch.inference_mode():
+            return self.run_read(dynamic, static, state, self.readouts).state
 
     def _run(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read] | None) -> Taps:
         """Return the taps, or what is read of them."""
@@ -191,8 +200,8 @@ class CropMosaic(Network):
         if read is None:
             hidden, last = self.cover_states(dynamic, static, state)
             return read_out(self.cover_head, hidden), hidden, last
-        both, last = self.cover_states(dynamic, static, state, read_both(self.cover_head, read))
-        return (*cut_both(both, len(PARTS)), last)
+        own, last = self.cover_states(dynamic, static, state, read)
+        return first_of(own, len(PARTS)), own, last
 
     def _rotations(self, z: Tensor, state: Tensor, days: Tensor, reads: Mapping[str, Read] | None) -> dict[str, Tensor]:
         """Run both rotations, (2 B, T, 19), calendar year by calendar year."""
@@ -290,7 +299,12 @@ def _of_rotations(reads: Mapping[str, Read]) -> dict[str, Read]:
     def of_both(read: Read) -> Read:
         return lambda hidden: read(hidden.unflatten(1, (2, -1)).flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1, 2)
 
-    return {name: of_both(read) for name, read in reads.items()}
+    def of(read: Read) -> Read:
+        if isinstance(read, Beside):
+            return Beside(read.linear, of(read.more))
+        return read if isinstance(read, nn.Linear) else of_both(read)
+
+    return {name: of(read) for name, read in reads.items()}
 
 
 def _years(days: Tensor) -> list[tuple[slice, int]]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fluxgrid.models.cell_layers import Layer, input_side, run_layers, weights_of
+from fluxgrid.models.cell_layers import PackedLayers, cell_weights, input_side, run_layers
 from fluxgrid.models.network import Read
 from fluxgrid.models.window_cells import TableLayer
 
@@ -168,15 +168,14 @@ def run_apart(
     cell: nn.RNNBase, days: DayRows, into: Tensor, offset: Tensor, last: int, read: Read | None = None
 ) -> Tensor:
     """Return what `run_windows` does of windows that are `apart`, from their rows and the map to the gates (G, F)."""
-    said, recurrent = Said(days, read), weights_of(cell, 0)
-    empty = days.rows.new_zeros(days.places, cell.hidden_size)
-    start = (empty, empty) if isinstance(cell, nn.LSTM) else (empty,)
-    lowest = Layer(type(cell), [into], offset, recurrent[1], recurrent[3], start, 1)
+    said = Said(days, read)
+    start = (days.rows.new_zeros(cell.num_layers, days.places, cell.hidden_size),) * 2
+    layers = PackedLayers(cell_weights(cell, [into], offset), start)
     states = days.rows.new_empty(days.window, days.places, cell.hidden_size)
     for rows, wanted in days.windows():
-        lowest.restart(start)
-        lowest.run([rows], states)
-        said.add(upper_layers(cell, states)[-last:], wanted)
+        layers.restart(start)
+        layers.run([rows], states)
+        said.add(states[-last:], wanted)
     return said.all()
 
 

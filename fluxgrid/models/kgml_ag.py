@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
 from fluxgrid.models.cell_layers import CHUNK_ROWS
 from fluxgrid.models.network import Read
-from fluxgrid.models.recurrent import GRU, cut_both, read_both, read_out
+from fluxgrid.models.recurrent import GRU, first_of, read_out
 
 RESIDUE_DAYS = slice(298, 300)
 """Days of the year, counted from 0, on which the residue of the harvest enters the litter."""
@@ -134,8 +134,8 @@ class KGMLAg(nn.Module):
         """Return a calendar year, or part of it, of scaled inputs z (B, T, 19).
 
         `state` (B, 6 H) is that before the first day, which is `first_day` of the year counted from 0; without
-        `diagnose` the NEE of the network is not worked out and is zero. With `reads`, by ``ra`` and ``rh``, their
-        states are not kept: in evaluation mode, without gradients.
+        `diagnose` the NEE of the network is not worked out and is zero. With `reads`, by ``ra`` and ``rh``, that of the
+        head or `Beside` it, their states are not kept: in evaluation mode, without gradients.
         """
         start = self.split(state)
         basis, last = self.basis(z, start["basis"])
@@ -172,9 +172,8 @@ class KGMLAg(nn.Module):
         if read is None:
             hidden, last = cell(inputs, start)
             return read_out(head, self.dropout(hidden))[..., 0], hidden, last
-        both, last = cell(inputs, start, read_both(head, read))
-        raw, own = cut_both(both, 1)
-        return raw[..., 0], own, last
+        own, last = cell(inputs, start, read)
+        return first_of(own, 1)[..., 0], own, last
 
     def grain_of(self, basis: Tensor) -> Tensor:
         """Return the z-score of the yield, (B,): an attention over the days picks what the yield head reads."""

@@ -9,6 +9,7 @@ torch is built without MKL, or numba is missing (`AVAILABLE` is False), callers 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,24 +31,26 @@ _ALIGNED = 64
 def _works(library: ctypes.CDLL) -> bool:
     """Return whether a small product comes out right: another build may take other types of numbers."""
     rows, weights = np.arange(20, dtype=np.float32).reshape(5, 4), np.arange(12, dtype=np.float32).reshape(4, 3)
-    packed, found = _pack(library, weights, 5), np.zeros((5, 3), np.float32)
+    (packed,), found = _pack(library, [weights], 5), np.zeros((5, 3), np.float32)
     given, where, out = (ctypes.c_void_p(array.ctypes.data) for array in (rows, packed, found))
     order = _ROWS_FIRST, _PLAIN, _PACKED, 5, 3, 4
     getattr(library, _COMPUTE)(*order, given, 4, where, 3, ctypes.c_float(0.0), out, 3)
     return np.array_equal(found, rows @ weights)
 
 
-def _pack(library: ctypes.CDLL, weights: np.ndarray, rows: int) -> np.ndarray:
+def _pack(library: ctypes.CDLL, weights: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """Do what `pack` does."""
-    inner, columns = weights.shape
-    size = getattr(library, _SIZE)(_SECOND, rows, columns, inner)
-    buffer = np.zeros((size + _ALIGNED) // 4 + 1, np.float32)
+    sizes = [getattr(library, _SIZE)(_SECOND, rows, *each.shape[::-1]) for each in weights]
+    length = -(-max(sizes, default=0) // _ALIGNED) * _ALIGNED // 4
+    buffer = np.zeros(len(weights) * length + _ALIGNED // 4, np.float32)
     first = -buffer.ctypes.data % _ALIGNED // 4
-    packed = buffer[first : first + -(-size // 4)]
-    given, where = (ctypes.c_void_p(array.ctypes.data) for array in (weights, packed))
-    shape = rows, columns, inner
-    getattr(library, _PACK)(_ROWS_FIRST, _SECOND, _PLAIN, *shape, ctypes.c_float(1.0), given, columns, where)
-    return packed
+    table = buffer[first : first + len(weights) * length].reshape(len(weights), length)
+    for each, packed in zip(weights, table, strict=True):
+        inner, columns = each.shape
+        given, where = (ctypes.c_void_p(array.ctypes.data) for array in (each, packed))
+        shape = rows, columns, inner
+        getattr(library, _PACK)(_ROWS_FIRST, _SECOND, _PLAIN, *shape, ctypes.c_float(1.0), given, columns, where)
+    return table
 
 
 def _find() -> ctypes.CDLL | None:
@@ -74,19 +77,20 @@ AVAILABLE = _LIBRARY is not None
 """Whether there are products of packed weights; the symbol and `pack` must not be used otherwise."""
 
 
-def pack(weights: np.ndarray, rows: int) -> np.ndarray:
+def pack(weights: Sequence[np.ndarray], rows: int) -> np.ndarray:
     """Return weights as the product of packed weights takes them.
 
     Parameters
     ----------
-    weights : ndarray, (K, N), float32, C-contiguous
+    weights : sequence of ndarray, (K, N), float32, C-contiguous
+        L of them, of any shapes.
     rows : int
         M of the (M, K) that will be multiplied with them.
 
     Returns
     -------
-    packed : ndarray, float32
-        Opaque.
+    packed : ndarray, (L, .), float32
+        Opaque; the rows are as long as the longest needs, and begin where the product wants it.
     """
     assert _LIBRARY is not None  # callers ask AVAILABLE
     return _pack(_LIBRARY, weights, rows)

@@ -35,17 +35,12 @@ def read_out(linear: nn.Linear, hidden: Tensor) -> Tensor:
     return linear(hidden.transpose(0, 1)).transpose(0, 1)
 
 
-def read_both(linear: nn.Linear, read: Read) -> Read:
-    """Return what reads a linear map of states and, beside it, what `read` does."""
-    return lambda hidden: torch.cat([linear(hidden), read(hidden)], dim=-1)
+def first_of(read: Tensor, outputs: int) -> Tensor:
+    """Return the first columns of what was read, (B, T, outputs), laid out as if they had been read alone.
 
-
-def cut_both(both: Tensor, outputs: int) -> tuple[Tensor, Tensor]:
-    """Return what `read_both` read, (B, T, outputs + m), of the linear map and of the other.
-
-    Both have their steps first in memory as if read alone: sums and softplus round by how their input lies there.
+    Sums and softplus round by how their input lies in memory.
     """
-    return steps_first(both[..., :outputs]), steps_first(both[..., outputs:])
+    return steps_first(read[..., :outputs])
 
 
 After = TypeVar("After")

@@ -126,8 +126,8 @@ def close_states(gates, base, recurrent, bias, before, after):
     """Close the gates of one step and keep nothing for a gradient: `step` where r and z come halved.
 
     `gates` (B, 3H) holds W_i x, and W_h h too in the columns of r and z; `base` (1 or B, 3H) what comes on top, all
-    biases but b_hn; all with the rows of r and z times a half. `recurrent` (B, H) holds W_hn h, to which `bias` (H,)
-    belongs.
+    biases but b_hn; all with the rows of r and z times a half. The first columns of `recurrent` (B, H or more) hold
+    W_hn h, to which `bias` (H,) belongs.
     """
     width = before.shape[1]
     for b in range(len(before)):
@@ -147,13 +147,13 @@ def close_states(gates, base, recurrent, bias, before, after):
 def close_cells(gates, base, cells, after):
     """Close the gates of one step of an LSTM, in which i, f and o come halved.
 
-    `gates` (B, 4H) holds W_i x + W_h h, `base` (1 or B, 4H) what comes on top, all with the rows of i, f and o times a
-    half. Changes the cells (B, H) and fills the states after the step, `after` (B, H).
+    The first columns of `gates` (B, 4H or more) hold W_i x + W_h h, `base` (1 or B, 4H) what comes on top, all with the
+    rows of i, f and o times a half. Changes the cells (B, H) and fills the states after the step, `after` (B, H).
     """
     width = cells.shape[1]
     for b in range(len(cells)):
         own, g, c, h = base[b if len(base) > 1 else 0], gates[b], cells[b], after[b]
-        g0, g1, g2, g3 = g[:width], g[width : 2 * width], g[2 * width : 3 * width], g[3 * width :]
+        g0, g1, g2, g3 = g[:width], g[width : 2 * width], g[2 * width : 3 * width], g[3 * width : 4 * width]
         o0, o1, o2, o3 = own[:width], own[width : 2 * width], own[2 * width : 3 * width], own[3 * width :]
         for j in range(width):
             i, under_i = _parts(g0[j] + o0[j])
@@ -232,42 +232,121 @@ def multiply_rows(rows, packed, kept, out, columns):
 
 
 @compiled
-def _read_inputs(inputs, maps, t, gates):
-    """Fill the gates (B, G) with what inputs side by side, a tuple of (n, B, k), bring to them in step t."""
+def _multiply_inputs(inputs, maps, t, gates, columns):
+    """Fill the first columns of the gates with what inputs side by side, a tuple of (T, B, k), bring in step t."""
     for k in range(len(inputs)):
         x = inputs[k][t]
         # a lone column is mostly zero, an event of a few days
         if k == 0 or x.shape[1] > 1 or x.any():
-            multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, gates.shape[1])
+            multiply_rows(x, maps[k], _ADDED if k else _FRESH, gates, columns)
 
 
 @compiled
-def run_gru(inputs, maps, both, new, base, bias, before, out, gates, product):
-    """Fill the states after each step, `out` (n, B, H), from the state `before` (B, H).
+def _take_readout(product, first, bias, said):
+    """Move what was read of states, `said` (B, m), out of a product's columns from `first` on, and leave zeros."""
+    for b in range(len(said)):
+        columns, into = product[b, first:], said[b]
+        for k in range(len(into)):
+            into[k] = columns[k] + bias[k]
+        for k in range(len(columns)):
+            columns[k] = _FRESH
 
-    `maps` are packed weights of the inputs, `both` and `new` those of the state for r and z, and for n; `base` and
-    `bias` as `close_states` has them. `gates` (B, 3H) and `product` (B, H) are room.
+
+@compiled
+def run_grus(inputs, maps, base, upper, onto, both, new, bias, readout, n, states, handed, out, said, gates, product):
+    """Run the L layers of a GRU over T steps of a block of B places, all layers over n steps before the next n.
+
+    Parameters
+    ----------
+    inputs : tuple of ndarray, (T, B, k)
+        Side by side, as the lowest layer reads them; `maps` are their packed weights.
+    base : ndarray, (1 or B, 3H)
+        What comes on top in the lowest layer, as `close_states` has it.
+    upper, onto : ndarray, (L - 1, .), (L - 1, 1, 3H)
+        Packed input weights of the layers above, and what comes on top there.
+    both, new, bias : ndarray, (L, .), (L, .), (L, H)
+        Packed weights of the state for r and z, and for n, and b_hn. In the last layer columns of a linear map that
+        reads the states follow those of n: what is read of a state comes with the product of the step after it.
+    readout : ndarray, (m,)
+        Bias of that map.
+    n : int
+    states : ndarray, (L, B, H)
+        Before the first step, and then after the last.
+    handed : ndarray, (L - 1, 2 n, B, H)
+        Room for what layers hand up, step t in row ``t % len``.
+    out : ndarray, (S, B, H)
+        States of the last layer in the same order: all of them where S = T, and 2 are enough.
+    said : ndarray, (T, B, m)
+        What is read of the last layer's states; m may be 0.
+    gates, product : ndarray, (B, 3H), (B, H + columns of the map)
+        Room.
     """
-    width = before.shape[1]
-    for t in range(len(out)):
-        old = before if t == 0 else out[t - 1]
-        _read_inputs(inputs, maps, t, gates)
-        if t > 0 or before.any():
-            multiply_rows(old, both, _ADDED, gates, 2 * width)
-            multiply_rows(old, new, _FRESH, product, width)
-        else:
-            product[:] = _FRESH  # an empty state adds nothing
-        close_states(gates, base, product, bias, old, out[t])
+    layers, _, width = states.shape
+    steps = len(inputs[0])
+    for first in range(0, steps, n):
+        for layer in range(layers):
+            is_last = layer == layers - 1
+            own = out if is_last else handed[layer]
+            on_top = base if layer == 0 else onto[layer - 1]
+            columns = product.shape[1] if is_last else width
+            for t in range(first, min(first + n, steps)):
+                old = states[layer] if t == 0 else own[(t - 1) % len(own)]
+                if layer == 0:
+                    _multiply_inputs(inputs, maps, t, gates, 3 * width)
+                else:
+                    below = handed[layer - 1]
+                    multiply_rows(below[t % len(below)], upper[layer - 1], _FRESH, gates, 3 * width)
+                if t > 0 or old.any():
+                    multiply_rows(old, both[layer], _ADDED, gates, 2 * width)
+                    multiply_rows(old, new[layer], _FRESH, product, columns)
+                    if is_last:
+                        _take_readout(product, width, readout, said[max(t - 1, 0)])
+                else:
+                    product[:] = _FRESH  # an empty state adds nothing
+                close_states(gates, on_top, product, bias[layer], old, own[t % len(own)])
+    for layer in range(layers):
+        own = out if layer == layers - 1 else handed[layer]
+        states[layer] = own[(steps - 1) % len(own)]
+    if said.shape[2]:
+        multiply_rows(states[layers - 1], new[layers - 1], _FRESH, product, product.shape[1])
+        _take_readout(product, width, readout, said[steps - 1])
 
 
 @compiled
-def run_lstm(inputs, maps, recurrent, base, before, cells, out, gates):
-    """Fill the states after each step, `out` (n, B, H), and change the cells (B, H); `gates` (B, 4H) are room."""
-    for t in range(len(out)):
-        _read_inputs(inputs, maps, t, gates)
-        if t > 0 or before.any():  # an empty state adds nothing
-            multiply_rows(before if t == 0 else out[t - 1], recurrent, _ADDED, gates, gates.shape[1])
-        close_cells(gates, base, cells, out[t])
+def run_lstms(inputs, maps, base, upper, onto, recurrent, readout, n, states, cells, handed, out, said, gates):
+    """Run the L layers of an LSTM over T steps of a block of B places, as `run_grus` does those of a GRU.
+
+    `recurrent` (L, .) are packed weights of the states, after which in the last layer columns of the map that reads
+    them follow; `gates` (B, 4H + those columns) are room. `cells` (L, B, H) are those before, and then after.
+    """
+    layers, _, width = states.shape
+    steps = len(inputs[0])
+    gates[:, 4 * width :] = _FRESH
+    for first in range(0, steps, n):
+        for layer in range(layers):
+            is_last = layer == layers - 1
+            own = out if is_last else handed[layer]
+            on_top = base if layer == 0 else onto[layer - 1]
+            columns = gates.shape[1] if is_last else 4 * width
+            for t in range(first, min(first + n, steps)):
+                old = states[layer] if t == 0 else own[(t - 1) % len(own)]
+                if layer == 0:
+                    _multiply_inputs(inputs, maps, t, gates, 4 * width)
+                else:
+                    below = handed[layer - 1]
+                    multiply_rows(below[t % len(below)], upper[layer - 1], _FRESH, gates, 4 * width)
+                if t > 0 or old.any():  # an empty state adds nothing
+                    multiply_rows(old, recurrent[layer], _ADDED, gates, columns)
+                    if is_last:
+                        _take_readout(gates, 4 * width, readout, said[max(t - 1, 0)])
+                close_cells(gates, on_top, cells[layer], own[t % len(own)])
+    for layer in range(layers):
+        own = out if layer == layers - 1 else handed[layer]
+        states[layer] = own[(steps - 1) % len(own)]
+    if said.shape[2]:
+        gates[:] = _FRESH  # and added to, as in all other steps: a wide product may round otherwise
+        multiply_rows(states[layers - 1], recurrent[layers - 1], _ADDED, gates, gates.shape[1])
+        _take_readout(gates, 4 * width, readout, said[steps - 1])
 
 
 @compiled

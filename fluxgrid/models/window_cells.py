@@ -33,7 +33,7 @@ class TableLayer:
     def __init__(self, cell: nn.RNNBase, rows: int, suffix: str = ""):
         _, recurrent, _, bias = (weight.detach() for weight in weights_of(cell, 0, suffix))
         self.is_lstm = isinstance(cell, nn.LSTM)
-        self._packed, self._bias = pack(recurrent.t().contiguous().numpy(), rows), bias.numpy()
+        (self._packed,), self._bias = pack([recurrent.t().contiguous().numpy()], rows), bias.numpy()
         room = (recurrent.new_empty(rows, columns).numpy() for columns in (len(recurrent), *[cell.hidden_size] * 2))
         self._product, self._states, self._cells = room
 
@@ -72,8 +72,9 @@ class ScaledLayer:
     def __init__(self, cell: nn.LSTM, rows: int):
         into, recurrent, b_in, b_re = (weight.detach() for weight in weights_of(cell, 0))
         kind = type(cell)
-        weights = (halve(each, kind).t().contiguous().numpy() for each in (into, recurrent))
-        self._into, self._recurrent = (pack(each, rows) for each in weights)
+        self._into, self._recurrent = pack(
+            [halve(each, kind).t().contiguous().numpy() for each in (into, recurrent)], rows
+        )
         self._base = halve(b_in + b_re, kind)[None].numpy()
         widths = into.shape[1], len(into), cell.hidden_size, cell.hidden_size
         self._scaled, self._gates, self._states, self._cells = (into.new_empty(rows, k).numpy() for k in widths)

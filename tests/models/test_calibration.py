@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fluxgrid.data.scaler import Scaler
 from fluxgrid.errors import CheckpointError, ConfigError
-from fluxgrid.models import MODELS, FluxModel, ModelSpec, load_checkpoint, save_checkpoint, zero_state
+from fluxgrid.models import MODELS, FluxModel, ModelSpec, calibration, load_checkpoint, save_checkpoint, zero_state
 from fluxgrid.models.calibrated import Calibration
 from fluxgrid.models.calibration import KINDS, ONE_PASS, Heads
 from fluxgrid.models.domain import TrainingDomain
@@ -177,6 +177,19 @@ def test_without_weight_a_row_is_the_global_model(case):
     expected = case.globally()
     for slots in ([-1, -1], [0, 2]):
         torch.testing.assert_close(case.blend(slots, [0.0, 0.0])[0], expected, **ROUNDING)
+
+
+@every_model
+@pytest.mark.parametrize("head", ["linear", "adapter"])
+def test_heads_of_many_places_say_what_those_of_few_do(case, monkeypatch):
+    """A few are read all at once with the global model, of many those of each row."""
+    slots, weights = [[0, 2], [1, -1], [2, 1], [0, 1], [-1, -1]], [[0.2, 0.5], [1, 0], [0, 0], [0.4, 0.6], [0, 0]]
+    few, state = case.blend(slots, weights)
+    monkeypatch.setattr(calibration, "MOST_COLUMNS", 0)
+    many, after = case.blend(slots, weights)
+    torch.testing.assert_close(many, few, equal_nan=True, **ROUNDING)
+    assert torch.equal(after, state)
+    assert torch.equal(case.blend([1, 2], [0.0, 0.0])[0].nan_to_num(-9), case.globally().nan_to_num(-9))
 
 
 @every_model

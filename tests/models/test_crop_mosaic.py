@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from fluxgrid.data.crop_inputs import CROP_TYPE, GPP, crop_features
 from fluxgrid.models import Sizes, model_config, zero_state
@@ -20,6 +21,7 @@ from fluxgrid.models.crop_mosaic import (
     STATIC,
     CropMosaic,
 )
+from fluxgrid.models.network import Beside, read_nothing
 
 BATCH = 4
 COVERS = ("corn", "soybean", "other")
@@ -365,20 +367,18 @@ def test_what_is_read_on_the_way_is_what_is_read_of_states_that_are_kept(make_mo
 
 
 @torch.inference_mode()
-def test_other_reads_change_no_bit_of_what_the_network_reads(mosaic, make_inputs):
+@pytest.mark.parametrize("more", [lambda hidden: hidden, nn.Linear(8, 33), read_nothing])
+def test_other_reads_change_no_bit_of_what_the_network_reads(mosaic, make_inputs, more):
     """A blend of no weight is the global model to the last bit: what stands beside a readout must not move it."""
     dynamic, static = make_inputs("2003-09-01", 100)
     state = zero_state(mosaic, BATCH)
 
-    def twice(read):
-        return lambda hidden: torch.cat([read(hidden), hidden], dim=-1)
-
     alone = mosaic.run_read(dynamic, static, state, mosaic.readouts)
-    beside = mosaic.run_read(dynamic, static, state, {name: twice(read) for name, read in mosaic.readouts.items()})
+    reads = {name: Beside(linear, more) for name, linear in mosaic.readouts.items()}
+    beside = mosaic.run_read(dynamic, static, state, reads)
     assert torch.equal(alone.state, beside.state)
-    cut = {name: beside.hidden[name][..., : raw.shape[-1]].clone() for name, raw in alone.hidden.items()}
     for name, raw in alone.hidden.items():
-        assert torch.equal(cut[name], raw)
+        assert torch.equal(beside.hidden[name][..., : raw.shape[-1]], raw)
 
 
 def test_inputs_of_another_order_are_refused():

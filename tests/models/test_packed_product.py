@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 def product(rows, weights, kept=0.0, out=None):
     found = np.full((len(rows), weights.shape[1]), np.nan, np.float32) if out is None else out.copy()
-    multiply_rows(rows, pack(weights, len(rows)), np.float32(kept), found, found.shape[1])
+    multiply_rows(rows, pack([weights], len(rows))[0], np.float32(kept), found, found.shape[1])
     return found
 
 

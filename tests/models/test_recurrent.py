@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from fluxgrid.models import packed_product, recurrent
 from fluxgrid.models.cell_layers import input_side, run_layers
+from fluxgrid.models.network import Beside, read_nothing
 from fluxgrid.models.recurrent import GRU, LSTM, in_slices
 
 INPUTS, HIDDEN, STEPS = 5, 12, 9
@@ -276,15 +277,18 @@ def test_what_is_read_as_it_comes_is_what_is_read_of_all_states(kind, batch, lay
     """The room for a few steps is used again and again: a run longer than it, in chunks of any length."""
     monkeypatch.setattr(packed_product, "AVAILABLE", packed and packed_product.AVAILABLE)
     torch.manual_seed(0)
-    cell, readout = kind(INPUTS, 6, layers).eval(), nn.Linear(6, 2)
+    cell, linear, wide = kind(INPUTS, 6, layers).eval(), nn.Linear(6, 2), nn.Linear(6, 17)
     rows = numbers(150, batch, INPUTS)
     into, offset = input_side(cell)
     start = [numbers(layers, batch, 6, seed=seed) for seed in ((1, 2) if kind is LSTM else (1,))]
     with torch.inference_mode():
         states, *after = run_layers(cell, [rows], [into], offset, start)
-        read, *after_read = run_layers(cell, [rows], [into], offset, start, read=readout)
-        torch.testing.assert_close(read, readout(states), rtol=0, atol=1e-6)
-    assert all(torch.equal(one, other) for one, other in zip(after, after_read, strict=True))
+        alone = run_layers(cell, [rows], [into], offset, start, read=linear)[0]
+        for read in (linear, Beside(linear, wide), Beside(linear, torch.exp), torch.exp, read_nothing):
+            said, *after_read = run_layers(cell, [rows], [into], offset, start, read=read)
+            torch.testing.assert_close(said, read(states), rtol=0, atol=2e-6)
+            assert all(torch.equal(one, other) for one, other in zip(after, after_read, strict=True))
+            assert not isinstance(read, Beside) or torch.equal(said[..., :2], alone)
     reference = (nn.LSTM if kind is LSTM else nn.GRU)(INPUTS, 6, layers)
     reference.load_state_dict(cell.state_dict())
     with torch.no_grad():
