@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fluxgrid.data.crop_inputs import CROP_FEATURES, GPP
+from fluxgrid.models import packed_product
 from fluxgrid.models.cell_layers import CHUNK_ROWS
 from fluxgrid.models.network import Read
-from fluxgrid.models.recurrent import GRU, first_of, read_out
+from fluxgrid.models.recurrent import GRU, first_of, is_quick, read_out
+from fluxgrid.models.recurrent_kernels import pick_steps
 
 RESIDUE_DAYS = slice(298, 300)
 """Days of the year, counted from 0, on which the residue of the harvest enters the litter."""
@@ -177,14 +179,26 @@ class KGMLAg(nn.Module):
 
     def grain_of(self, basis: Tensor) -> Tensor:
         """Return the z-score of the yield, (B,): an attention over the days picks what the yield head reads."""
-        rows = basis.transpose(0, 1).split(
-            max(1, CHUNK_ROWS // len(basis))
-        )  # (few steps, B, H): so that they stay near
+        quick = packed_product.AVAILABLE and not self.training and is_quick(basis, *self.attention.parameters())
+        return self.grain((self._pick_quickly if quick else self._pick)(basis.transpose(0, 1)))[..., 0]
+
+    def _pick(self, basis: Tensor) -> Tensor:
+        """Return what the attention picks of the days, (B, H), of (T, B, H)."""
+        rows = basis.split(max(1, CHUNK_ROWS // basis.shape[1]))  # few steps, so that they stay near
         weight = torch.softmax(torch.cat([self.attention(part) for part in rows]), dim=0)  # (T, B, 1)
-        picked = basis.new_zeros(len(basis), self.hidden)
+        picked = basis.new_zeros(basis.shape[1:])
         for part, own in zip(rows, weight.split([len(part) for part in rows]), strict=True):
             picked = picked + (own * part).sum(dim=0)
-        return self.grain(picked)[..., 0]
+        return picked
+
+    def _pick_quickly(self, basis: Tensor) -> Tensor:
+        """Return what `_pick` does, in a compiled kernel."""
+        layers = [layer for layer in self.attention if isinstance(layer, nn.Linear)]
+        maps = packed_product.pack([layer.weight.detach().t().contiguous().numpy() for layer in layers], basis.shape[1])
+        b1, b2, b3, b4 = (layer.bias.detach().numpy() for layer in layers)
+        picked = basis.new_empty(basis.shape[1:])
+        pick_steps(basis.contiguous().numpy(), maps, b1, b2, b3, b4, picked.numpy())
+        return picked
 
     def residue_of(self, z: Tensor, ra: Tensor, grain: Tensor, first_day: int = 0) -> Tensor:
         """Return the residue's input, (B, T, 1): z-scores on the two days it enters, 0 on all others.

@@ -42,7 +42,8 @@ def _pack(library: ctypes.CDLL, weights: Sequence[np.ndarray], rows: int) -> np.
     """Do what `pack` does."""
     sizes = [getattr(library, _SIZE)(_SECOND, rows, *each.shape[::-1]) for each in weights]
     length = -(-max(sizes, default=0) // _ALIGNED) * _ALIGNED // 4
-    buffer = np.zeros(len(weights) * length + _ALIGNED // 4, np.float32)
+    # empty: the library asks for megabytes for any weights, and touches little of them
+    buffer = np.empty(len(weights) * length + _ALIGNED // 4, np.float32)
     first = -buffer.ctypes.data % _ALIGNED // 4
     table = buffer[first : first + len(weights) * length].reshape(len(weights), length)
     for each, packed in zip(weights, table, strict=True):

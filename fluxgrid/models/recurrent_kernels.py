@@ -28,6 +28,14 @@ _P0, _P1, _P2, _P3, _P4, _P5, _P6 = (
     )
 )
 _Q1, _Q2, _Q3 = (np.float32(v) for v in (0.4641648323076848, 0.02449137836115934, 0.00025447502476958145))
+# Chebyshev fit of exp on [-1, 1]: relative error 2.9e-8.
+_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8 = (
+    np.float32(v)
+    for v in (
+        *(1.000000000549551, 0.999999900943311, 0.4999999725452066, 0.16666798559827234, 0.04166688603183648),
+        *(0.00832859610683971, 0.0013882759394879607, 0.00020469993358705144, 2.5499197531763066e-05),
+    )
+)
 _ONE, _HALF = np.float32(1.0), np.float32(0.5)
 _FRESH, _ADDED = np.float32(0.0), np.float32(1.0)
 """What of a product's output is kept."""
@@ -67,6 +75,14 @@ def _parts(x):
     y = x * x
     top = _P0 + y * (_P1 + y * (_P2 + y * (_P3 + y * (_P4 + y * (_P5 + y * _P6)))))
     return x * top, _ONE + y * (_Q1 + y * (_Q2 + y * _Q3))
+
+
+@_inlined
+def _exp_of_tanh(x):
+    """Return exp(tanh(x))."""
+    y = _tanh(x)
+    high = _E4 + y * (_E5 + y * (_E6 + y * (_E7 + y * _E8)))
+    return _E0 + y * (_E1 + y * (_E2 + y * (_E3 + y * high)))
 
 
 @compiled
@@ -347,6 +363,52 @@ def run_lstms(inputs, maps, base, upper, onto, recurrent, readout, n, states, ce
         gates[:] = _FRESH  # and added to, as in all other steps: a wide product may round otherwise
         multiply_rows(states[layers - 1], recurrent[layers - 1], _ADDED, gates, gates.shape[1])
         _take_readout(gates, 4 * width, readout, said[steps - 1])
+
+
+@compiled
+def _close_relu(rows, bias):
+    """Put relu(x + b) in the stead of rows (B, n)."""
+    for b in range(len(rows)):
+        row = rows[b]
+        for j in range(len(bias)):
+            row[j] = max(row[j] + bias[j], _FRESH)
+
+
+@compiled
+def pick_steps(rows, maps, b1, b2, b3, b4, picked):
+    """Fill the mean `picked` (B, H) of the T rows of each place, (T, B, H), weighted as an attention weighs them.
+
+    The weight of a row is the softmax over T of tanh(w4 relu(W3 relu(W2 relu(W1 x + b1) + b2) + b3) + b4). `maps` are
+    packed W1 to W4, `b1` to `b4` their biases, (H,), (H,), (H / 2,), (1,). A tanh needs no largest taken off before it
+    is the exponent, so that all is done on the way.
+    """
+    steps, batch, width = rows.shape
+    one, two = np.empty((batch, width), np.float32), np.empty((batch, width), np.float32)
+    three = np.empty((batch, len(b3)), np.float32)
+    score, total = np.empty((batch, 1), np.float32), np.zeros(batch, np.float32)
+    weights = score.reshape(batch)
+    picked[:] = _FRESH
+    for t in range(steps):
+        x = rows[t]
+        multiply_rows(x, maps[0], _FRESH, one, width)
+        _close_relu(one, b1)
+        multiply_rows(one, maps[1], _FRESH, two, width)
+        _close_relu(two, b2)
+        multiply_rows(two, maps[2], _FRESH, three, len(b3))
+        _close_relu(three, b3)
+        multiply_rows(three, maps[3], _FRESH, score, 1)
+        for b in range(batch):
+            weights[b] = _exp_of_tanh(weights[b] + b4[0])
+        for b in range(batch):
+            total[b] += weights[b]
+        for b in range(batch):
+            weight, own, row = weights[b], picked[b], x[b]
+            for j in range(width):
+                own[j] += weight * row[j]
+    for b in range(batch):
+        own = picked[b]
+        for j in range(width):
+            own[j] /= total[b]
 
 
 @compiled

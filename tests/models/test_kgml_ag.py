@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fluxgrid.data.crop_inputs import GPP
+from fluxgrid.models import packed_product
 from fluxgrid.models.kgml_ag import LAYERS, KGMLAg
 
 BATCH, HIDDEN = 3, 6
@@ -58,6 +59,18 @@ def test_it_is_the_slow_reference_over_two_years(network, kgml_reference):
         state = year.state
     assert np.std(ra) > 0.1
     assert np.std(grain) > 0.01
+
+
+@pytest.mark.parametrize("days", [1, 90, 366])
+@pytest.mark.parametrize("batch", [5, 300])
+@torch.no_grad()
+def test_the_compiled_attention_is_that_of_doubles(network, days, batch, monkeypatch):
+    basis = torch.randn(batch, days, HIDDEN, generator=torch.Generator().manual_seed(3))
+    quick = network.grain_of(basis)
+    monkeypatch.setattr(packed_product, "AVAILABLE", False)
+    plain, exact = network.grain_of(basis), network.double().grain_of(basis.double())
+    for found in (quick, plain):
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)  # sums of so many days
 
 
 def test_its_size_is_the_published_one():
