@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from fluxgrid.bench.maps import MapJob, plan_map, run_map
 from fluxgrid.bench.workers import compare_workers
 from fluxgrid.errors import ConfigError
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.executor import Executor
 
 _Given = ParamSpec("_Given")
 _Answer = TypeVar("_Answer")

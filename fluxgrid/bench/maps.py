@@ -23,7 +23,7 @@ from fluxgrid.output.layers import Layers
 from fluxgrid.prediction.blend import Blend, state_blend
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.upscaling.cover import land_share, region_share
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.heads import map_blend
 from fluxgrid.upscaling.plan import CubeSource, Plan

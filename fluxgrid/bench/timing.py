@@ -81,7 +81,10 @@ def speed_ratio(ours: Sequence[float], other: Sequence[float], work: float = 1.0
 
 
 def in_turns(
-    runs: Mapping[str, Run], rounds: int, report: Callable[[str], None] = lambda _: None
+    runs: Mapping[str, Run],
+    rounds: int,
+    report: Callable[[str], None] = lambda _: None,
+    group_of: Callable[[str], str] = lambda name: name,
 ) -> dict[str, list[float]]:
     """Run everything once a round.
 
@@ -92,17 +95,21 @@ def in_turns(
     rounds : int
     report : callable
         Told each round.
+    group_of : callable
+        Name of what a run is compared with: those of one group follow each other, for a machine that others use as well
+        may be another one a minute later.
 
     Returns
     -------
     seconds : dict of str to list of float
-        By name, round by round. Each round has an order of its own (shuffled, always the same), so that none always
-        follows the same.
+        By name, round by round. Each round has an order of its own, of groups and within them (shuffled, always the
+        same), so that none always follows the same.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names, rng = list(runs), np.random.default_rng(0)
+    groups, rng = list(dict.fromkeys(map(group_of, runs))), np.random.default_rng(0)
     for number in range(rounds):
-        for place in rng.permutation(len(names)):
-            seconds[names[place]].append(runs[names[place]]())
+        for group in rng.permutation(groups):
+            for name in rng.permutation([name for name in runs if group_of(name) == group]):
+                seconds[name].append(runs[name]())
         report(f"round {number + 1} of {rounds}")
     return seconds

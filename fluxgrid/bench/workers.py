@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fluxgrid.bench.maps import Finished, MapJob, plan_map, run_map
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.executor import Executor
 
 
 def steady_rate(finished: Finished, workers: int) -> float:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fluxgrid.output.archive import StagedUnit, UnitName
 from fluxgrid.provenance import digest, digest_arrays
-from fluxgrid.upscaling.execute import Executor, run_tiles
+from fluxgrid.upscaling.execute import run_tiles
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.memory import release_memory
 from fluxgrid.upscaling.plan import Plan
 from fluxgrid.upscaling.records import read_record

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xarray as xr
-from distributed import Client, Worker
 
 from fluxgrid.data.cube import open_cube
 from fluxgrid.errors import ClusterUnavailable, ConfigError, FluxgridError, itemise
@@ -17,6 +17,9 @@ from fluxgrid.files import output_error
 from fluxgrid.provenance import digest
 from fluxgrid.upscaling.machine import Machine, check_machines
 from fluxgrid.upscaling.plan import CubeSource, Plan
+
+if TYPE_CHECKING:
+    from distributed import Client, Worker
 
 WORKER_SECONDS = 15
 """How long a scheduler may take to have its first worker."""

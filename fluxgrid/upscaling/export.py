@@ -16,8 +16,6 @@ from fluxgrid.output.export import export_all
 from fluxgrid.output.exports import ABOUT, QUICKLOOK, Exports, link_file
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, plan_files
-from fluxgrid.output.qgis import write_qlr
-from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.totals import region_land_share, write_totals
 from fluxgrid.upscaling.plan import Plan
 
@@ -90,6 +88,9 @@ def _write_year(year: int, store: Path, out: Path, frame: ExportFrame) -> list[s
 
 def _write_frame(archive: Archive, version: Version, out: Path, frame: ExportFrame) -> None:
     """Draw the newest year that has values, and write the layers of all for QGIS."""
+    from fluxgrid.output.qgis import write_qlr  # these import matplotlib: half a second that no other command pays
+    from fluxgrid.output.quicklook import draw_quicklook
+
     plan, netcdf = frame.plan, sorted(out.glob("*.nc"))
     year, folder = max(archive.folders(version).items())
     info = frame.info(year)

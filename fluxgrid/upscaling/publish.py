@@ -17,8 +17,6 @@ from fluxgrid.geo.region import Region
 from fluxgrid.output.export import export_all
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, plan_files
-from fluxgrid.output.qgis import write_qlr
-from fluxgrid.output.quicklook import draw_quicklook
 from fluxgrid.output.totals import region_land_share, write_totals
 from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
@@ -115,6 +113,9 @@ def _write_files(
     plan: Plan, folder: RunFolder, region: Region, info: MapInfo, out: Path, lanes: int, compression: Compression
 ) -> Published:
     """Write every file of a map but the manifest into a new folder."""
+    from fluxgrid.output.qgis import write_qlr  # these import matplotlib: half a second that no other command pays
+    from fluxgrid.output.quicklook import draw_quicklook
+
     try:
         out.mkdir(parents=True)  # several threads begin in it
     except OSError as error:

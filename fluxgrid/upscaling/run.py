@@ -16,7 +16,8 @@ from fluxgrid.geo.tiles import Tile
 from fluxgrid.output.store import create_store, open_for_tiles, write_tile
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.provenance import digest
-from fluxgrid.upscaling.execute import Executor, run_tiles
+from fluxgrid.upscaling.execute import run_tiles
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.folder import remove
 from fluxgrid.upscaling.memory import release_memory
 from fluxgrid.upscaling.plan import CHUNK, Plan

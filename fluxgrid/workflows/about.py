@@ -12,7 +12,6 @@ from fluxgrid.models import Checkpoint, ModelSpec, model_config
 from fluxgrid.models.windowed import WindowConfig
 from fluxgrid.output.info import MapInfo
 from fluxgrid.provenance import git_commit, versions
-from fluxgrid.simulation import WORLD_SOURCE
 from fluxgrid.upscaling.plan import Plan
 
 
@@ -99,6 +98,8 @@ def map_info(
 
 def is_simulated(cube: xr.Dataset) -> bool:
     """Return whether a cube is of the built-in world, also one that was copied: its source says so."""
+    from fluxgrid.simulation import WORLD_SOURCE  # a quarter of a second that commands without a map need not pay
+
     return str(cube.attrs.get("source", "")).startswith(WORLD_SOURCE)
 
 

@@ -14,7 +14,7 @@ from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.upscaling.cluster import threads_of
 from fluxgrid.upscaling.estimate import Estimate, Size, estimate, typical_calendar
-from fluxgrid.upscaling.execute import Executor, connect, default_threads
+from fluxgrid.upscaling.executor import Executor, default_threads
 from fluxgrid.upscaling.speed import measure_rates
 
 
@@ -72,6 +72,8 @@ def measured_estimate(
 def lanes_of(executor: Executor) -> tuple[int, int]:
     """Return threads and processes of a run; of a running cluster, those it has now."""
     if executor.scheduler:
+        from fluxgrid.upscaling.workers import connect  # and dask with it, which threads need not
+
         with connect(executor) as client:
             threads = threads_of(client)
         return sum(threads), len(threads)

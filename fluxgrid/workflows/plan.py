@@ -18,7 +18,7 @@ from fluxgrid.models import Checkpoint, load_checkpoint
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.prediction.predictor import find_calibration
 from fluxgrid.upscaling.estimate import size_of_region
-from fluxgrid.upscaling.execute import Executor, default_threads
+from fluxgrid.upscaling.executor import Executor, default_threads
 from fluxgrid.upscaling.heads import map_blend
 from fluxgrid.workflows.estimates import measured_estimate
 from fluxgrid.workflows.upscale import Outcome, map_layers, pick_device, upscale

@@ -43,7 +43,7 @@ from fluxgrid.output.totals import land_units
 from fluxgrid.provenance import digest, digest_arrays, git_commit, now
 from fluxgrid.upscaling.changes import Survey, stage, staged_units, survey
 from fluxgrid.upscaling.cluster import check_cluster
-from fluxgrid.upscaling.execute import Executor, connect, default_threads
+from fluxgrid.upscaling.executor import Executor, default_threads
 from fluxgrid.upscaling.export import ExportFrame, export_version
 from fluxgrid.upscaling.folder import clear_litter, remove
 from fluxgrid.upscaling.plan import CHUNK, CubeSource, Plan
@@ -375,6 +375,8 @@ class Running:
         )
         work.mkdir(parents=True, exist_ok=True)
         if executor.scheduler:
+            from fluxgrid.upscaling.workers import connect  # and dask with it, which threads need not
+
             with connect(executor) as client:
                 check_cluster(client, planned.plan, inputs.cube, self.device, work)
         days = 1.0 if planned.plan.step == "daily" else 30.4375

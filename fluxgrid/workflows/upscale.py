@@ -31,7 +31,7 @@ from fluxgrid.provenance import git_commit, now, versions
 from fluxgrid.upscaling.cluster import check_cluster
 from fluxgrid.upscaling.cover import cut_warning, land_share, land_warning, region_share
 from fluxgrid.upscaling.estimate import Estimate, size_of
-from fluxgrid.upscaling.execute import Executor, connect, default_threads
+from fluxgrid.upscaling.executor import Executor, default_threads
 from fluxgrid.upscaling.folder import Mode, RunFolder
 from fluxgrid.upscaling.handshake import shake_hands
 from fluxgrid.upscaling.heads import map_blend, uncalibrated_warning
@@ -169,6 +169,8 @@ class _Run:
             clear_replaced(self.folder)
             return Outcome(self.folder.path, "up to date", manifest=self.folder.manifest, warnings=self.warnings)
         if self.executor.scheduler:
+            from fluxgrid.upscaling.workers import connect  # and dask with it, which threads need not
+
             with connect(self.executor) as client:
                 check_cluster(client, self.plan, self.cube, self.device, self.folder.path)
         about = {"region": self.region.name, "model": self.checkpoint.spec.name, "period": map_period(self.plan)}

@@ -17,7 +17,7 @@ from fluxgrid.bench.peers import OUTPUTS, Peer, run_plain, tune
 from fluxgrid.bench.peers_engines import JaxScan, OnnxRuntime, jax_function
 from fluxgrid.bench.peers_trees import LightGBMDask, XGBoostDask
 from fluxgrid.bench.peers_xarray import ApplyUfunc, MapBlocks, PerPixel, XBatcher
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.run import run_plan
 
 

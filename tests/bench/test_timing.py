@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -21,6 +22,18 @@ def test_everything_runs_once_a_round_and_in_another_order():
         assert [order[int(at) - 1] for at in seconds[name]] == [name] * 7
         before = {each[each.index(name) - 1] for each in rounds if each[0] != name}
         assert len(before) > 2  # what stands before a run changes from round to round
+
+
+def test_what_is_compared_runs_together():
+    order = []
+    runs = {name: (lambda name=name: order.append(name) or 1.0) for name in ("a1", "b1", "a2", "c1", "b2", "a3")}
+    in_turns(runs, 5, group_of=lambda name: name[0])
+    rounds = [order[i : i + len(runs)] for i in range(0, len(order), len(runs))]
+    for each in rounds:
+        assert sorted(each) == sorted(runs)
+        groups = [name[0] for name in each]
+        assert sum(one != other for one, other in pairwise(groups)) == 2  # each in one piece
+    assert len({tuple(each) for each in rounds}) > 2
 
 
 def test_a_ratio_is_of_pairs_and_counts_the_work():

@@ -22,8 +22,8 @@ import netCDF4  # noqa: F401
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.cube import staging
 from fluxgrid.errors import FluxgridError
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive
-from fluxgrid.upscaling import export
 from fluxgrid.workflows import refresh_run
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Request
@@ -107,7 +107,7 @@ def staged(at: dict[str, list]) -> None:
 
 def child(asked: dict) -> None:
     """Run one refresh."""
-    export.draw_quicklook = lambda *args: args[-1].write_bytes(b"") or args[-1]  # takes most of the time
+    quicklook.draw_quicklook = lambda *args: args[-1].write_bytes(b"") or args[-1]  # takes most of the time
     code = 0
     try:
         staged(asked.get("at", {}))

@@ -88,7 +88,7 @@ def fluxgrid(capsys, monkeypatch):
 @pytest.mark.parametrize("case", CASES, ids=[case["what"] for case in CASES])
 def test_wrong_input(world, broken, fluxgrid, tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("fluxgrid.upscaling.execute.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("fluxgrid.upscaling.workers.CONNECT_SECONDS", 1)
     options = {key: broken.get(str(value)[1:], value) for key, value in case.get("options", {}).items()}
     out = Path(options.pop("out", tmp_path / "map"))
     code, output, errors = fluxgrid(world.command(out, *case.get("words", []), **options)[3:])

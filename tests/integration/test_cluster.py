@@ -21,9 +21,10 @@ from distributed import LocalCluster
 
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import ConfigError, IncompleteMap
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive
 from fluxgrid.testing import small_cube
-from fluxgrid.upscaling import attempts, execute, export, machine
+from fluxgrid.upscaling import attempts, machine, workers
 from fluxgrid.upscaling.attempts import Attempts
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Refreshed
@@ -76,15 +77,15 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch):
     """Wait long for a slow machine to start, and not long for workers that were killed."""
-    monkeypatch.setattr(execute, "CONNECT_SECONDS", 120)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 120)
     monkeypatch.setattr("fluxgrid.upscaling.cluster.WORKER_SECONDS", 120)
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 1)
-    monkeypatch.setattr(execute, "LOST_SECONDS", 2)
+    monkeypatch.setattr(workers, "WATCH_SECONDS", 1)
+    monkeypatch.setattr(workers, "LOST_SECONDS", 2)
 
 
 def kill_after_first(monkeypatch, cluster: Cluster, which: slice) -> None:
     """Kill processes of a cluster when its first tile is done."""
-    answers = execute._answers
+    answers = workers._answers
 
     def killing(*given):
         for number, report in enumerate(answers(*given)):
@@ -92,7 +93,7 @@ def kill_after_first(monkeypatch, cluster: Cluster, which: slice) -> None:
                 cluster.kill(which)
             yield report
 
-    monkeypatch.setattr(execute, "_answers", killing)
+    monkeypatch.setattr(workers, "_answers", killing)
 
 
 def harm_the_first(monkeypatch, cluster: Cluster, how: signal.Signals) -> list[str]:
@@ -153,7 +154,7 @@ class Region:
 @pytest.fixture
 def region(tools, tmp_path, monkeypatch) -> Region:
     """A region whose network carries its state from year to year."""
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
     cube = small_cube("monthly", (44, 57), "2019-01-01", 36, 4, (-93.5, 41.8))
     made = tools["write_model"](tmp_path / "network", cube, tools["spec_of"]("ct_gru", "monthly"))
     return Region(tmp_path, made)

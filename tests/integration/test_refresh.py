@@ -32,6 +32,7 @@ from fluxgrid.errors import (
 )
 from fluxgrid.geo.grid import Grid
 from fluxgrid.netcdf import open_netcdf
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive, Difference
 from fluxgrid.output.flags import Quality
 from fluxgrid.output.layers import Layers
@@ -114,7 +115,7 @@ def models(tools, tmp_path_factory) -> Path:
 def _no_pictures(monkeypatch, request):
     """Leave pictures out, which take most of the time of a small refresh; one test draws them."""
     if not request.node.name.startswith("test_first_"):
-        monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+        monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def published(models, tmp_path_factory) -> Path:
     made = Region(tmp_path_factory.mktemp("published"), models)
     made.write()
     patch = pytest.MonkeyPatch()
-    patch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    patch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
     made.refresh()
     patch.undo()
     return made.folder

@@ -21,12 +21,12 @@ from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import ConfigError, CubeError, OutputError, PublicationStopped
 from fluxgrid.geo.grid import Grid
 from fluxgrid.netcdf import open_netcdf, save_netcdf
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive
 from fluxgrid.output.flags import Quality
 from fluxgrid.simulation import build_world
 from fluxgrid.simulation.deliveries import Event, Scenario, play
 from fluxgrid.testing import small_cube, write_cube
-from fluxgrid.upscaling import export
 from fluxgrid.workflows import refresh_run
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Refreshed, Request
@@ -64,7 +64,7 @@ class Delivered:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,9 @@ import yaml
 from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.errors import RunLocked
 from fluxgrid.netcdf import save_netcdf
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive
 from fluxgrid.testing import small_cube
-from fluxgrid.upscaling import export
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Refreshed, Request
 from fluxgrid.workflows.runs import list_runs
@@ -167,7 +167,7 @@ def fed(world, place) -> Fed:
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.geo.region import find_region
 from fluxgrid.models import load_checkpoint
 from fluxgrid.netcdf import save_netcdf
+from fluxgrid.output import quicklook
 from fluxgrid.output.archive import Archive
 from fluxgrid.output.flags import Quality
 from fluxgrid.testing import write_cube
-from fluxgrid.upscaling import export
 from fluxgrid.workflows.progress import silent
 from fluxgrid.workflows.refresh import refresh
 from fluxgrid.workflows.refresh_place import Refreshed
@@ -31,7 +31,7 @@ OPEN = {"missing_jump": 1.0, "totals_move": 10.0}
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
 
 
 @pytest.fixture(scope="module")

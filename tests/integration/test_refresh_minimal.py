@@ -17,6 +17,7 @@ from fluxgrid.data.cube import grid_of
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.geo.state_of import state_of
 from fluxgrid.netcdf import save_netcdf
+from fluxgrid.output import qgis, quicklook
 from fluxgrid.output.archive import Archive
 from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling import export
@@ -72,8 +73,8 @@ class States:
 @pytest.fixture(autouse=True)
 def _no_files(monkeypatch):
     """Leave out the files beside the archive, a third of the time."""
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
-    monkeypatch.setattr(export, "write_qlr", lambda *_: None)
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(qgis, "write_qlr", lambda *_: None)
     monkeypatch.setattr(export, "_write_year", lambda *_: [])
 
 

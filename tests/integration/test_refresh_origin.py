@@ -14,9 +14,9 @@ from fluxgrid.config_map import UpscaleConfig, load_config
 from fluxgrid.data.cube import check_cube, open_cube
 from fluxgrid.errors import ConfigError
 from fluxgrid.netcdf import open_netcdf, save_netcdf
+from fluxgrid.output import quicklook
 from fluxgrid.simulation import WORLD_SOURCE
 from fluxgrid.testing import small_cube, write_cube
-from fluxgrid.upscaling import export
 from fluxgrid.workflows.about import is_simulated
 from fluxgrid.workflows.refresh import refresh
 
@@ -25,7 +25,7 @@ DAYS = 20
 
 @pytest.fixture(autouse=True)
 def _no_pictures(monkeypatch):
-    monkeypatch.setattr(export, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
+    monkeypatch.setattr(quicklook, "draw_quicklook", lambda *args: args[-1].write_bytes(b"") or args[-1])
 
 
 def deliver(folder: Path, source: str) -> xr.Dataset:

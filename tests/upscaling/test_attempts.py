@@ -20,7 +20,8 @@ from fluxgrid.errors import ClusterUnavailable, ConfigError, IncompleteMap
 from fluxgrid.upscaling import attempts, execute
 from fluxgrid.upscaling.attempts import Attempts
 from fluxgrid.upscaling.claim import Withdrawn, check_claim, claimed, release
-from fluxgrid.upscaling.execute import Executor, run_tiles
+from fluxgrid.upscaling.execute import run_tiles
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.machine import Machine
 from fluxgrid.upscaling.plan import CubeSource
 from fluxgrid.upscaling.tile import Job, TileReport

@@ -19,7 +19,7 @@ from fluxgrid.prediction import BLOCK
 from fluxgrid.upscaling import estimate as module
 from fluxgrid.upscaling import speed
 from fluxgrid.upscaling.estimate import Rates, estimate, size_of_region
-from fluxgrid.upscaling.execute import Executor
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.workflows.estimates import lanes_of
 
 RATES = Rates(predict=1e5, read=1e9, write=1e9, export=1e8)

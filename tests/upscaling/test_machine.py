@@ -13,10 +13,12 @@ from distributed import Client, LocalCluster
 from fluxgrid.data.cube import open_cube
 from fluxgrid.errors import ClusterUnavailable, ConfigError, OutputError
 from fluxgrid.testing import small_cube, write_cube
-from fluxgrid.upscaling import cluster, execute, tile
+from fluxgrid.upscaling import cluster, tile
 from fluxgrid.upscaling.cluster import Look, check_answers, cube_facts, look
+from fluxgrid.upscaling.executor import Executor
 from fluxgrid.upscaling.machine import Machine, check_machines
 from fluxgrid.upscaling.plan import CubeSource
+from fluxgrid.upscaling.workers import connect
 
 HERE = Machine.here()
 
@@ -121,7 +123,7 @@ def test_a_cluster_without_workers_is_refused(tmp_path, monkeypatch):
 def test_workers_keep_memory_and_run_one_thread_of_algebra():
     """Read back inside worker processes: dask's nanny would set MALLOC_TRIM_THRESHOLD_."""
     names = "MALLOC_TRIM_THRESHOLD_", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
-    with execute.connect(execute.Executor(workers=2)) as client:
+    with connect(Executor(workers=2)) as client:
         found = {name: set(client.run(os.getenv, name).values()) for name in names}
         threads = client.run(torch.get_num_threads)
     assert found == {names[0]: {None}} | {name: {"1"} for name in names[1:]}

@@ -17,7 +17,7 @@ from fluxgrid.output.layers import CALIBRATION, PLAIN, Layers
 from fluxgrid.prediction import Fluxes
 from fluxgrid.prediction.blend import Blend
 from fluxgrid.testing import small_cube, write_cube
-from fluxgrid.upscaling.execute import default_threads
+from fluxgrid.upscaling.executor import default_threads
 from fluxgrid.upscaling.plan import CubeSource
 from fluxgrid.upscaling.tile import BLOCK_SIDE, block_slices, calibration_arrays, empty_arrays, quality_bits, reader_of
 
