@@ -36,6 +36,17 @@ def test_help_imports_nothing_heavy():
     assert not loaded & HEAVY
 
 
+def test_maps_import_pictures_and_processes_when_they_need_them():
+    code = (
+        "import sys, json\n"
+        "import fluxgrid.workflows.upscale, fluxgrid.workflows.refresh_run, fluxgrid.workflows.plan\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))\n"
+    )
+    loaded = set(json.loads(fresh(code)))
+    assert "torch" in loaded
+    assert not loaded & {"matplotlib", "distributed", "pint"}
+
+
 def test_import_fluxgrid_imports_nothing_heavy_but_offers_everything():
     code = (
         "import sys, json, fluxgrid\n"

@@ -84,7 +84,7 @@ def in_turns(
     runs: Mapping[str, Run],
     rounds: int,
     report: Callable[[str], None] = lambda _: None,
-    group_of: Callable[[str], str] = lambda name: name,
+    groups_of: Callable[[str], tuple[str, str]] = lambda name: (name, name),
 ) -> dict[str, list[float]]:
     """Run everything once a round.
 
@@ -95,9 +95,9 @@ def in_turns(
     rounds : int
     report : callable
         Told each round.
-    group_of : callable
-        Name of what a run is compared with: those of one group follow each other, for a machine that others use as well
-        may be another one a minute later.
+    groups_of : callable
+        Names of what a run is compared with, and of what it is compared with most closely: those of one group follow
+        each other, for a machine that others use as well may be another one a minute later.
 
     Returns
     -------
@@ -106,10 +106,15 @@ def in_turns(
         same), so that none always follows the same.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    groups, rng = list(dict.fromkeys(map(group_of, runs))), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(rounds):
-        for group in rng.permutation(groups):
-            for name in rng.permutation([name for name in runs if group_of(name) == group]):
-                seconds[name].append(runs[name]())
+        order: dict[str, tuple[float, ...]] = {}
+        drawn: dict[tuple[str, ...], float] = {}
+        for name in runs:
+            outer, inner = groups_of(name)
+            order[name] = tuple(drawn.setdefault(key, rng.random()) for key in ((outer,), (outer, inner)))
+            order[name] += (rng.random(),)
+        for name in sorted(runs, key=order.__getitem__):
+            seconds[name].append(runs[name]())
         report(f"round {number + 1} of {rounds}")
     return seconds

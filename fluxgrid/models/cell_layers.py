@@ -77,25 +77,24 @@ def cell_weights(cell: nn.RNNBase, maps: Sequence[Tensor], offset: Tensor, lowes
         Number of the lowest layer.
     """
     kind, width = type(cell), cell.hidden_size
-    found = CellWeights(kind, [halve(each.detach(), kind).t().contiguous() for each in maps], offset, [], [], [], [])
+    upper, onto, turned, biases = [], [], [], []
     for number in range(lowest, cell.num_layers):
         _, recurrent, _, bias = (weight.detach() for weight in weights_of(cell, number))
         into, given = (None, offset) if number == lowest else input_side(cell, number)
         top = halve(given.detach().reshape(-1, len(recurrent)).t(), kind).t().contiguous()
         if not issubclass(kind, nn.LSTM):
             top[:, : 2 * width] += halve(bias, kind)[: 2 * width]
-        if into is None:
-            found = found._replace(base=top)
-        else:
-            found.upper.append(halve(into.detach(), kind).t().contiguous())
-            found.onto.append(top)
-        found.recurrent.append(halve(recurrent, kind).t().contiguous())
-        found.bias.append(bias[2 * width : 3 * width].contiguous())
-    return found
+        onto.append(top)
+        if into is not None:
+            upper.append(halve(into.detach(), kind).t().contiguous())
+        turned.append(halve(recurrent, kind).t().contiguous())
+        biases.append(bias[2 * width : 3 * width].contiguous())
+    lowest_maps = [halve(each.detach(), kind).t().contiguous() for each in maps]
+    return CellWeights(kind, lowest_maps, onto[0], upper, onto[1:], turned, biases)
 
 
 _TOGETHER = 16
-"""Columns that a product works on together: fewer at its end cost as much as so many."""
+"""Columns that a product works on together: fewer at its end cost as much as so many, and may be rounded otherwise."""
 
 
 class PackedLayers:
@@ -120,7 +119,7 @@ class PackedLayers:
         layers, batch, width = start[0].shape
         biases = [each.bias.detach().numpy() for each in readouts]
         self._readout = np.concatenate([np.empty(0, np.float32), *biases])
-        reading = start[0].new_zeros(width, -(-len(self._readout) // _TOGETHER) * _TOGETHER)
+        reading = start[0].new_zeros(width, _whole(len(self._readout)))
         if readouts:
             torch.cat([each.weight.detach() for each in readouts], out=reading.t()[: len(self._readout)])
         # the widest first: kernels write its product and add the others
@@ -132,21 +131,24 @@ class PackedLayers:
         for row, onto in zip(self._onto, weights.onto, strict=True):
             row[:] = onto.numpy()
         self._bias = torch.stack(weights.bias).numpy()
-        own = [*weights.recurrent[:-1], torch.cat([weights.recurrent[-1], reading], dim=1)]
         # all gates of an LSTM take one product; n of a GRU wants one of its own, for r comes between
-        first = columns if self._is_lstm else 2 * width
-        self._added = _packed(own if self._is_lstm else [each[:, :first] for each in own], batch)
-        self._apart = _packed([] if self._is_lstm else [each[:, first:] for each in own], batch)
-        extra = reading.shape[1]
-        self._gates = np.empty((batch, columns + (extra if self._is_lstm else 0)), np.float32)
-        self._product = np.empty((batch, width + extra), np.float32)
+        split = 0 if self._is_lstm else 2 * width
+        self._own_columns = _whole(columns - split)
+        filling = 0, self._own_columns - columns + split
+        own = [nn.functional.pad(each[:, split:], filling) for each in weights.recurrent]
+        own[-1] = torch.cat([own[-1], reading], dim=1)
+        self._own = _packed(own, batch)
+        self._added = _packed([] if self._is_lstm else [each[:, :split] for each in weights.recurrent], batch)
+        wide = self._own_columns + reading.shape[1]
+        self._gates = np.empty((batch, wide if self._is_lstm else columns), np.float32)
+        self._product = np.empty((batch, wide), np.float32)
         self._n = max(1, CHUNK_ROWS // batch)
         self._handed = np.empty((layers - 1, 2 * self._n, batch, width), np.float32)
         self.restart(start)
 
     def restart(self, start: Sequence[Tensor]) -> None:
         """Go back to states, and cells of an LSTM, (L, B, H)."""
-        self.states, self.cells = (each.clone(memory_format=torch.contiguous_format) for each in (start[0], start[-1]))
+        self.states, self.cells = _copies(start)
 
     def run(self, parts: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
         """Run T steps of inputs side by side, (T, B, k) each, and return what is read of the last layer, (T, B, m).
@@ -161,10 +163,11 @@ class PackedLayers:
         rooms = self._handed, kept.numpy(), said.numpy(), self._gates
         if self._is_lstm:
             cells = self.cells.numpy()
-            run_lstms(*lowest, *above, self._added, self._readout, self._n, states, cells, *rooms)
+            own = self._own, self._readout, self._own_columns
+            run_lstms(*lowest, *above, *own, self._n, states, cells, *rooms)
         else:
-            own = self._added, self._apart, self._bias, self._readout
-            run_grus(*lowest, *above, *own, self._n, states, *rooms, self._product)
+            weights = self._added, self._own, self._bias, self._readout, self._own_columns
+            run_grus(*lowest, *above, *weights, self._n, states, *rooms, self._product)
         return said
 
 
@@ -184,7 +187,7 @@ class PlainLayers:
         self._maps, self._upper, self._recurrent = (
             [each.to(factors) for each in some] for some in (weights.maps, weights.upper, weights.recurrent)
         )
-        self.states, self.cells = start[0].clone(), start[-1].clone()
+        self.states, self.cells = _copies(start)
 
     def run(self, parts: Sequence[Tensor], out: Tensor) -> Tensor:
         """Run T steps of inputs side by side, (T, B, k) each, fill the states of the last layer, (T, B, H).
@@ -203,9 +206,9 @@ class PlainLayers:
     def _run_layer(self, layer: int, rows: Sequence[Tensor], out: Tensor) -> None:
         """Fill the states of one layer after each of a few steps."""
         weights, own = self._weights, self._recurrent[layer]
-        maps, base = (self._upper[layer - 1 :], weights.onto[layer - 1]) if layer else (self._maps, weights.base)
+        maps, base = ([self._upper[layer - 1]], weights.onto[layer - 1]) if layer else (self._maps, weights.base)
         gates = out.new_zeros(*out.shape[:2], base.shape[1])
-        for part, turned in zip(rows, maps, strict=False):
+        for part, turned in zip(rows, maps, strict=True):
             if part.shape[2] > 1 or bool(part.any()):
                 gates += part.to(self._factors) @ turned
         before, width = self.states[layer], out.shape[2]
@@ -257,6 +260,9 @@ def run_layers(
         After the last step; a GRU has no cells, its states twice.
     """
     steps, batch, _ = inputs[0].shape
+    if not steps:
+        message = "A cell cannot be run over no steps."
+        raise ValueError(message)
     weights, first = cell_weights(cell, maps, offset, lowest), [each.detach() for each in start]
     layers: PackedLayers | PlainLayers
     if packed_product.AVAILABLE and factors == torch.float32:
@@ -279,12 +285,23 @@ def run_layers(
 
 def _readouts(read: Read | None) -> tuple[list[nn.Linear], Read | None]:
     """Return the linear maps that a read begins with, and the rest of it."""
-    if isinstance(read, nn.Linear):
+    if type(read) is nn.Linear and read.bias is not None:  # one that is derived from it may do more
         return [read], read_nothing
-    if isinstance(read, Beside):
+    if isinstance(read, Beside) and _readouts(read.linear)[0]:
         more, rest = _readouts(read.more)
         return [read.linear, *more], rest
     return [], read
+
+
+def _whole(columns: int) -> int:
+    """Return the least multiple of `_TOGETHER` that holds so many columns."""
+    return -(-columns // _TOGETHER) * _TOGETHER
+
+
+def _copies(start: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return copies of states and cells, those of a GRU twice, in the one layout that kernels are compiled for."""
+    states, cells = (each.clone(memory_format=torch.contiguous_format) for each in (start[0], start[-1]))
+    return states, cells
 
 
 def _packed(weights: Sequence[Tensor], rows: int) -> np.ndarray:

@@ -32,7 +32,7 @@ from fluxgrid.data.crop_inputs import (
 )
 from fluxgrid.models.base import MODELS, STRICT, Sizes
 from fluxgrid.models.kgml_ag import KGMLAg
-from fluxgrid.models.network import Beside, Network, Read, Taps
+from fluxgrid.models.network import Beside, Network, Read, Taps, read_nothing
 from fluxgrid.models.recurrent import GRU, first_of, read_out, steps_first
 
 COVER_FORCINGS = (
@@ -142,13 +142,17 @@ class CropMosaic(Network):
 
         All `reads` are those of `readouts`, or `Beside` them: KGML-ag reads the GPP of the CT-GRU, and the residue Ra.
         """
+        for name, readout in self.readouts.items():
+            read = reads[name]
+            if (read.linear if isinstance(read, Beside) else read) is not readout:
+                message = f"What is read of {name!r} must be its readout, or `Beside` it: the network reads it too."
+                raise ValueError(message)
         return self._run(dynamic, static, state, reads)
 
-    def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
-        """Return the state (B, K) that `predict` returns, without its fluxes."""
-        self.eval()
-        with torch.inference_mode():
-            return self.run_read(dynamic, static, state, self.readouts).state
+    @property
+    def idle_reads(self) -> dict[str, Read]:
+        """Those of `readouts`: it reads them itself."""
+        return dict(self.readouts)
 
     def _run(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read] | None) -> Taps:
         """Return the taps, or what is read of them."""
@@ -302,7 +306,7 @@ def _of_rotations(reads: Mapping[str, Read]) -> dict[str, Read]:
     def of(read: Read) -> Read:
         if isinstance(read, Beside):
             return Beside(read.linear, of(read.more))
-        return read if isinstance(read, nn.Linear) else of_both(read)
+        return read if isinstance(read, nn.Linear) or read is read_nothing else of_both(read)
 
     return {name: of(read) for name, read in reads.items()}
 

@@ -194,7 +194,9 @@ class KGMLAg(nn.Module):
     def _pick_quickly(self, basis: Tensor) -> Tensor:
         """Return what `_pick` does, in a compiled kernel."""
         layers = [layer for layer in self.attention if isinstance(layer, nn.Linear)]
-        maps = packed_product.pack([layer.weight.detach().t().contiguous().numpy() for layer in layers], basis.shape[1])
+        weights = [layer.weight.detach().t() for layer in layers]
+        weights[-1] = nn.functional.pad(weights[-1], (0, 1))
+        maps = packed_product.pack([weight.contiguous().numpy() for weight in weights], basis.shape[1])
         b1, b2, b3, b4 = (layer.bias.detach().numpy() for layer in layers)
         picked = basis.new_empty(basis.shape[1:])
         pick_steps(basis.contiguous().numpy(), maps, b1, b2, b3, b4, picked.numpy())

@@ -104,7 +104,8 @@ class Network(nn.Module):
     def run_read(self, dynamic: Tensor, static: Tensor, state: Tensor, reads: Mapping[str, Read]) -> Taps:
         """Return what `run` does, with what is read of the hidden states, (B, R, T, m) by tap, in their stead.
 
-        For networks in evaluation mode, without gradients: one that steps through time need not keep its states.
+        For networks in evaluation mode, without gradients: one that steps through time need not keep its states. One
+        that goes on from what its readouts say wants those, or what stands `Beside` them.
         """
         taps = self.run(dynamic, static, state)
         return taps._replace(hidden={name: _read(reads[name], values) for name, values in taps.hidden.items()})
@@ -120,11 +121,16 @@ class Network(nn.Module):
         """Return fluxes (N, S, O) of the last steps of training windows (N, T, F), for scores without gradients."""
         return self.predict(dynamic, static, dynamic.new_zeros(len(dynamic), self.state_size))[0]
 
+    @property
+    def idle_reads(self) -> dict[str, Read]:
+        """What `run_read` must read where the state alone is wanted: nothing, but where a network reads it itself."""
+        return dict.fromkeys(self.readouts, read_nothing)
+
     def advance(self, dynamic: Tensor, static: Tensor, state: Tensor) -> Tensor:
         """Return the state (B, K) that `predict` returns, without its fluxes."""
         self.eval()
         with torch.inference_mode():
-            return self.run_read(dynamic, static, state, dict.fromkeys(self.readouts, read_nothing)).state
+            return self.run_read(dynamic, static, state, self.idle_reads).state
 
     def save_weights(self, folder: Path) -> list[Path]:
         """Write ``weights.safetensors``."""

@@ -150,7 +150,7 @@ class GRU(nn.GRU):
     ) -> tuple[Tensor, Tensor]:
         """Return states after each step of the last layer (B, T, H), and after the last of every layer (L, B, H).
 
-        With `read` the first are what is read of them, (B, T, m).
+        With `read` the first are what is read of them, (B, T, m), without gradients where steps are compiled.
 
         Inputs may come in parts that stand side by side: (B, T, k), then (B, k) where they do not vary in time. On a
         CPU and without gradients these are not joined, and (B, T, k) whose steps are first in memory is not copied.
@@ -269,7 +269,7 @@ class LSTM(nn.LSTM):
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return states after each step of the last layer (B, T, H); states and cells of every layer (L, B, H).
 
-        With `read` the first are what is read of them, (B, T, m).
+        With `read` the first are what is read of them, (B, T, m), without gradients where steps are compiled.
         """
         quick = packed_product.AVAILABLE and not self.training
         if not quick or not is_quick(x, *(start or ()), *self.parameters()):

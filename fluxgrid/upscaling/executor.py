@@ -1,4 +1,4 @@
-"""Where tiles run."""
+"""Threads, processes and clusters that tiles run on."""
 
 from __future__ import annotations
 

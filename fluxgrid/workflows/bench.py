@@ -23,7 +23,7 @@ from fluxgrid.bench.apart import Apart
 from fluxgrid.bench.checkpoints import write_checkpoint
 from fluxgrid.bench.child import measure_all
 from fluxgrid.bench.compute import Windows, jax_blocks, on_device, our_blocks, tam_windows
-from fluxgrid.bench.criteria import judge_all
+from fluxgrid.bench.criteria import HELD, judge_all
 from fluxgrid.bench.cubes import write_bench_cube, write_rate
 from fluxgrid.bench.entries import (
     CUBE_VARIABLES,
@@ -69,8 +69,6 @@ _YEAR = 2019
 _OURS, _OURS_COMPUTE, _JAX_COMPUTE = "ours", "ours, compute only", "JAX scan, compute only"
 _ONE_FLUX = "XGBoost through dask, one flux"
 _LIMIT = "products of squares beside "
-_HELD = ("GRU-128", "LSTM-128", "CT-LSTM 2 x 256", "KGML-ag")
-"""Networks that have a bar: the limit is measured beside each of them, in every round."""
 _TAM_OURS, _TAM_PUBLISHED = "TAM-RL windows", "TAM-RL windows as published"
 _TAM_TUNED, _TAM_NAMED = "TAM-RL windows as published, tuned", "TAM-RL windows as published, batches of 128"
 _PER_CHUNK = (MapBlocks.name, ApplyUfunc.name)
@@ -264,11 +262,11 @@ class _Bench:
             windows = self._windows(models)
         with self._part("all in turns"):
             # the limit takes its turns too: on a machine whose speed changes its best moment is nobody's measure
-            for name in [model.entry.name for model in models if model.entry.name in _HELD] or [_OURS]:
+            for name in [model.entry.name for model in models if model.entry.name in HELD] or [_OURS]:
                 self.runs[_LIMIT + name] = partial(self._limit, self.limits.setdefault(name, []))
-            self.seconds = in_turns(self.runs, self.settings.rounds, self.say, _group_of)
+            self.seconds = in_turns(self.runs, self.settings.rounds, self.say, _groups_of)
             self.close()
-            machine |= _limit_of(machine, list(self.limits.values()))
+            machine |= _limit_of(machine, self.limits)
         with self._part("memory of single models"):
             memory = self._memory(models)
             rows = [self._model_row(model, machine, memory.get(model.entry.name)) for model in models]
@@ -605,27 +603,31 @@ def _in_turn(peers: list[Tuned]) -> list[Tuned]:
     return [tuned for tuned in peers if tuned.peer.name not in far]
 
 
-def _group_of(name: str) -> str:
-    """Return what a run is compared with."""
-    if name.startswith(_LIMIT) or name == "ensemble":
-        return name.removeprefix(_LIMIT) if name != "ensemble" else "GRU-128"
-    if name in (_TAM_OURS, _TAM_PUBLISHED, _TAM_TUNED, _TAM_NAMED):
-        return _TAM_OURS
-    if name.startswith("heads: "):
-        return "heads"
-    if name in (_OURS, _OURS_COMPUTE, _JAX_COMPUTE, _ONE_FLUX, *(peer.name for peer in PEERS)):
-        return _OURS
-    return name.removesuffix(" exact").removesuffix(" stride") if name.endswith((" exact", " stride")) else name
+_GROUPS = {
+    "ensemble": "GRU-128",
+    **dict.fromkeys((_TAM_PUBLISHED, _TAM_TUNED, _TAM_NAMED), _TAM_OURS),
+    **dict.fromkeys((_OURS_COMPUTE, _JAX_COMPUTE, _ONE_FLUX, *(peer.name for peer in PEERS)), _OURS),
+}
+"""What runs are compared with whose names do not say it."""
 
 
-def _limit_of(machine: dict[str, Any], found: list[list[float]]) -> dict[str, Any]:
+def _groups_of(name: str) -> tuple[str, str]:
+    """Return what a run is compared with, and what it is compared with most closely: a limit with its network."""
+    near = name.removeprefix(_LIMIT)
+    if near.startswith("heads: "):
+        return "heads", near
+    return _GROUPS.get(near, near.removesuffix(" exact").removesuffix(" stride")), near
+
+
+def _limit_of(machine: dict[str, Any], found: dict[str, list[float]]) -> dict[str, Any]:
     """Return the peak that counts and the best moment, GFLOP/s, of those found beside each network in every round."""
     # what one thread does the machine can do: on a busy one threads that wait for each other do less
-    alone, rounds = machine["gemm_gflops_one_thread"], np.median(found, axis=0)
+    alone, rounds = machine["gemm_gflops_one_thread"], np.median(list(found.values()), axis=0)
     return {
         "gemm_gflops": max(alone, float(np.median(rounds))),
-        "gemm_gflops_best": max(alone, machine["gemm_gflops_best"], float(np.max(found))),
+        "gemm_gflops_best": max(alone, machine["gemm_gflops_best"], float(np.max(list(found.values())))),
         "gemm_gflops_rounds": rounds.tolist(),
+        "gemm_gflops_beside": found,
     }
 
 

@@ -26,13 +26,15 @@ def test_everything_runs_once_a_round_and_in_another_order():
 
 def test_what_is_compared_runs_together():
     order = []
-    runs = {name: (lambda name=name: order.append(name) or 1.0) for name in ("a1", "b1", "a2", "c1", "b2", "a3")}
-    in_turns(runs, 5, group_of=lambda name: name[0])
+    names = ("a1x", "b1x", "a2x", "c1x", "a1y", "b2x", "a3x", "a1z")
+    runs = {name: (lambda name=name: order.append(name) or 1.0) for name in names}
+    in_turns(runs, 5, groups_of=lambda name: (name[0], name[1]))
     rounds = [order[i : i + len(runs)] for i in range(0, len(order), len(runs))]
     for each in rounds:
         assert sorted(each) == sorted(runs)
-        groups = [name[0] for name in each]
-        assert sum(one != other for one, other in pairwise(groups)) == 2  # each in one piece
+        for length, pieces in ((1, 3), (2, 6)):  # each group in one piece
+            groups = [name[:length] for name in each]
+            assert sum(one != other for one, other in pairwise(groups)) == pieces - 1
     assert len({tuple(each) for each in rounds}) > 2
 
 

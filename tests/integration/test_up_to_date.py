@@ -13,6 +13,7 @@ import zarr
 from fluxgrid import cli
 from fluxgrid.errors import OutputExists
 from fluxgrid.netcdf import netcdf_file
+from fluxgrid.output import qgis
 from fluxgrid.upscaling import publish as publish_module
 
 
@@ -104,7 +105,7 @@ def test_another_period_replaces_the_old_map_only_when_it_is_ready(
     period = {"start": "2020-11-01", "end": "2020-11-30"}
     old = {name: at for name, at in snapshot(finished).items() if not name.startswith(".fluxgrid")}
     with monkeypatch.context() as patch:
-        patch.setattr(publish_module, "write_qlr", _interrupt)  # the last of the files
+        patch.setattr(qgis, "write_qlr", _interrupt)  # the last of the files
         with pytest.raises(KeyboardInterrupt):
             world.run(finished, "overwrite", **period)
     assert {name: at for name, at in snapshot(finished).items() if not name.startswith(".fluxgrid")} == old

@@ -381,6 +381,13 @@ def test_other_reads_change_no_bit_of_what_the_network_reads(mosaic, make_inputs
         assert torch.equal(beside.hidden[name][..., : raw.shape[-1]], raw)
 
 
+def test_reads_without_what_it_reads_itself_are_refused(mosaic, make_inputs):
+    dynamic, static = make_inputs("2003-09-01", 3)
+    for wrong in (read_nothing, nn.Linear(8, 5), Beside(nn.Linear(8, 5), read_nothing)):
+        with pytest.raises(ValueError, match=r"What is read of 'cover' must be its readout, or `Beside` it"):
+            mosaic.run_read(dynamic, static, zero_state(mosaic, BATCH), mosaic.readouts | {"cover": wrong})
+
+
 def test_inputs_of_another_order_are_refused():
     config = model_config("kgml_ag", {})
     with pytest.raises(ValueError, match=r"kgml_ag reads dynamic temperature_2m, tmin.* and static crop_fraction"):

@@ -49,3 +49,17 @@ def test_a_row_is_the_same_wherever_it_stands_and_whatever_the_others_hold(k):
     assert np.array_equal(product(np.ascontiguousarray(rows[order]), weights), whole[order])
     rows[128:] = np.nan
     assert np.array_equal(product(rows, weights)[:128], whole[:128])
+
+
+def test_what_lies_in_the_room_of_packed_weights_does_not_matter(monkeypatch):
+    """The library asks for more room than it fills."""
+    rows = numbers(0, 256, 130)
+    weights = [numbers(1, 130, 41), numbers(2, 130, 16), numbers(3, 130, 1)]
+    expected = [product(rows, each) for each in weights]
+    monkeypatch.setattr(packed_product.np, "empty", lambda shape, dtype: np.full(shape, np.nan, dtype))
+    packed = pack(weights, 256)
+    monkeypatch.undo()
+    for own, wanted in zip(packed, expected, strict=True):
+        found = np.empty_like(wanted)
+        multiply_rows(rows, own, np.float32(0), found, found.shape[1])
+        assert np.array_equal(found, wanted)

@@ -270,27 +270,51 @@ def test_slices_of_an_lstm_borrow_weights_too():
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("batch", [5, 300, 1100])
+@pytest.mark.parametrize(
+    ("steps", "batch", "layers", "hidden"),
+    [(150, 300, 1, 6), (150, 1100, 2, 6), (65, 5, 3, 100), (64, 1, 2, 100), (2, 1100, 2, 6), (1, 1, 1, 100)],
+)
 @pytest.mark.parametrize("kind", [GRU, LSTM])
-def test_what_is_read_as_it_comes_is_what_is_read_of_all_states(kind, batch, layers, packed, monkeypatch):
-    """The room for a few steps is used again and again: a run longer than it, in chunks of any length."""
+def test_what_is_read_as_it_comes_is_what_is_read_of_all_states(
+    kind, steps, batch, layers, hidden, packed, monkeypatch
+):
+    """The room for a few steps is used again and again: a run longer than it, in chunks of any length.
+
+    What is read, and in how many columns, changes no bit of the states, nor of what else is read: also of a single row,
+    which products may round by their width.
+    """
     monkeypatch.setattr(packed_product, "AVAILABLE", packed and packed_product.AVAILABLE)
     torch.manual_seed(0)
-    cell, linear, wide = kind(INPUTS, 6, layers).eval(), nn.Linear(6, 2), nn.Linear(6, 17)
-    rows = numbers(150, batch, INPUTS)
+    cell, linear, wide = kind(INPUTS, hidden, layers).eval(), nn.Linear(hidden, 2), nn.Linear(hidden, 17)
+    rows = numbers(steps, batch, INPUTS)
+    rows[:, :, -1] = 0.0  # an input by itself that is mostly nothing
+    rows[-1, 0, -1] = 3.0
+    parts = [part.contiguous() for part in rows.split([INPUTS - 1, 1], dim=2)]
     into, offset = input_side(cell)
-    start = [numbers(layers, batch, 6, seed=seed) for seed in ((1, 2) if kind is LSTM else (1,))]
-    with torch.inference_mode():
-        states, *after = run_layers(cell, [rows], [into], offset, start)
-        alone = run_layers(cell, [rows], [into], offset, start, read=linear)[0]
-        for read in (linear, Beside(linear, wide), Beside(linear, torch.exp), torch.exp, read_nothing):
-            said, *after_read = run_layers(cell, [rows], [into], offset, start, read=read)
-            torch.testing.assert_close(said, read(states), rtol=0, atol=2e-6)
-            assert all(torch.equal(one, other) for one, other in zip(after, after_read, strict=True))
-            assert not isinstance(read, Beside) or torch.equal(said[..., :2], alone)
-    reference = (nn.LSTM if kind is LSTM else nn.GRU)(INPUTS, 6, layers)
-    reference.load_state_dict(cell.state_dict())
-    with torch.no_grad():
-        expected, _ = reference(rows, tuple(start) if kind is LSTM else start[0])
-    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+    maps, names = into.split([INPUTS - 1, 1], dim=1), (1, 2) if kind is LSTM else (1,)
+    for start in (
+        [numbers(layers, batch, hidden, seed=seed) for seed in names],
+        [torch.zeros(layers, batch, hidden)] * 2,
+    ):
+        with torch.inference_mode():
+            states, *after = run_layers(cell, parts, maps, offset, start)
+            alone = run_layers(cell, parts, maps, offset, start, read=linear)[0]
+            for read in (linear, Beside(linear, wide), Beside(linear, torch.exp), torch.exp, read_nothing):
+                said, *after_read = run_layers(cell, parts, maps, offset, start, read=read)
+                torch.testing.assert_close(said, read(states), rtol=0, atol=2e-6)
+                assert all(torch.equal(one, other) for one, other in zip(after, after_read, strict=True))
+                assert not packed or not isinstance(read, Beside) or torch.equal(said[..., :2], alone)
+        reference = (nn.LSTM if kind is LSTM else nn.GRU)(INPUTS, hidden, layers)
+        reference.load_state_dict(cell.state_dict())
+        with torch.no_grad():
+            expected, last = reference(rows, tuple(start) if kind is LSTM else start[0])
+        torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
+        for one, other in zip(after, last if kind is LSTM else (last,), strict=False):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_no_steps_are_refused():
+    cell = GRU(INPUTS, 6)
+    into, offset = input_side(cell)
+    with pytest.raises(ValueError, match="no steps"):
+        run_layers(cell, [numbers(0, 4, INPUTS)], [into], offset, [torch.zeros(1, 4, 6)], read=nn.Linear(6, 2))

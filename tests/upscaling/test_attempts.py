@@ -17,7 +17,7 @@ import pytest
 from distributed import LocalCluster, get_worker
 
 from fluxgrid.errors import ClusterUnavailable, ConfigError, IncompleteMap
-from fluxgrid.upscaling import attempts, execute
+from fluxgrid.upscaling import attempts, workers
 from fluxgrid.upscaling.attempts import Attempts
 from fluxgrid.upscaling.claim import Withdrawn, check_claim, claimed, release
 from fluxgrid.upscaling.execute import run_tiles
@@ -46,8 +46,8 @@ def job(tmp_path) -> Callable[..., Job]:
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
     """Look often, and call a tile slow after a third of a second."""
-    monkeypatch.setattr(execute, "WATCH_SECONDS", 0.1)
-    monkeypatch.setattr(execute, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(workers, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(attempts, "STRAGGLER_SECONDS", 0.3)
 
 
@@ -161,7 +161,7 @@ def test_a_run_ends_when_its_workers_stay_away(monkeypatch, job, tmp_path):
     [("tcp://127.0.0.1:9", ClusterUnavailable, 6), ("http://127.0.0.1:9", ConfigError, 2), ("tcp://", ConfigError, 2)],
 )
 def test_an_address_without_a_scheduler_says_what_to_do(monkeypatch, job, address, kind, code):
-    monkeypatch.setattr(execute, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 0.5)
     with pytest.raises(kind, match="dask scheduler") as caught:
         run_tiles([task_of("t0")], job(), Executor(scheduler=address), lambda _: None)
     assert caught.value.exit_code == code

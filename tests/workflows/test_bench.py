@@ -92,3 +92,13 @@ def test_every_criterion_finds_its_figure():
 def test_an_unknown_size_names_those_there_are():
     with pytest.raises(ConfigError, match="full, quick, tiny"):
         workflow.bench("huge")
+
+
+def test_what_is_compared_has_one_group():
+    groups = {name: workflow._groups_of(name) for name in (*(peer.name for peer in workflow.PEERS), workflow._OURS)}
+    assert len({outer for outer, _ in groups.values()}) == 1
+    for name in workflow.HELD:
+        assert workflow._groups_of(workflow._LIMIT + name) == workflow._groups_of(name)
+    pairs = [("GRU-128", "ensemble"), ("TAM-RL exact", "TAM-RL stride"), ("heads: none", "heads: affine state")]
+    for one, other in pairs:
+        assert workflow._groups_of(one)[0] == workflow._groups_of(other)[0]
