@@ -36,7 +36,7 @@ class Apart:
         }
 
     def prepare(self) -> None:
-        """Start the processes, two at a time, which import and train what serves all forms, one thread each.
+        """Start the processes, two at a time, which import and train what serves all forms, each booster on a thread.
 
         Nothing else should run: threads of a product that wait for each other take a multiple of the time.
         """

@@ -16,7 +16,7 @@ from fluxgrid.bench.machine import torch_threads
 from fluxgrid.bench.peers import PeerData, Tuned
 from fluxgrid.bench.peers_engines import jax_function, side_by_side
 from fluxgrid.bench.published import BATCH, NAMED_BATCH, PublishedTAMRL, predict_published
-from fluxgrid.bench.timing import Run
+from fluxgrid.bench.timing import Run, fastest
 from fluxgrid.models import Checkpoint
 from fluxgrid.models.tam_rl import TAMRL
 from fluxgrid.prediction.predictor import Predictor
@@ -71,7 +71,7 @@ def our_blocks(checkpoint: Checkpoint, days: int, blocks: int, threads: int) -> 
 def jax_blocks(data: PeerData, tuned: Tuned) -> Run:
     """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
     form = tuned.form
-    parts = [block_inputs(data.checkpoint, data.days, seed)[0] for seed in range(data.blocks)]
+    parts = [block_inputs(data.checkpoint, data.half, seed)[0] for seed in range(data.blocks)]
     x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
     predict = jax_function(data.net, form)
     return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))
@@ -137,8 +137,7 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int) -> Windows:
             partial(_split, partial(theirs, batch), places, threads)
         )
         forms[f"batches of {batch}, threads of torch"] = _timed(partial(whole, batch))
-    seconds = {name: min(run(), run()) for name, run in forms.items()}
-    best = min(seconds, key=lambda name: seconds[name])
+    best, _ = fastest(forms.items())
     exact, found = theirs(BATCH, slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
     as_published, named = (_timed(partial(whole, batch)) for batch in (BATCH, NAMED_BATCH))

@@ -24,7 +24,7 @@ SCALING_FORCINGS = FORCINGS[:6]
 CUBE_VARIABLES = (*FORCINGS, *dict.fromkeys((*STATICS, *STATIC)), *CLASSES)
 """Of the cube that all models share."""
 
-Size = Literal["fast", "slow", "crops", "slowest"]
+Size = Literal["fast", "slow", "slowest"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Entry:
     weights_of: str = ""
     """The entry whose checkpoint it runs; its own by default."""
     days: int = 0
-    """How many times the few days of the slowest it maps; 0 for all."""
+    """How many times the few days of the slowest it maps, of all there are; 0 for all."""
     members: int = 1
     """Of an ensemble."""
     spin_up_years: int = 1
@@ -105,13 +105,13 @@ def model_entries(factor: float = 1.0, trees: int = 1000) -> tuple[Entry, ...]:
         Entry("LSTM-128", "lstm", lstm, placed=False),
         Entry("CT-LSTM 2 x 256", "ct_lstm", wide, size="slow"),
         Entry("CT-GRU-128", "ct_gru", {"hidden": width(128)}, size="slow"),
-        Entry("KGML-ag", "kgml_ag", crops, size="crops", spin_up_years=2),
+        Entry("KGML-ag", "kgml_ag", crops, size="slow", spin_up_years=2),
         *_pair("TAM-RL", "tam_rl", tam, (1, 12)),
         *_pair("Transformer", "transformer", {"hidden": width(128)}, (1, 12)),
         *_pair("GRU-128", "gru", gru, (2, 24), weights_of="GRU-128", placed=False),
         *_pair("LSTM-128", "lstm", lstm, (2, 24), weights_of="LSTM-128", placed=False),
-        Entry("LightGBM", "lightgbm", boosted, "slow", spin_up_years=0, placed=False),
-        Entry("XGBoost", "xgboost", boosted, "slow", spin_up_years=0, placed=False),
+        Entry("LightGBM", "lightgbm", boosted, "slow", days=9, spin_up_years=0, placed=False),
+        Entry("XGBoost", "xgboost", boosted, "slow", days=9, spin_up_years=0, placed=False),
     )
 
 

@@ -34,9 +34,10 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def best_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Return the least time of several runs after one that does not count, s."""
-    work()
+def best_seconds(work: Callable[[], Any], repeats: int, warm: bool = False) -> float:
+    """Return the least time of several runs, s, after one that does not count unless the machine is warm."""
+    if not warm:
+        work()
     seconds = []
     for _ in range(repeats):
         begun = time.perf_counter()
@@ -63,8 +64,9 @@ def gemm_rate(threads: int, squares: Sequence[int] = SQUARES, repeats: int = 3) 
     best = 0.0
     with torch_threads(threads), torch.inference_mode():
         for side in squares:
-            a, b, out = torch.randn(side, side), torch.randn(side, side), torch.empty(side, side)
-            best = max(best, 2.0 * side**3 / best_seconds(partial(torch.mm, a, b, out=out), repeats))
+            a, b, out = torch.rand(side, side), torch.rand(side, side), torch.empty(side, side)
+            product = partial(torch.mm, a, b, out=out)
+            best = max(best, 2.0 * side**3 / best_seconds(product, repeats, warm=best > 0))
     return best
 
 

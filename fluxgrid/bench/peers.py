@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fluxgrid.bench.cubes import CODEC, middle
 from fluxgrid.bench.settings import BenchSettings, Cells
-from fluxgrid.bench.timing import Run
+from fluxgrid.bench.timing import Run, fastest
 from fluxgrid.models import Checkpoint, load_checkpoint
 from fluxgrid.models.gru import GRUNetwork
 
@@ -104,6 +104,11 @@ class PeerData:
         return self.steps.stop - self.steps.start
 
     @property
+    def half(self) -> int:
+        """Days that networks alone are compared over: half of them."""
+        return max(self.days // 2, 1)
+
+    @property
     def blocks(self) -> int:
         """Blocks of 256 cells of the map."""
         height, width = self.settings.peer_cells
@@ -179,8 +184,7 @@ def tune(peer: Peer, data: PeerData) -> Tuned:
     Returns
     -------
     tuned : Tuned
-        Every form ran once to warm up, and once more for its time unless it already took half as long again as the
-        best so far.
+        Forms are compared as `fluxgrid.bench.timing.fastest` does.
     """
     if lost := peer.lacking():
         return Tuned(peer, missing=f"not installed ({', '.join(lost)}): {peer.install}")
@@ -189,17 +193,10 @@ def tune(peer: Peer, data: PeerData) -> Tuned:
         return Tuned(peer, form, run=_warm(peer, data, form))
     first = data.steps.start
     part = replace(data, steps=slice(first, min(first + data.settings.sweep_days, data.steps.stop)))
-    tried: list[tuple[float, Form]] = []
-    for form in peer.forms(data.cores):
-        run = peer.start(part, form)
-        seconds = run()
-        if not tried or seconds < 1.5 * min(tried, key=lambda each: each[0])[0]:
-            seconds = run()
-        tried.append((seconds, form))
-    best = min(tried, key=lambda each: each[0])[1]
-    count = peer.pixel_days(part)
-    sweep = tuple({**form, "pixel_days_per_s": count / seconds} for seconds, form in tried)
-    return Tuned(peer, best, sweep, _warm(peer, data, best))
+    forms, count = peer.forms(data.cores), peer.pixel_days(part)
+    best, seconds = fastest((number, peer.start(part, form)) for number, form in enumerate(forms))
+    sweep = tuple({**form, "pixel_days_per_s": count / seconds[number]} for number, form in enumerate(forms))
+    return Tuned(peer, forms[best], sweep, _warm(peer, data, forms[best]))
 
 
 def _warm(peer: Peer, data: PeerData, form: Form) -> Run:

@@ -6,6 +6,7 @@ import copy
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Protocol
 
 import dask.array
@@ -51,7 +52,8 @@ class _TreesPeer(Peer, Protocol):
         """Return the trained boosters of GPP and RECO, made once."""
         if self.name not in data.made:
             rows = [target_rows(data.settings.rows, len(data.names), seed) for seed in range(2)]
-            data.made[self.name] = [self.train(x, y, data.settings.trees) for x, y, _ in rows]
+            with ThreadPoolExecutor(len(rows)) as pool:
+                data.made[self.name] = list(pool.map(lambda row: self.train(row[0], row[1], data.settings.trees), rows))
         return data.made[self.name]
 
     def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:

@@ -25,9 +25,7 @@ class BenchSettings:
     fast: Cells = (64, 128)
     """Map of the models that are fast."""
     slow: Cells = (16, 64)
-    """Map of the wide ones, and of trees."""
-    crops: Cells = (32, 64)
-    """Map of KGML-ag: whole tiles, as its memory is measured on them too."""
+    """Map of the wide ones, of KGML-ag, and of trees."""
     slowest: Cells = (16, 64)
     """Map of the models that cut windows..."""
     slowest_days: int = 10
@@ -38,8 +36,8 @@ class BenchSettings:
     """Cells of the peer that goes pixel by pixel."""
     tree_cells: Cells = (32, 64)
     """Cells of the trees among the peers..."""
-    tree_days: int = 37
-    """...and the days that they predict, half a chunk of the cube."""
+    tree_days: int = 18
+    """...and the days that they predict, a quarter of a chunk of the cube."""
     rows: int = 20_000
     """Rows that trees are trained on."""
     trees: int = 1000
@@ -56,11 +54,11 @@ class BenchSettings:
     """...and the map they are compared on."""
     sweep: bool = True
     """Whether each peer is tuned first..."""
-    sweep_days: int = 73
+    sweep_days: int = 37
     """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
-    """Models whose memory is measured, in a process each, with a tile for each thread; by default all that have weights
-    of their own."""
+    """Models whose memory is measured, in a process each, on the map of the peers, with a tile for each thread; by
+    default all that have weights of their own."""
     scaling: Cells | None = (128, 256)
     """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
     years: tuple[int, ...] = (1, 4, 16)
@@ -82,7 +80,6 @@ QUICK = BenchSettings(
     squares=(2048,),
     fast=(32, 64),
     slow=(16, 64),
-    crops=(16, 64),
     slowest_days=4,
     heads_cells=(16, 64),
     kinds=("linear",),
@@ -106,7 +103,6 @@ TINY = BenchSettings(
     squares=(64,),
     fast=(16, 48),
     slow=(16, 48),
-    crops=(16, 48),
     slowest=(16, 48),
     slowest_days=3,
     peer_cells=(16, 48),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from fluxgrid.evaluation.paired import mean_interval
 
+_Form = TypeVar("_Form", bound=Hashable)
 Run = Callable[[], float]
 """Does the work once and returns the seconds it took, without what stands before and after it."""
 
@@ -78,6 +80,28 @@ def speed_ratio(ours: Sequence[float], other: Sequence[float], work: float = 1.0
     logs = np.log(work * np.asarray(other, np.float64) / np.asarray(ours, np.float64))
     found = mean_interval(logs)
     return Ratio(found.n, *(float(np.exp(value)) for value in (found.mean, found.low, found.high)))
+
+
+def fastest(forms: Iterable[tuple[_Form, Run]]) -> tuple[_Form, dict[_Form, float]]:
+    """Return the fastest of several forms, and the seconds of all.
+
+    Parameters
+    ----------
+    forms : iterable of (hashable, callable)
+        What runs each; taken one after the other, so that a generator need make but one ready at a time.
+
+    Returns
+    -------
+    best : hashable
+    seconds : dict of hashable to float
+        Each form ran once to warm up, and once more for its time unless it already took half as long again as the
+        best so far.
+    """
+    seconds: dict[_Form, float] = {}
+    for name, run in forms:
+        first, best = run(), min(seconds.values(), default=np.inf)
+        seconds[name] = run() if first < 1.5 * best else first
+    return min(seconds, key=seconds.__getitem__), seconds
 
 
 def in_turns(

@@ -312,7 +312,7 @@ class _Bench:
 
     def _gemm(self, threads: int) -> float:
         """Return the peak, GFLOP/s."""
-        return gemm_rate(threads, self.settings.squares, repeats=2) / 1e9
+        return gemm_rate(threads, self.settings.squares, repeats=1) / 1e9
 
     def _limit(self, found: list[float]) -> float:
         """Add the peak of a round, GFLOP/s, and return the seconds that it took to find."""
@@ -411,7 +411,7 @@ class _Bench:
     def _add_peers(self, apart: Apart, peers: list[Tuned], data: PeerData) -> None:
         """Add all peers there are, and the networks alone."""
         self.runs |= {tuned.peer.name: tuned.run for tuned in _in_turn(peers) if tuned.run is not None}
-        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.days, data.blocks, self.cores)
+        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.half, data.blocks, self.cores)
         more = {JaxScan.name: (_JAX_COMPUTE, jax_blocks), XGBoostDask.name: (_ONE_FLUX, one_flux)}
         for tuned in peers:
             if tuned.run is not None and tuned.peer.name in more:
@@ -431,9 +431,15 @@ class _Bench:
         """Return the peak memory of the models that it is measured of, 10^6 B."""
         wanted = self.settings.children
         names = [m.entry.name for m in models if m.entry.checkpoint == m.entry.name] if wanted is None else wanted
-        jobs = {m.entry.name: m.job for m in models if m.entry.name in names}
-        measured = measure_all([_few_tiles(job, self.cores) for job in jobs.values()], self.cores)
+        jobs = {m.entry.name: self._tiles_of(m) for m in models if m.entry.name in names}
+        measured = measure_all(list(jobs.values()), self.cores)
         return {name: found.peak_rss_mb for name, found in zip(jobs, measured, strict=True)}
+
+    def _tiles_of(self, model: _Model) -> MapJob:
+        """Return the map that the memory of a model is measured on: whole tiles, and years where it cuts no windows."""
+        cells = self.settings.peer_cells
+        last = model.job.last if model.entry.window_mode else self.period[1]
+        return _few_tiles(replace(model.job, cube=str(self.cube(cells)), cells=cells, last=last), self.cores)
 
     def _model_row(self, model: _Model, machine: dict[str, Any], memory: float | None) -> dict[str, Any]:
         """Return the row of a model."""
