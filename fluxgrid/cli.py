@@ -44,6 +44,7 @@ _out = Console(soft_wrap=True)
 _err = Console(stderr=True, soft_wrap=True)
 
 INTERRUPTED = 130
+_YEARS_TOLD = 3  # at the end of a run; totals.csv has them all
 
 
 def main() -> None:
@@ -177,11 +178,22 @@ def _tell_upscale(outcome: Outcome, as_json: bool) -> None:
         f"Done: {manifest['coverage']['share']:.1%} of the land cells of {manifest['region']} in "
         f"{manifest['seconds']:.0f} s ({manifest['pixel_days_per_s'] / 1e6:.2f} M pixel-days/s)"
     )
+    _tell_totals(manifest)
     if steps := manifest.get("border_step"):
         ratios = ", ".join(f"{name.upper()} {ratio:.2f}" for name, ratio in steps.items())
         _say(f"Jumps across state borders over jumps inside states (1: no border shows): {ratios}")
     for path in (*outcome.published.all, outcome.published.manifest):
         _say(f"  {path}")
+
+
+def _tell_totals(manifest: dict[str, Any]) -> None:
+    """Print the carbon of the whole region in the last years of a map."""
+    years = list(manifest.get("totals_TgC", {}).items())
+    for period, fluxes in years[-_YEARS_TOLD:]:
+        carbon = ", ".join(f"{name.upper()} {fluxes[name]:,.4g}" for name in ("nee", "gpp", "reco") if name in fluxes)
+        _say(f"Carbon in {period}: {carbon} Tg (NEE = RECO - GPP, negative where land takes it up)")
+    if manifest.get("synthetic"):
+        _say("Of a simulated world or a model of one: no observation.")
 
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:

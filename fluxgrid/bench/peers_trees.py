@@ -82,7 +82,9 @@ class _TreesPeer(Peer, Protocol):
         given = data.dataset(cells, SIDE, days)
         dims, channels = given[data.names[0]].dims, [given[name].data for name in data.names]
         chunks = ((fluxes,), *channels[0].chunks)
-        lazy = dask.array.map_blocks(block, *channels, dtype=np.float32, new_axis=0, chunks=chunks)
+        # by name: dask would write the trees out, seconds of work, to make one up
+        name = "-".join(map(str, (type(self).__name__, fluxes, *form.values())))
+        lazy = dask.array.map_blocks(block, *channels, dtype=np.float32, new_axis=0, chunks=chunks, name=name)
         layers = [*lazy, lazy[1] - lazy[0]] if fluxes == 2 else [*lazy]
         result = xr.Dataset({name: (dims, layer) for name, layer in zip(OUTPUTS, layers, strict=False)})
         encoding = {name: {"compressors": [CODEC]} for name in result}

@@ -161,6 +161,42 @@ def write_totals(
     return Path(path)
 
 
+def region_totals(path: Path) -> dict[str, dict[str, float]]:
+    """Return the carbon of the whole region in each year of a ``totals.csv``.
+
+    Parameters
+    ----------
+    path : Path
+        As `write_totals` made it.
+
+    Returns
+    -------
+    totals : dict of dict of float, Tg C
+        By period - a year, or the days of it that the map holds, ``2019-04-01/2019-09-30`` - and flux: NEE, GPP and
+        RECO. What has no value is left out.
+    """
+    table = pd.read_csv(path, usecols=["level", "period", "flux", "total_TgC"], dtype={"period": str})
+    rows = table[(table["level"] == "region") & table["flux"].isin(MAP_FLUXES)].dropna()
+    found = {}
+    for _, year in rows.groupby(rows["period"].str[:4]):
+        period = max(year["period"], key=_length)  # its months stand beside it
+        own = year[year["period"] == period]
+        found[str(period)] = {str(flux): float(total) for flux, total in zip(own["flux"], own["total_TgC"], strict=True)}
+    return found
+
+
+def _length(period: str) -> int:
+    """Return the days that the name of a period spans.
+
+    Examples
+    --------
+    >>> _length("2019"), _length("2019-02"), _length("2019-04-01/2019-04-30")
+    (365, 28, 30)
+    """
+    first, _, last = period.partition("/")
+    return (pd.Period(last or first).end_time - pd.Period(first).start_time).days + 1
+
+
 def _labels(periods: Iterable[str], starts: pd.DatetimeIndex, ends: pd.DatetimeIndex) -> dict[str, str]:
     """Return what each month and year is called: by itself if all of it is held, else by the days that are."""
     found = {}

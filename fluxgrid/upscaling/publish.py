@@ -17,7 +17,7 @@ from fluxgrid.geo.region import Region
 from fluxgrid.output.export import export_all
 from fluxgrid.output.info import MapInfo
 from fluxgrid.output.netcdf import Compression, plan_files
-from fluxgrid.output.totals import region_land_share, write_totals
+from fluxgrid.output.totals import region_land_share, region_totals, write_totals
 from fluxgrid.upscaling.folder import MANIFEST, RunFolder, remove
 from fluxgrid.upscaling.plan import Plan
 
@@ -101,7 +101,8 @@ def publish(
     files = {path.name: path.stat().st_size for path in made.all}
     for path in made.all:
         path.replace(folder.path / path.name)
-    row = {"plan": plan.digest, **manifest, "files": files}
+    totals = region_totals(folder.path / made.totals.name)
+    row = {"plan": plan.digest, **manifest, "totals_TgC": totals, "files": files}
     # names the old files first: killed before they are gone, the next run removes them
     write_manifest(folder, {**row, REPLACED: sorted(before - set(files))})
     clear_replaced(folder)

@@ -86,6 +86,7 @@ def make(data_dir, checkpoints, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:  # pictures and totals take half of the time, and are no model's own
             patch.setattr("fluxgrid.output.quicklook.draw_quicklook", lambda *args: blank(args[-1]))
             patch.setattr("fluxgrid.upscaling.publish.write_totals", lambda *args: blank(args[-2]))
+            patch.setattr("fluxgrid.upscaling.publish.region_totals", lambda _: {})
             patch.setattr("fluxgrid.output.qgis.write_qlr", lambda path, *_, **__: blank(path))
             return upscale(load_config(UpscaleConfig, None, values))
 

@@ -13,7 +13,7 @@ from fluxgrid.geo.region import find_region
 from fluxgrid.netcdf import open_netcdf
 from fluxgrid.output import stream, totals
 from fluxgrid.output.netcdf import export_netcdf
-from fluxgrid.output.totals import COLUMNS, land_units, write_totals
+from fluxgrid.output.totals import COLUMNS, land_units, region_totals, write_totals
 
 
 def read(path) -> pd.DataFrame:
@@ -67,6 +67,26 @@ def test_whole_years_and_months_are_named_as_such(tmp_path):
     table = read(write_totals([short], region, grid, land, tmp_path / "s.csv", "daily"))
     assert set(table["period"]) == {"2019-02-01/2019-02-10"}
     assert not table.duplicated(["level", "fips", "name", "period", "flux"]).any()
+
+
+def test_the_years_of_the_region_are_told_from_its_months(tmp_path):
+    region = find_region("iowa")
+    grid = Grid.from_bounds(region.bounds, 1.0)
+    for first, last, periods in (
+        ("2018-01-01", "2019-02-10", ["2018", "2019-01-01/2019-02-10"]),
+        ("2019-02-01", "2019-02-28", ["2019-02-01/2019-02-28"]),
+        ("2019-02-03", "2019-02-10", ["2019-02-03/2019-02-10"]),
+    ):
+        dataset = constant_map(grid, pd.date_range(first, last), 2.0)
+        path = write_totals([dataset], region, grid, np.ones(grid.shape), tmp_path / "t.csv", "daily")
+        found, rows = region_totals(path), read(path)
+        assert list(found) == periods
+        for period, fluxes in found.items():
+            own = rows[(rows["level"] == "region") & (rows["period"] == period)].set_index("flux")["total_TgC"]
+            assert fluxes == own.to_dict()
+    nothing = constant_map(grid, pd.date_range("2019-01-01", "2019-01-03"), np.nan)
+    path = write_totals([nothing], region, grid, np.ones(grid.shape), tmp_path / "n.csv", "daily")
+    assert region_totals(path) == {}
 
 
 def test_parts_sum_to_the_whole_with_cells_missing(table):
