@@ -668,7 +668,7 @@ def _day(text: str | None) -> date | None:
 
 @app.command()
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="A minute or two: fewer models, all peers, smaller.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute: fewer models, all peers, smaller.")] = False,
     json_file: Annotated[str | None, typer.Option("--json", metavar="FILE", help="Write all figures here.")] = None,
     tiny: Annotated[bool, typer.Option("--tiny", hidden=True)] = False,
 ) -> None:

@@ -180,8 +180,8 @@ def region_totals(path: Path) -> dict[str, dict[str, float]]:
     found = {}
     for _, year in rows.groupby(rows["period"].str[:4]):
         period = max(year["period"], key=_length)  # its months stand beside it
-        own = year[year["period"] == period]
-        found[str(period)] = {str(flux): float(total) for flux, total in zip(own["flux"], own["total_TgC"], strict=True)}
+        own = year[year["period"] == period].set_index("flux")["total_TgC"]
+        found[str(period)] = {str(flux): float(total) for flux, total in own.items()}
     return found
 
 

@@ -96,8 +96,7 @@ def bench(
     Parameters
     ----------
     size : {"full", "quick", "tiny"} or BenchSettings
-        10 to 20 minutes on two cores, one or two, or less whose figures mean nothing; or sizes of
-        one's own.
+        10 to 20 minutes on two cores, about one, or less whose figures mean nothing; or sizes of one's own.
     json_file : str, optional
         Where the report is written.
     report : callable
@@ -422,7 +421,7 @@ class _Bench:
         """Add TAM-RL on the same windows, ours and as published."""
         entry = next(model.entry for model in models if model.entry.kind == "tam_rl")
         checkpoint = load_checkpoint(self.folder / "models" / entry.checkpoint)
-        found = tam_windows(checkpoint, self.settings.windows, self.cores)
+        found = tam_windows(checkpoint, self.settings.windows, self.cores, self.settings.sweep)
         self.runs |= {_TAM_OURS: found.ours, _TAM_PUBLISHED: found.published}
         self.runs |= {_TAM_TUNED: found.tuned, _TAM_NAMED: found.named}
         return found

@@ -158,7 +158,7 @@ def test_a_calibration_the_model_lacks_is_refused_before_anything_is_written(wor
     assert not list(tmp_path.glob("map/*.nc"))
 
 
-def test_the_border_step_and_the_carbon_are_in_the_manifest_and_printed(world, calibrated, baseline, tmp_path, manifest):
+def test_border_steps_and_carbon_are_in_the_manifest_and_printed(world, calibrated, baseline, tmp_path, manifest):
     done = world.call(tmp_path / "map", model=str(calibrated), calibration="state", end="2020-12-31")
     assert done.returncode == 0, done.stderr
     steps = manifest(tmp_path / "map")["border_step"]
@@ -166,9 +166,10 @@ def test_the_border_step_and_the_carbon_are_in_the_manifest_and_printed(world, c
     line = next(line for line in done.stdout.splitlines() if line.startswith("Jumps across state borders"))
     assert f"GPP {steps['gpp']:.2f}" in line
     carbon = manifest(tmp_path / "map")["totals_TgC"]
-    assert list(carbon) == ["2020"]
-    assert carbon["2020"]["nee"] == pytest.approx(carbon["2020"]["reco"] - carbon["2020"]["gpp"], rel=1e-5)
-    assert f"Carbon in 2020: NEE {carbon['2020']['nee']:,.4g}, GPP" in done.stdout
+    ((period, fluxes),) = carbon.items()
+    assert period == "2020-12-01/2020-12-31"
+    assert fluxes["nee"] == pytest.approx(fluxes["reco"] - fluxes["gpp"], rel=1e-5)
+    assert f"Carbon in {period}: NEE {fluxes['nee']:,.4g}, GPP" in done.stdout
     plain = json.loads((baseline["ct_gru"] / "manifest.json").read_text(encoding="utf-8"))["border_step"]
     assert steps["gpp"] > 2 * plain["gpp"]  # heads of states alone
 
