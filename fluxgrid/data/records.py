@@ -25,7 +25,9 @@ class Segment:
     """Spin-up on the record's own first year, because there is none before it."""
 
 
-def plan_segments(time: pd.DatetimeIndex, step: Step, first: int, spin_up_years: int) -> tuple[Segment, ...]:
+def plan_segments(
+    time: pd.DatetimeIndex, step: Step, first: int, spin_up_years: int, kept: int | None = None
+) -> tuple[Segment, ...]:
     """Return the segments of a record: spin-up first, then one for each calendar year.
 
     Parameters
@@ -38,6 +40,9 @@ def plan_segments(time: pd.DatetimeIndex, step: Step, first: int, spin_up_years:
         First step that counts; what stands before it may serve as spin-up.
     spin_up_years : int
         Years of spin-up the model asks for.
+    kept : int, optional
+        Steps before `first` that count, as `ModelSpec.steps_kept` says: earlier spin-up would change nothing and is
+        left out.
 
     Returns
     -------
@@ -59,9 +64,22 @@ def plan_segments(time: pd.DatetimeIndex, step: Step, first: int, spin_up_years:
     missing = spin_up_years - years
     own_year = slice(first, min(first + STEPS_PER_YEAR[step], len(time)))
     recycled = [Segment(own_year, scored=False, recycled=True)] * missing
-    kept = first if not years else before
-    spin_up = [Segment(part, scored=False) for part in _calendar_years(time, kept, first)]
-    return (*recycled, *spin_up, *(Segment(part, scored=True) for part in _calendar_years(time, first, len(time))))
+    start = first if not years else before
+    spin_up = [*recycled, *(Segment(part, scored=False) for part in _calendar_years(time, start, first))]
+    if kept is not None:
+        spin_up = _last_of(spin_up, kept)
+    return (*spin_up, *(Segment(part, scored=True) for part in _calendar_years(time, first, len(time))))
+
+
+def _last_of(segments: list[Segment], count: int) -> list[Segment]:
+    """Return the last `count` steps of consecutive segments."""
+    found: list[Segment] = []
+    for segment in reversed(segments):
+        begin = max(segment.steps.start, segment.steps.stop - count)
+        if begin < segment.steps.stop:
+            found.append(replace(segment, steps=slice(begin, segment.steps.stop)))
+            count -= segment.steps.stop - begin
+    return found[::-1]
 
 
 def _calendar_years(time: pd.DatetimeIndex, start: int, stop: int) -> list[slice]:

@@ -106,6 +106,11 @@ class ModelSpec:
         """Steps that a training window looks back on; None for a model that carries a state or has no memory."""
         return getattr(model_config(self.kind, self.settings), "lookback", None)
 
+    @property
+    def steps_kept(self) -> int | None:
+        """Steps of the past that later fluxes hang on; None where all of it counts, as where gaps are filled by it."""
+        return None if self.inputs.gaps else getattr(model_config(self.kind, self.settings), "steps_kept", None)
+
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""
         return json.dumps(asdict(self), indent=2)

@@ -56,6 +56,11 @@ class TAMRLConfig(WindowConfig):
     """Where the code of a place is read: in the ``window`` that is predicted, as published, or in its ``record``."""
 
     @property
+    def steps_kept(self) -> int | None:
+        """All of the past, where the code is that of the record."""
+        return None if self.code_from == "record" else super().steps_kept
+
+    @property
     def whole_year_from(self) -> int | None:
         """The first day of the year, where the code is that of the record up to its end."""
         return 0 if self.code_from == "record" else None

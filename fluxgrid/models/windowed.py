@@ -65,6 +65,11 @@ class WindowConfig:
         return None if self.window_mode == "stream" else self.window - self.stride
 
     @property
+    def steps_kept(self) -> int | None:
+        """Steps of the past that the next ones hang on; None where all of it counts."""
+        return None if self.window_mode == "stream" else self.window - 1
+
+    @property
     def whole_year_from(self) -> int | None:
         """Day of the year from which fluxes hang on the whole year; see `ModelSpec`."""
         return None

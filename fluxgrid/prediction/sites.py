@@ -30,7 +30,7 @@ def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
     time = pd.DatetimeIndex(site.series.index)
     state: BlockState | None = None
     parts = []
-    for segment in plan_segments(time, spec.step, 0, spec.spin_up_years):
+    for segment in plan_segments(time, spec.step, 0, spec.spin_up_years, spec.steps_kept):
         places = site_places(site, spec.step, spec.inputs, segment.steps)
         if not segment.scored:
             state = predictor.advance(places, state)

@@ -78,9 +78,9 @@ def shake_hands(
         )
     if problems or grid is None:
         raise IncompatibleCube(itemise(f"The cube and the model {spec.name!r} do not fit", problems))
-    segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years)
+    segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years, spec.steps_kept)
     rows, cols = grid_of(cube).window(grid)
-    warnings = _warnings(cube, spec, segments, time[wanted[0]])
+    warnings = _warnings(cube, spec, segments, time, int(wanted[0]))
     if tile is not None:
         years = [segment.steps for segment in segments]
         reading = reading_of(cube, spec.inputs.names, years, _cuts(rows, tile), _cuts(cols, tile))
@@ -153,17 +153,21 @@ def _cut(cube: xr.Dataset, region: Region, problems: list[str]) -> Grid | None:
         return None
 
 
-def _warnings(cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], first: pd.Timestamp) -> tuple[str, ...]:
-    """Return what is allowed but should be known."""
-    warnings = []
+def _warnings(
+    cube: xr.Dataset, spec: ModelSpec, segments: tuple[Segment, ...], time: pd.DatetimeIndex, begin: int
+) -> tuple[str, ...]:
+    """Return what is allowed but should be known, of a period that begins with so many steps before it."""
+    warnings, first = [], time[begin]
     day = cube.attrs.get("day_definition")
     if spec.step == "daily" and day and day != spec.day_definition:
         warnings.append(f"A day of the cube is in {day}, of the model in {spec.day_definition}: days differ by hours.")
-    recycled = [segment.steps.stop - segment.steps.start for segment in segments if segment.recycled]
+    recycled = [segment.steps for segment in segments if segment.recycled]
     if recycled:
+        low, high = recycled[0].start - begin, recycled[0].stop - begin
+        which = f"steps {low + 1} to {high} of the period" if low else f"the first {high} steps of the period"
         warnings.append(
-            f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: the first "
-            f"{recycled[0]} steps of the period are run once more, and its first year carries the flag 'filled'."
+            f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: {which} are run "
+            "once more, and its first year carries the flag 'filled'."
         )
     if spec.whole_year_from is not None and first.day_of_year != 1:
         warnings.append(

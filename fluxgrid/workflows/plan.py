@@ -62,7 +62,7 @@ def plan(config: UpscaleConfig, resolution: str | None = None) -> Outcome:
     spec = checkpoint.spec
     start, end = demo_period(config.start, config.end)
     time = calendar(start - pd.DateOffset(years=spec.spin_up_years), end, spec.step)
-    segments = plan_segments(time, spec.step, int(time.searchsorted(start)), spec.spin_up_years)
+    segments = plan_segments(time, spec.step, int(time.searchsorted(start)), spec.spin_up_years, spec.steps_kept)
     layers = map_layers(checkpoint)
     blend = None
     if config.calibration != "none":

@@ -296,7 +296,7 @@ class Running:
             config, self.checkpoint, self.region, inputs.cube, inputs.source, self.device, (first, last)
         )
         whole = calendar(time[0], f"{last.year}-12-31", spec.step)
-        segments = plan_segments(whole, spec.step, int(whole.searchsorted(first)), spec.spin_up_years)
+        segments = plan_segments(whole, spec.step, int(whole.searchsorted(first)), spec.spin_up_years, spec.steps_kept)
         early = provisional_steps(whole, status, spec.whole_year_from)
         archive = self._archive(plan)
         tiles = make_tiles(plan.grid, archive.design.tile if archive else config.tile)

@@ -51,6 +51,20 @@ def test_spin_up_is_the_years_before_and_is_recycled_only_for_years_that_are_mis
         assert len(covered) == int(((time >= begin) & (time < time[first])).sum())
 
 
+@given(records(), st.integers(0, 3), st.integers(1, 800))
+def test_of_a_short_memory_only_the_last_steps_of_spin_up_are_run(record, spin_up_years, kept):
+    time, step, first = record
+    whole, short = (plan_segments(time, step, first, spin_up_years, steps) for steps in (None, kept))
+    assert [s for s in short if s.scored] == [s for s in whole if s.scored]
+
+    def run(segments):
+        spin_up = [segment for segment in segments if not segment.scored]
+        return [(i, s.recycled) for s in spin_up for i in range(s.steps.start, s.steps.stop)]
+
+    assert run(short) == run(whole)[-kept:]
+    assert all(s.steps.start < s.steps.stop for s in short)
+
+
 def spans(segments):
     return [(s.steps.start, s.steps.stop, "scored" if s.scored else "own" if s.recycled else "past") for s in segments]
 

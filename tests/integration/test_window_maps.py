@@ -127,19 +127,34 @@ def test_a_site_read_with_the_code_of_its_record_is_a_cell_of_the_map(world, too
     model = tools["write_model"](tmp_path / "model", cube, spec)
     found = make((world[0], {"record": model}), tmp_path / "map", "record").load()
     assert "with a code of the place from its record" in found.attrs["fluxgrid_window_mode"]
+    assert found.attrs["fluxgrid_spin_up"] == "1 year(s), before the period"
+    check_a_cell(cube, found, Predictor(load_checkpoint(model)), tools["site_at"])
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("lstm", "stride"), ("transformer", "exact"), ("tam_rl", "stride")])
+def test_spin_up_that_no_window_reaches_is_not_read_and_changes_no_bit(world, mapped, tools, kind, mode):
+    found = mapped(kind, mode)
+    assert found.attrs["fluxgrid_spin_up"] == f"last {WINDOW - 1} steps of 1 year(s), before the period"
+    predictor = Predictor(load_checkpoint(world[1][kind]).in_mode(mode))
+    check_a_cell(open_cube(world[0]), found, predictor, tools["site_at"])
+
+
+def check_a_cell(cube: xr.Dataset, found: xr.Dataset, predictor: Predictor, site_at) -> None:
+    """Check a cell of a map against the same cell as a site that runs through all of its spin-up year."""
     y, x = 2, 3
     row, col = (
         int(np.abs(cube[a].values - float(found[b][i])).argmin()) for a, b, i in (("y", "lat", y), ("x", "lon", x))
     )
-    steps = slice(None, len(pd.date_range(cube.indexes["time"][0], LAST)))
-    predictor, state = Predictor(load_checkpoint(model)), None
-    site = tools["site_at"](cube, row, col, steps)
-    time = pd.DatetimeIndex(site.series.index)
-    parts = []
+    site = site_at(cube, row, col, slice(None, len(pd.date_range(cube.indexes["time"][0], LAST))))
+    time, state = pd.DatetimeIndex(site.series.index), None
+    parts, spin_up = [], 0
     for segment in plan_segments(time, "daily", int(time.searchsorted(pd.Timestamp(FIRST))), 1):
         fluxes, state = predictor.predict(site_places(site, "daily", INPUTS, segment.steps), state)
         if segment.scored:
             parts.append(fluxes.nee[:, 0])
+        else:
+            spin_up += fluxes.nee.shape[0]
+    assert spin_up == 366
     assert len(parts) == 2
     assert np.array_equal(np.concatenate(parts), found.nee.values[:, y, x])
 
