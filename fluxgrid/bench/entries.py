@@ -24,7 +24,8 @@ SCALING_FORCINGS = FORCINGS[:6]
 CUBE_VARIABLES = (*FORCINGS, *dict.fromkeys((*STATICS, *STATIC)), *CLASSES)
 """Of the cube that all models share."""
 
-Size = Literal["fast", "slow", "slowest"]
+Size = Literal["fast", "slow", "slowest", "peer_cells"]
+"""Names of the settings that hold the cells."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +109,25 @@ def model_entries(factor: float = 1.0, trees: int = 1000) -> tuple[Entry, ...]:
         Entry("KGML-ag", "kgml_ag", crops, size="slow", spin_up_years=2),
         *_pair("TAM-RL", "tam_rl", tam, (1, 12)),
         *_pair("Transformer", "transformer", {"hidden": width(128)}, (1, 12)),
-        *_pair("GRU-128", "gru", gru, (2, 24), weights_of="GRU-128", placed=False),
-        *_pair("LSTM-128", "lstm", lstm, (2, 24), weights_of="LSTM-128", placed=False),
+        *_pair("GRU-128", "gru", gru, (2, 0), "peer_cells", weights_of="GRU-128", placed=False),
+        *_pair("LSTM-128", "lstm", lstm, (2, 0), "peer_cells", weights_of="LSTM-128", placed=False),
         Entry("LightGBM", "lightgbm", boosted, "slow", days=9, spin_up_years=0, placed=False),
         Entry("XGBoost", "xgboost", boosted, "slow", days=9, spin_up_years=0, placed=False),
     )
 
 
 def _pair(
-    name: str, kind: str, settings: dict[str, Any], days: tuple[int, int], weights_of: str = "", placed: bool = True
+    name: str,
+    kind: str,
+    settings: dict[str, Any],
+    days: tuple[int, int],
+    size: Size = "slowest",
+    weights_of: str = "",
+    placed: bool = True,
 ) -> tuple[Entry, Entry]:
     """Return a network in modes ``exact`` and ``stride``; the second maps more days, and so runs about as long."""
     first, second = f"{name} exact", f"{name} stride"
-    exact = Entry(first, kind, settings, "slowest", "exact", weights_of=weights_of, days=days[0], placed=placed)
+    exact = Entry(first, kind, settings, size, "exact", weights_of=weights_of, days=days[0], placed=placed)
     return exact, replace(exact, name=second, window_mode="stride", weights_of=weights_of or first, days=days[1])
 
 
