@@ -85,14 +85,14 @@ class Windows:
     ours: Run
     published: Run
     """Batches as in the published scripts, on the threads of torch."""
-    tuned: Run
-    """The published network in the form that is fastest here."""
+    tuned: Run | None
+    """The published network in the form that is fastest here; None if that was not looked for."""
     named: Run
     """In the batches that the script which starts its evaluation names."""
     difference: float
     """Largest difference of their fluxes over the largest absolute flux."""
     form: str
-    """That fastest form."""
+    """That fastest form; empty without one."""
 
 
 def tam_windows(checkpoint: Checkpoint, windows: int, threads: int, sweep: bool = True) -> Windows:
@@ -107,7 +107,7 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int, sweep: bool 
     threads : int
         Ours takes them for parts of the places, the published one as threads of torch; tuned, the better of the two.
     sweep : bool
-        Whether the published network is tuned; otherwise its tuned form is the first that would be tried.
+        Whether the published network is tuned.
 
     Returns
     -------
@@ -133,18 +133,18 @@ def tam_windows(checkpoint: Checkpoint, windows: int, threads: int, sweep: bool 
         with torch_threads(threads):
             predict_published(published, record, static, network.window, batch)
 
-    forms = {}
-    for batch in _BATCHES:
+    forms: dict[str, Run] = {}
+    for batch in _BATCHES if sweep else ():
         forms[f"batches of {batch}, parts of the places on threads"] = _timed(
             partial(_split, partial(theirs, batch), places, threads)
         )
         forms[f"batches of {batch}, threads of torch"] = _timed(partial(whole, batch))
-    best = fastest(forms.items())[0] if sweep else next(iter(forms))
+    best = fastest(forms.items())[0] if forms else ""
     exact, found = theirs(BATCH, slice(0, places)), ours(slice(0, places))
     difference = float((found - exact).abs().max() / exact.abs().max())
     as_published, named = (_timed(partial(whole, batch)) for batch in (BATCH, NAMED_BATCH))
     quick = _timed(lambda: _split(ours, places, threads))
-    return Windows(len(dynamic) * _DAYS_TOGETHER, quick, as_published, forms[best], named, difference, best)
+    return Windows(len(dynamic) * _DAYS_TOGETHER, quick, as_published, forms.get(best), named, difference, best)
 
 
 def _split(predict: Callable[[slice], torch.Tensor], places: int, threads: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from fluxgrid.bench.scaling import growth
 
 Report = dict[str, Any]
+_ROUNDS = 5
+"""Least number of rounds whose interval is judged."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,13 @@ def _model(name: str, figure: str) -> Callable[[Report], float | None]:
 
 
 def _ratio(name: str, figure: str = "ratio") -> Callable[[Report], float | None]:
-    """Return what finds a ratio, or the lower end of its interval."""
-    return lambda report: _row(report, "ratios", "name", name).get(figure)
+    """Return what finds a ratio, or the lower end of its interval, which of a few rounds says nothing."""
+
+    def find(report: Report) -> float | None:
+        row = _row(report, "ratios", "name", name)
+        return row.get(figure) if figure == "ratio" or row.get("n", 0) >= _ROUNDS else None
+
+    return find
 
 
 def _worst_error(report: Report) -> float | None:

@@ -45,7 +45,7 @@ class Entry:
     weights_of: str = ""
     """The entry whose checkpoint it runs; its own by default."""
     days: int = 0
-    """How many times the few days of the slowest it maps, of all there are; 0 for all."""
+    """How many times the few days of the slowest it maps, where there are so many; 0 for all."""
     members: int = 1
     """Of an ensemble."""
     spin_up_years: int = 1

@@ -64,6 +64,7 @@ def gemm_rate(threads: int, squares: Sequence[int] = SQUARES, repeats: int = 3) 
     best = 0.0
     with torch_threads(threads), torch.inference_mode():
         for side in squares:
+            # evenly drawn: what the numbers are makes no difference, and normal ones take as long as a product
             a, b, out = torch.rand(side, side), torch.rand(side, side), torch.empty(side, side)
             product = partial(torch.mm, a, b, out=out)
             best = max(best, 2.0 * side**3 / best_seconds(product, repeats, warm=best > 0))

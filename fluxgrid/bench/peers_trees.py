@@ -138,8 +138,8 @@ class LightGBMDask(_TreesPeer):
     install: ClassVar[str] = "pip install fluxgrid"
 
     def days(self, data: PeerData) -> int:
-        """Return a sixteenth of the days: its prediction takes seven times as long as that of the other."""
-        return max(super().days(data) // 16, 1)
+        """Return a ninth of the days: its prediction takes seven times as long as that of the other."""
+        return max(super().days(data) // 9, 1)
 
     def train(self, x: np.ndarray, y: np.ndarray, trees: int) -> Any:
         """Return a booster."""

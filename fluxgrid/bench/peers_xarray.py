@@ -177,8 +177,9 @@ class XBatcher(_PerChunk):
 
     def forms(self, cores: int) -> Sequence[Form]:
         """Return the forms worth trying; ``loaders`` are processes that cut patches while the network runs."""
-        first = {"patch": 16, "batch": 1, "threads": cores, "loaders": 0}
-        return [first, {**first, "loaders": cores}, {**first, "patch": 32}, {**first, "patch": 8, "batch": 4}]
+        first = {"patch": 32, "batch": 1, "threads": cores, "loaders": 0}
+        small = {**first, "patch": 16}
+        return [first, small, {**small, "loaders": cores}, {**first, "patch": 8, "batch": 4}]
 
     def start(self, data: PeerData, form: Form) -> Run:
         """Make ready."""

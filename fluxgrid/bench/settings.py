@@ -22,7 +22,7 @@ class BenchSettings:
     """Days of a map; of fewer than a year the spin-up is as short, on the same days."""
     models: tuple[str, ...] | None = None
     """Models of the table; all by default."""
-    fast: Cells = (64, 128)
+    fast: Cells = (32, 128)
     """Map of the models that are fast."""
     slow: Cells = (16, 64)
     """Map of the wide ones, of KGML-ag, and of trees."""
@@ -57,8 +57,8 @@ class BenchSettings:
     sweep_days: int = 37
     """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
-    """Models whose memory is measured, in a process each, on the map of the peers, with a tile for each thread; by
-    default all that have weights of their own."""
+    """Models whose memory is measured, in a process each, with a tile for each thread; by default all that have weights
+    of their own."""
     scaling: Cells | None = (128, 256)
     """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
     years: tuple[int, ...] = (1, 4, 16)

@@ -94,13 +94,12 @@ def fastest(forms: Iterable[tuple[_Form, Run]]) -> tuple[_Form, dict[_Form, floa
     -------
     best : hashable
     seconds : dict of hashable to float
-        Each form ran once to warm up, and once more for its time unless it already took half as long again as the
-        best so far.
+        Each form ran twice, and the second time counts: in the first one engines compile and start processes.
     """
     seconds: dict[_Form, float] = {}
     for name, run in forms:
-        first, best = run(), min(seconds.values(), default=np.inf)
-        seconds[name] = run() if first < 1.5 * best else first
+        run()
+        seconds[name] = run()
     return min(seconds, key=seconds.__getitem__), seconds
 
 

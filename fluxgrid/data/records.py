@@ -41,14 +41,13 @@ def plan_segments(
     spin_up_years : int
         Years of spin-up the model asks for.
     kept : int, optional
-        Steps before `first` that count, as `ModelSpec.steps_kept` says: earlier spin-up would change nothing and is
-        left out.
+        Steps before `first` that count, as `ModelSpec.steps_kept` says: no more are run, whatever the years.
 
     Returns
     -------
     segments : tuple of Segment
-        Where the record has fewer years before `first` than asked for, its first twelve months from `first` on are
-        run once more for each missing year.
+        Where the record has fewer years before `first` than asked for, or fewer steps than count, its first twelve
+        months from `first` on are run once more for each missing year, or as much of their end as counts.
 
     Examples
     --------
@@ -57,18 +56,25 @@ def plan_segments(
     >>> [(s.steps.start, s.steps.stop, s.scored) for s in plan_segments(time, "monthly", 12, 1)]
     [(0, 12, False), (12, 24, True), (24, 36, True)]
     """
-    begin = time[first] - pd.DateOffset(years=spin_up_years)
-    before = int(time.searchsorted(begin)) if spin_up_years else first
-    # a record that begins in the first half of a spin-up year carries it; one that begins later does not
-    years = min(spin_up_years, round((first - before) / STEPS_PER_YEAR[step]))
-    missing = spin_up_years - years
-    own_year = slice(first, min(first + STEPS_PER_YEAR[step], len(time)))
-    recycled = [Segment(own_year, scored=False, recycled=True)] * missing
-    start = first if not years else before
-    spin_up = [*recycled, *(Segment(part, scored=False) for part in _calendar_years(time, start, first))]
-    if kept is not None:
-        spin_up = _last_of(spin_up, kept)
+    if kept is None or not spin_up_years:
+        spin_up = _spin_up(time, step, first, spin_up_years)
+    elif kept <= first:
+        spin_up = [Segment(part, scored=False) for part in _calendar_years(time, first - kept, first)]
+    else:
+        spin_up = _last_of(_spin_up(time, step, first, spin_up_years), kept)
     return (*spin_up, *(Segment(part, scored=True) for part in _calendar_years(time, first, len(time))))
+
+
+def _spin_up(time: pd.DatetimeIndex, step: Step, first: int, wanted: int) -> list[Segment]:
+    """Return so many years of spin-up, those that are missing first."""
+    begin = time[first] - pd.DateOffset(years=wanted)
+    before = int(time.searchsorted(begin)) if wanted else first
+    # a record that begins in the first half of a spin-up year carries it; one that begins later does not
+    years = min(wanted, round((first - before) / STEPS_PER_YEAR[step]))
+    own_year = slice(first, min(first + STEPS_PER_YEAR[step], len(time)))
+    recycled = [Segment(own_year, scored=False, recycled=True)] * (wanted - years)
+    start = first if not years else before
+    return [*recycled, *(Segment(part, scored=False) for part in _calendar_years(time, start, first))]
 
 
 def _last_of(segments: list[Segment], count: int) -> list[Segment]:

@@ -6,8 +6,11 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import pandas as pd
+
 from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.inputs import InputSpec
+from fluxgrid.data.records import Segment, plan_segments
 from fluxgrid.data.steps import Step
 from fluxgrid.models.base import PREDICTED_FLUXES, FluxModel, Sizes, model_config
 from fluxgrid.models.ensemble import Ensemble
@@ -110,6 +113,10 @@ class ModelSpec:
     def steps_kept(self) -> int | None:
         """Steps of the past that later fluxes hang on; None where all of it counts, as where gaps are filled by it."""
         return None if self.inputs.gaps else getattr(model_config(self.kind, self.settings), "steps_kept", None)
+
+    def segments(self, time: pd.DatetimeIndex, first: int) -> tuple[Segment, ...]:
+        """Return the segments of a record that counts from step `first` on, as `plan_segments` cuts them."""
+        return plan_segments(time, self.step, first, self.spin_up_years, self.steps_kept)
 
     def to_json(self) -> str:
         """Return the text stored in a checkpoint."""

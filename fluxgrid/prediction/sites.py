@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fluxgrid.data.records import plan_segments, site_places
+from fluxgrid.data.records import site_places
 from fluxgrid.data.sites import Site
 from fluxgrid.prediction.predictor import BlockState, Predictor
 from fluxgrid.variables import MAP_FLUXES
@@ -30,7 +30,7 @@ def predict_site(predictor: Predictor, site: Site) -> pd.DataFrame:
     time = pd.DatetimeIndex(site.series.index)
     state: BlockState | None = None
     parts = []
-    for segment in plan_segments(time, spec.step, 0, spec.spin_up_years, spec.steps_kept):
+    for segment in spec.segments(time, 0):
         places = site_places(site, spec.step, spec.inputs, segment.steps)
         if not segment.scored:
             state = predictor.advance(places, state)

@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from fluxgrid.data.cube import grid_of, reading_of, rechunk_advice, step_of
-from fluxgrid.data.records import Segment, plan_segments
+from fluxgrid.data.records import Segment
 from fluxgrid.data.steps import Step, step_ends
 from fluxgrid.errors import GridError, IncompatibleCube, itemise
 from fluxgrid.geo.grid import Grid
@@ -78,7 +78,7 @@ def shake_hands(
         )
     if problems or grid is None:
         raise IncompatibleCube(itemise(f"The cube and the model {spec.name!r} do not fit", problems))
-    segments = plan_segments(time[: wanted[-1] + 1], step, int(wanted[0]), spec.spin_up_years, spec.steps_kept)
+    segments = spec.segments(time[: wanted[-1] + 1], int(wanted[0]))
     rows, cols = grid_of(cube).window(grid)
     warnings = _warnings(cube, spec, segments, time, int(wanted[0]))
     if tile is not None:
@@ -163,7 +163,7 @@ def _warnings(
         warnings.append(f"A day of the cube is in {day}, of the model in {spec.day_definition}: days differ by hours.")
     recycled = [segment.steps for segment in segments if segment.recycled]
     if recycled:
-        low, high = recycled[0].start - begin, recycled[0].stop - begin
+        low, high = (min(steps.start for steps in recycled) - begin, recycled[0].stop - begin)
         which = f"steps {low + 1} to {high} of the period" if low else f"the first {high} steps of the period"
         warnings.append(
             f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: {which} are run "

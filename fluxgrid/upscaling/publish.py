@@ -94,6 +94,7 @@ def publish(
     remove(aside)  # half of an earlier try
     try:
         made = _write_files(plan, folder, region, info, aside, lanes, compression)
+        totals = region_totals(made.totals)
     except OutputError as error:
         remove(aside)
         message = f"{error} The map is predicted: --resume has only its files to write."
@@ -101,7 +102,6 @@ def publish(
     files = {path.name: path.stat().st_size for path in made.all}
     for path in made.all:
         path.replace(folder.path / path.name)
-    totals = region_totals(folder.path / made.totals.name)
     row = {"plan": plan.digest, **manifest, "totals_TgC": totals, "files": files}
     # names the old files first: killed before they are gone, the next run removes them
     write_manifest(folder, {**row, REPLACED: sorted(before - set(files))})

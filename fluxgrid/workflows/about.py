@@ -47,8 +47,9 @@ def map_info(
     place = f"part of {region.title}" if cover else region.title
     kind = "Synthetic carbon fluxes" if synthetic else "Carbon fluxes"
     recycled = any(s.recycled for s in plan.segments)
-    part = "" if spec.steps_kept is None else f"last {spec.steps_kept} steps of "
-    spin_up = f"{part}{spec.spin_up_years} year(s), {'first year run once more' if recycled else 'before the period'}"
+    steps = sum(s.steps.stop - s.steps.start for s in plan.segments if not s.scored)
+    length = f"{spec.spin_up_years} year(s)" if spec.steps_kept is None else f"{steps} steps"
+    spin_up = f"{length}, {'first year run once more' if recycled else 'before the period'}"
     attributes = {
         "fluxgrid_commit": git_commit(),
         "fluxgrid_versions": ", ".join(f"{k} {v}" for k, v in versions().items()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -311,7 +310,7 @@ class _Bench:
 
     def _gemm(self, threads: int) -> float:
         """Return the peak, GFLOP/s."""
-        return gemm_rate(threads, self.settings.squares, repeats=1) / 1e9
+        return gemm_rate(threads, self.settings.squares, repeats=2) / 1e9
 
     def _limit(self, found: list[float]) -> float:
         """Add the peak of a round, GFLOP/s, and return the seconds that it took to find."""
@@ -423,7 +422,7 @@ class _Bench:
         checkpoint = load_checkpoint(self.folder / "models" / entry.checkpoint)
         found = tam_windows(checkpoint, self.settings.windows, self.cores, self.settings.sweep)
         self.runs |= {_TAM_OURS: found.ours, _TAM_PUBLISHED: found.published}
-        self.runs |= {_TAM_TUNED: found.tuned, _TAM_NAMED: found.named}
+        self.runs |= {_TAM_NAMED: found.named, **({_TAM_TUNED: found.tuned} if found.tuned else {})}
         return found
 
     def _memory(self, models: list[_Model]) -> dict[str, float]:
@@ -436,9 +435,9 @@ class _Bench:
 
     def _tiles_of(self, model: _Model) -> MapJob:
         """Return the map that the memory of a model is measured on: whole tiles, and years where it cuts no windows."""
-        cells = self.settings.peer_cells
+        cells = (TILE, TILE * self.cores)
         last = model.job.last if model.entry.window_mode else self.period[1]
-        return _few_tiles(replace(model.job, cube=str(self.cube(cells)), cells=cells, last=last), self.cores)
+        return replace(model.job, cube=str(self.cube(cells)), cells=cells, last=last)
 
     def _model_row(self, model: _Model, machine: dict[str, Any], memory: float | None) -> dict[str, Any]:
         """Return the row of a model."""
@@ -541,13 +540,13 @@ class _Bench:
 
     def _windows_row(self, windows: Windows) -> dict[str, Any]:
         """Return TAM-RL beside its published evaluation."""
-        found = speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_PUBLISHED])
+        found, tuned = speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_PUBLISHED]), self.seconds.get(_TAM_TUNED)
         return {
             "windows": windows.windows,
             **asdict(found),
             "difference": windows.difference,
             "named_ratio": speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_NAMED]).ratio,
-            "tuned_ratio": speed_ratio(self.seconds[_TAM_OURS], self.seconds[_TAM_TUNED]).ratio,
+            "tuned_ratio": speed_ratio(self.seconds[_TAM_OURS], tuned).ratio if tuned else None,
             "tuned_form": windows.form,
         }
 
@@ -634,13 +633,6 @@ def _limit_of(machine: dict[str, Any], found: dict[str, list[float]]) -> dict[st
         "gemm_gflops_rounds": rounds.tolist(),
         "gemm_gflops_beside": found,
     }
-
-
-def _few_tiles(job: MapJob, count: int) -> MapJob:
-    """Return a map with about a tile for each of so many threads; smaller maps stay as they are."""
-    height, width = job.cells
-    rows = TILE * math.ceil(count * TILE / width)
-    return replace(job, cells=(min(height, rows), min(width, count * TILE)))
 
 
 def _day(count: int) -> str:

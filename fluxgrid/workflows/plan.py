@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from fluxgrid.config import UpscaleConfig
-from fluxgrid.data.records import plan_segments
 from fluxgrid.data.steps import calendar
 from fluxgrid.errors import ConfigError
 from fluxgrid.geo.grid import Grid
@@ -62,7 +61,7 @@ def plan(config: UpscaleConfig, resolution: str | None = None) -> Outcome:
     spec = checkpoint.spec
     start, end = demo_period(config.start, config.end)
     time = calendar(start - pd.DateOffset(years=spec.spin_up_years), end, spec.step)
-    segments = plan_segments(time, spec.step, int(time.searchsorted(start)), spec.spin_up_years, spec.steps_kept)
+    segments = spec.segments(time, int(time.searchsorted(start)))
     layers = map_layers(checkpoint)
     blend = None
     if config.calibration != "none":

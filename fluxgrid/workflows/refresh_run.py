@@ -19,7 +19,6 @@ from fluxgrid.config_map import UpscaleConfig
 from fluxgrid.data.cube import open_cube, open_reader
 from fluxgrid.data.cube.growth import Growth
 from fluxgrid.data.cube.ledger import KNOWN, MISSING
-from fluxgrid.data.records import plan_segments
 from fluxgrid.data.steps import calendar, step_ends
 from fluxgrid.errors import ConfigError, DamagedMap, PublicationStopped, itemise
 from fluxgrid.geo.region import find_region
@@ -296,7 +295,7 @@ class Running:
             config, self.checkpoint, self.region, inputs.cube, inputs.source, self.device, (first, last)
         )
         whole = calendar(time[0], f"{last.year}-12-31", spec.step)
-        segments = plan_segments(whole, spec.step, int(whole.searchsorted(first)), spec.spin_up_years, spec.steps_kept)
+        segments = spec.segments(whole, int(whole.searchsorted(first)))
         early = provisional_steps(whole, status, spec.whole_year_from)
         archive = self._archive(plan)
         tiles = make_tiles(plan.grid, archive.design.tile if archive else config.tile)

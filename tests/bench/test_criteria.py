@@ -37,8 +37,8 @@ def test_figures_are_found_in_a_report():
         "ratios": [
             {"name": "ours / XGBoost", "ratio": 16.0, "low": 14.0},
             {"name": "ours / XGBoost, one flux", "ratio": 11.0, "low": 10.0},
-            {"name": "ours / JAX scan", "ratio": 1.0, "low": 0.94},
-            {"name": "ours / ONNX Runtime", "ratio": 1.1, "low": 0.98},
+            {"name": "ours / JAX scan", "n": 7, "ratio": 1.0, "low": 0.94},
+            {"name": "ours / ONNX Runtime", "n": 7, "ratio": 1.1, "low": 0.98},
         ],
         "strides": [{"model": "LSTM-128", "stride_of_work": 0.9}, {"model": "TAM-RL", "stride_of_work": 0.7}],
         "ensembles": {"member_speed": 1.0, "bytes_read_ratio": 9.5},
@@ -80,3 +80,10 @@ def test_figures_are_found_in_a_report():
     assert three["these four: largest error over the flux's scale"]["met"] is None
     few = judged({**report, "trees": 100})  # fewer trees are faster: the bar speaks of a thousand
     assert few["ours / XGBoost, GPP and RECO, depth 10, 1000 trees each"]["met"] is None
+
+
+def test_the_interval_of_a_few_rounds_is_not_judged():
+    rows = [{"name": name, "n": 2, "ratio": 3.0, "low": 0.1} for name in ("ours / JAX scan", "ours / XGBoost")]
+    found = judged({"trees": 1000, "ratios": rows})
+    assert found["ours / JAX scan, end to end: lower end"]["met"] is None
+    assert found["ours / XGBoost, GPP and RECO, depth 10, 1000 trees each"]["measured"] == 3.0

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from fluxgrid.bench.timing import in_turns, speed_ratio, spread_of
+from fluxgrid.bench.timing import fastest, in_turns, speed_ratio, spread_of
 
 
 def test_everything_runs_once_a_round_and_in_another_order():
@@ -22,6 +22,20 @@ def test_everything_runs_once_a_round_and_in_another_order():
         assert [order[int(at) - 1] for at in seconds[name]] == [name] * 7
         before = {each[each.index(name) - 1] for each in rounds if each[0] != name}
         assert len(before) > 2  # what stands before a run changes from round to round
+
+
+def test_forms_are_compared_warm_and_one_is_ready_at_a_time():
+    ready = []
+
+    def made(name, *seconds):
+        ready.append(name)
+        turns = iter(seconds)
+        return lambda: next(turns)
+
+    forms = ("a", 2.0, 2.0), ("b", 9.0, 1.0), ("c", 0.5, 3.0)  # b compiles at first
+    best, found = fastest((name, made(name, *seconds)) for name, *seconds in forms)
+    assert (best, found) == ("b", {"a": 2.0, "b": 1.0, "c": 3.0})
+    assert ready == ["a", "b", "c"]
 
 
 def test_what_is_compared_runs_together():

@@ -61,7 +61,9 @@ def test_of_a_short_memory_only_the_last_steps_of_spin_up_are_run(record, spin_u
         spin_up = [segment for segment in segments if not segment.scored]
         return [(i, s.recycled) for s in spin_up for i in range(s.steps.start, s.steps.stop)]
 
-    assert run(short) == run(whole)[-kept:]
+    real = [(i, False) for i in range(first - kept, first)]
+    expected = run(whole) if not spin_up_years else real if kept <= first else run(whole)[-kept:]
+    assert run(short) == expected
     assert all(s.steps.start < s.steps.stop for s in short)
 
 
@@ -86,6 +88,25 @@ def spans(segments):
 def test_segments_by_hand(first, years, expected):
     time = calendar("2001-01-01", "2003-06-01", "monthly")
     assert spans(plan_segments(time, "monthly", first, years)) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "years", "expected"),
+    [
+        (12, 1, [(5, 12, "past")]),  # seven months of the year before
+        (12, 2, [(5, 12, "past")]),  # the year that the record lacks is not needed
+        (7, 1, [(0, 7, "past")]),  # nor all of the one before
+        (18, 1, [(11, 12, "past"), (12, 18, "past")]),
+        (5, 1, [(10, 17, "own")]),  # two months are lacking
+        (0, 1, [(5, 12, "own")]),
+        (0, 0, []),
+    ],
+)
+def test_segments_of_a_memory_of_seven_months_by_hand(first, years, expected):
+    time = calendar("2001-01-01", "2003-06-01", "monthly")
+    found = spans(plan_segments(time, "monthly", first, years, 7))
+    assert [span for span in found if span[2] != "scored"] == expected
+    assert [i for low, high, kind in found if kind == "scored" for i in range(low, high)] == list(range(first, 30))
 
 
 @given(st.integers(0, 40), st.integers(1, 20), st.integers(0, 12))

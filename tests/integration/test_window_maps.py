@@ -134,7 +134,7 @@ def test_a_site_read_with_the_code_of_its_record_is_a_cell_of_the_map(world, too
 @pytest.mark.parametrize(("kind", "mode"), [("lstm", "stride"), ("transformer", "exact"), ("tam_rl", "stride")])
 def test_spin_up_that_no_window_reaches_is_not_read_and_changes_no_bit(world, mapped, tools, kind, mode):
     found = mapped(kind, mode)
-    assert found.attrs["fluxgrid_spin_up"] == f"last {WINDOW - 1} steps of 1 year(s), before the period"
+    assert found.attrs["fluxgrid_spin_up"] == f"{WINDOW - 1} steps, before the period"
     predictor = Predictor(load_checkpoint(world[1][kind]).in_mode(mode))
     check_a_cell(open_cube(world[0]), found, predictor, tools["site_at"])
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from fluxgrid.data.cube import grid_of, open_cube
+from fluxgrid.data.gaps import GapRule
 from fluxgrid.data.inputs import InputSpec
 from fluxgrid.errors import IncompatibleCube
 from fluxgrid.geo.region import find_region
@@ -17,6 +18,7 @@ from fluxgrid.testing import small_cube, write_cube
 from fluxgrid.upscaling.handshake import shake_hands
 
 REGION = find_region("-93.6,41.3,-93.4,41.6")
+EXACT = {"window_mode": "exact"}
 SPEC = ModelSpec("m", "lightgbm", {}, "daily", InputSpec(("temperature_2m", "vpd"), ("crop_fraction",)), 0, "UTC")
 
 
@@ -51,6 +53,25 @@ def test_spin_up_from_the_cube_or_recycled(cube, start, recycled):
     agreed = shake_hands(cube, replace(SPEC, spin_up_years=1), REGION, day(start), day("2019-12-31"))
     assert sum(s.recycled for s in agreed.segments) == recycled
     assert len(agreed.warnings) == recycled
+
+
+@pytest.mark.parametrize(
+    ("start", "settings", "gaps", "lengths", "told"),
+    [
+        ("2019-01-01", EXACT, {}, [29], ""),
+        ("2018-02-01", EXACT, {}, [29], ""),  # a month is all that counts
+        ("2018-01-15", EXACT, {}, [29], "steps 337 to 365 of the period are run once more"),
+        ("2019-01-01", {"window_mode": "stream"}, {}, [365], ""),
+        ("2019-01-01", EXACT, {"vpd": GapRule(2, harmonics=1)}, [365], ""),  # filled by the season of the years before
+    ],
+)
+def test_of_windows_the_steps_that_they_reach_are_all_the_spin_up(cube, start, settings, gaps, lengths, told):
+    inputs = replace(SPEC.inputs, gaps=gaps)
+    spec = replace(SPEC, kind="gru", settings=settings, spin_up_years=1, inputs=inputs)
+    agreed = shake_hands(cube, spec, REGION, day(start), day("2019-12-31"))
+    assert [len(agreed.time[s.steps]) for s in agreed.segments if not s.scored] == lengths
+    assert len(agreed.warnings) == bool(told)
+    assert told in " ".join(agreed.warnings)
 
 
 def test_fluxes_that_do_not_add_up_make_no_map(cube):
