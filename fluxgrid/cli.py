@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fluxgrid.errors import ConfigError, FluxgridError
+from fluxgrid.errors import ConfigError, FluxgridError, UnknownName
 
 if TYPE_CHECKING:
-    from fluxgrid.config import TrainConfig
+    from fluxgrid.config import TrainConfig, UpscaleConfig
     from fluxgrid.registry import Registry
     from fluxgrid.upscaling.folder import Mode
     from fluxgrid.workflows.experiment import Kind
@@ -101,6 +101,20 @@ def _split(words: list[str] | None) -> tuple[str | None, list[str]]:
     return path, words
 
 
+def _map_config(path: str | None, options: list[str]) -> UpscaleConfig:
+    """Return the configuration of a map; a region given in its place is told from one."""
+    from fluxgrid.config import UpscaleConfig, load_config
+
+    try:
+        return load_config(UpscaleConfig, path, options)
+    except UnknownName as error:
+        from fluxgrid.geo.region import region_catalogue
+
+        if path in region_catalogue():
+            error.add_note(f"{path} is a region: say --region {path}.")
+        raise
+
+
 @app.command()
 def upscale(  # one parameter for each option of the contract
     config: Overrides = None,
@@ -149,14 +163,13 @@ def upscale(  # one parameter for each option of the contract
         "scheduler": scheduler, "allow_mixed": allow_mixed, "max_missing": max_missing, "out": out,
         "compression": compression,
     }  # fmt: skip
-    from fluxgrid.config import UpscaleConfig, load_config
     from fluxgrid.workflows.progress import shown, silent
     from fluxgrid.workflows.upscale import upscale as run
 
     path, overrides = _split(config)
     options = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
     mode: Mode = "resume" if resume else "overwrite" if overwrite else "new"
-    outcome = run(load_config(UpscaleConfig, path, options), mode, dry_run, silent if as_json else shown)
+    outcome = run(_map_config(path, options), mode, dry_run, silent if as_json else shown)
     _tell_upscale(outcome, as_json)
 
 
@@ -357,7 +370,6 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON.")] = False,
 ) -> None:
     """Say what a map would take: cells, bytes, memory, disk and time, from rates measured now; writes nothing."""
-    from fluxgrid.config import UpscaleConfig, load_config
     from fluxgrid.workflows.plan import plan as run
 
     given = {
@@ -366,7 +378,7 @@ def plan(
     }  # fmt: skip
     path, overrides = _split(config)
     options = [*overrides, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
-    _tell_upscale(run(load_config(UpscaleConfig, path, options), resolution), as_json)
+    _tell_upscale(run(_map_config(path, options), resolution), as_json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import BaseContext
 
+from fluxgrid.bench.child import end_with_parent
 from fluxgrid.bench.peers import Peer, PeerData, Tuned, tune
 from fluxgrid.bench.timing import Run
 
@@ -98,6 +99,7 @@ _HELD: list[_Held] = []
 
 def _begin(peer: Peer, data: PeerData) -> None:
     """Take the peer."""
+    end_with_parent()
     _HELD.append(_Held(peer, data))
 
 

@@ -7,9 +7,11 @@ what the parent held when it started the child. Processes import what the progra
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -41,7 +43,7 @@ class Child:
 
     def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")  # a fork of this process, full of threads, could hang
-        self._pool = ProcessPoolExecutor(1, spawn)
+        self._pool = ProcessPoolExecutor(1, spawn, initializer=end_with_parent)
 
     def start(self) -> None:
         """Return when the process has imported all it needs."""
@@ -101,6 +103,19 @@ class Child:
         except BrokenProcessPool as error:
             message = "A process that made a map by itself was lost. See whether memory ran out (`dmesg`); try again."
             raise ConfigError(message) from error
+
+
+def end_with_parent() -> None:
+    """Have this process, one of a pool, end when the one that started it is killed: a pool would wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: Any) -> None:
+    """Wait for a process to end, and then end this one."""
+    parent.join()
+    os._exit(1)
 
 
 def start_all(children: Sequence[Child]) -> None:

@@ -434,10 +434,9 @@ class _Bench:
         return {name: found.peak_rss_mb for name, found in zip(jobs, measured, strict=True)}
 
     def _tiles_of(self, model: _Model) -> MapJob:
-        """Return the map that the memory of a model is measured on: whole tiles, and years where it cuts no windows."""
+        """Return the map that the memory of a model is measured on: its days on a whole tile for each thread."""
         cells = (TILE, TILE * self.cores)
-        last = model.job.last if model.entry.window_mode else self.period[1]
-        return replace(model.job, cube=str(self.cube(cells)), cells=cells, last=last)
+        return replace(model.job, cube=str(self.cube(cells)), cells=cells)
 
     def _model_row(self, model: _Model, machine: dict[str, Any], memory: float | None) -> dict[str, Any]:
         """Return the row of a model."""

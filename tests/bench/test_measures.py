@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,33 @@ def test_a_process_that_is_lost_is_told_and_can_be_closed():
     with pytest.raises(ConfigError, match="was lost"):
         child._last(os._exit, 1)
     child.close()
+
+
+_LEADER = """
+import os, sys, time
+from fluxgrid.bench.child import Child
+if __name__ == "__main__":
+    child = Child()
+    print(child._ask(os.getpid), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_processes_end_with_the_one_that_is_killed(tmp_path):
+    (tmp_path / "leader.py").write_text(_LEADER)
+    with subprocess.Popen([sys.executable, str(tmp_path / "leader.py")], stdout=subprocess.PIPE, text=True) as leader:
+        pid = int(leader.stdout.readline())
+        os.kill(pid, 0)  # it is there
+        leader.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(pid, 9)
+    pytest.fail("the process outlived the one that started it")
 
 
 def test_rates_are_those_of_a_machine():

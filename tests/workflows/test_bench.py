@@ -75,7 +75,8 @@ _NOT_HERE = {
 
 
 @pytest.mark.slow
-def test_every_criterion_finds_its_figure():
+def test_every_criterion_finds_its_figure(monkeypatch):
+    monkeypatch.setattr("fluxgrid.bench.criteria._ROUNDS", TINY.rounds)
     settings = replace(
         TINY, sweep=True, children=("GRU-128", "KGML-ag"), scaling=(128, 128), years=(1, 2), worker_runs=2
     )
