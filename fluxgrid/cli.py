@@ -108,9 +108,10 @@ def _map_config(path: str | None, options: list[str]) -> UpscaleConfig:
     try:
         return load_config(UpscaleConfig, path, options)
     except UnknownName as error:
-        from fluxgrid.geo.region import region_catalogue
+        from fluxgrid.geo.region import find_region
 
-        if path in region_catalogue():
+        with suppress(FluxgridError):
+            find_region(path or "")
             error.add_note(f"{path} is a region: say --region {path}.")
         raise
 

@@ -130,7 +130,7 @@ def test_sources(run):
         (["upscale", "region=["], "The override 'region=[' cannot be read."),
         (["upscale", "midwest", "conus"], "'conus' is neither a configuration in first place nor key=value."),
         (["plan", "conus"], "conus is a region: say --region conus."),
-        (["upscale", "iowa"], "iowa is a region: say --region iowa."),
+        (["upscale", "Iowa"], "Iowa is a region: say --region Iowa."),
         (["upscale", "--region", "iowa", "--tile", "33"], "tile: input should be a multiple of 32 (given 33)"),
         (["upscale", "--region", "iowa", "--start", "soon"], "start: "),
         (["upscale", "--resume", "--overwrite"], "--resume goes on, --overwrite starts again: give one of them."),

@@ -57,8 +57,8 @@ class BenchSettings:
     sweep_days: int = 37
     """...on so many days, those that are fast."""
     children: tuple[str, ...] | None = None
-    """Models whose memory is measured, in a process each, with a tile for each thread; by default all that have weights
-    of their own."""
+    """Models whose memory is measured, in a process each, on two whole tiles; by default all that have weights of their
+    own."""
     scaling: Cells | None = (128, 256)
     """The largest region, a sixteenth and a quarter of which are mapped too; None leaves scaling out."""
     years: tuple[int, ...] = (1, 4, 16)

@@ -165,8 +165,9 @@ def _warnings(
     if recycled:
         low, high = (min(steps.start for steps in recycled) - begin, recycled[0].stop - begin)
         which = f"steps {low + 1} to {high} of the period" if low else f"the first {high} steps of the period"
+        length = f"{spec.spin_up_years} year(s)" if spec.steps_kept is None else f"{spec.steps_kept} steps"
         warnings.append(
-            f"The cube does not hold the {spec.spin_up_years} year(s) of spin-up before the period: {which} are run "
+            f"The cube does not hold the {length} of spin-up before the period: {which} are run "
             "once more, and its first year carries the flag 'filled'."
         )
     if spec.whole_year_from is not None and first.day_of_year != 1:
