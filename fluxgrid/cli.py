@@ -207,7 +207,7 @@ def _tell_totals(manifest: dict[str, Any]) -> None:
         carbon = ", ".join(f"{name.upper()} {fluxes[name]:,.4g}" for name in ("nee", "gpp", "reco") if name in fluxes)
         _say(f"Carbon in {period}: {carbon} Tg (NEE = RECO - GPP, negative where land takes it up)")
     if years and manifest.get("synthetic"):
-        _say("Of a simulated world or a model of one: no observation.")
+        _say("This is simulated, not observed.")
 
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def _measured(report: Report) -> Table:
     table.add_section()
     for row in report["peers"]:
         if row["pixel_days_per_s"] is None:
-            table.add_row(row["peer"], row["missing"])
+            table.add_row(row["peer"], Text(row["missing"]))  # its brackets are an extra of pip, not markup
         else:
             table.add_row(row["peer"], *_speed(row), "", "", "", "", _ratio_of(report, row["peer"]))
     table.add_section()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from fluxgrid.bench.criteria import CRITERIA
 from fluxgrid.bench.peers_engines import JaxScan
@@ -49,6 +51,9 @@ def test_the_report_has_its_shape(monkeypatch, tmp_path):
     assert first["seconds"]["n"] == 1
     missing = {row["peer"]: row["missing"] for row in report["peers"] if row["pixel_days_per_s"] is None}
     assert missing["xbatcher + DataLoader"].endswith("pip install 'fluxgrid[bench]'")
+    shown = Console(file=io.StringIO(), width=400)
+    shown.print(*bench_tables(report))
+    assert shown.file.getvalue().count("pip install 'fluxgrid[bench]'") == len(missing)
     assert [row["name"] for row in report["ratios"]] == ["ours / best torch per chunk"]
     assert report["ratios"][0]["low"] is None  # one round has no interval
     assert [row["calibration"] for row in report["heads"]] == ["state", "neighbourhood"]
