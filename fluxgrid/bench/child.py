@@ -109,10 +109,10 @@ def end_with_parent() -> None:
     """Have this process, one of a pool, end when the one that started it is killed: a pool would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
 
 
-def _outlive(parent: Any) -> None:
+def _end_after(parent: Any) -> None:
     """Wait for a process to end, and then end this one."""
     parent.join()
     os._exit(1)

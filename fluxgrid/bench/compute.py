@@ -71,7 +71,7 @@ def our_blocks(checkpoint: Checkpoint, days: int, blocks: int, threads: int) -> 
 def jax_blocks(data: PeerData, tuned: Tuned) -> Run:
     """Return what predicts the same places by a scan of JAX, in the form that was best end to end."""
     form = tuned.form
-    parts = [block_inputs(data.checkpoint, data.half, seed)[0] for seed in range(data.blocks)]
+    parts = [block_inputs(data.checkpoint, data.compute_days, seed)[0] for seed in range(data.blocks)]
     x = np.ascontiguousarray(torch.cat(parts).transpose(0, 1).numpy())  # (T, B, F)
     predict = jax_function(data.net, form)
     return _timed(lambda: side_by_side(predict, x, form["batch"], form["workers"]))

@@ -104,8 +104,8 @@ class PeerData:
         return self.steps.stop - self.steps.start
 
     @property
-    def half(self) -> int:
-        """Days that networks alone are compared over: half of them."""
+    def compute_days(self) -> int:
+        """Days that networks alone are compared over: half of those that are mapped."""
         return max(self.days // 2, 1)
 
     @property

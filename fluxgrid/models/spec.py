@@ -115,7 +115,20 @@ class ModelSpec:
         return None if self.inputs.gaps else getattr(model_config(self.kind, self.settings), "steps_kept", None)
 
     def segments(self, time: pd.DatetimeIndex, first: int) -> tuple[Segment, ...]:
-        """Return the segments of a record that counts from step `first` on, as `plan_segments` cuts them."""
+        """Return the segments of a record, as `plan_segments` cuts them for this model.
+
+        Parameters
+        ----------
+        time : DatetimeIndex, (T,)
+            Steps of the whole record.
+        first : int
+            First step that counts.
+
+        Returns
+        -------
+        segments : tuple of Segment
+            Spin-up first, then one for each calendar year.
+        """
         return plan_segments(time, self.step, first, self.spin_up_years, self.steps_kept)
 
     def to_json(self) -> str:

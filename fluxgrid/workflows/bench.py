@@ -411,7 +411,7 @@ class _Bench:
     def _add_peers(self, apart: Apart, peers: list[Tuned], data: PeerData) -> None:
         """Add all peers there are, and the networks alone."""
         self.runs |= {tuned.peer.name: tuned.run for tuned in _in_turn(peers) if tuned.run is not None}
-        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.half, data.blocks, self.cores)
+        self.runs[_OURS_COMPUTE] = our_blocks(data.checkpoint, data.compute_days, data.blocks, self.cores)
         more = {JaxScan.name: (_JAX_COMPUTE, jax_blocks), XGBoostDask.name: (_ONE_FLUX, one_flux)}
         for tuned in peers:
             if tuned.run is not None and tuned.peer.name in more:
